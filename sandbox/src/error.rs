@@ -1,0 +1,156 @@
+//! What can go wrong, in one shape: what failed, while doing what, why, and what to do.
+
+use std::fmt;
+use std::io;
+
+/// The result of every call that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure of the sandbox, never of the program in it: what the program came to is an
+/// [`Outcome`](crate::Outcome).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked for something that makes no sense. Found before anything starts.
+    #[error("{0}")]
+    Config(Box<Failure>),
+    /// This host cannot enforce what was asked for. `hint` names the remedy.
+    #[error("{0}")]
+    Unsupported(Box<Failure>),
+    /// A step of building the sandbox failed. Nothing of it is left.
+    #[error("{0}")]
+    Setup(Box<Failure>),
+    /// The program itself could not be executed (`errno` is `ENOENT`, `EACCES`, `ENOEXEC`, …).
+    #[error("{0}")]
+    Exec(Box<Failure>),
+    /// Talking with the program or the sandbox failed.
+    #[error("{0}")]
+    Io(Box<Failure>),
+}
+
+/// The particulars of an [`Error`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// Stable name of the step, such as `mount-proc`, `uid-map` or `option`.
+    pub stage: &'static str,
+    /// The system's error number, where a system call failed.
+    pub errno: Option<i32>,
+    /// The path, option, program or limit that it is about.
+    pub subject: String,
+    /// What went wrong, in words, without the subject.
+    pub message: String,
+    /// What the reader can do about it; empty where nothing sensible can be said.
+    pub hint: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.subject.is_empty() {
+            write!(f, "{}: ", self.subject)?;
+        }
+        write!(f, "{}", self.message)?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", nix::errno::Errno::from_raw(errno))?;
+        }
+        write!(f, " [{}]", self.stage)
+    }
+}
+
+impl Failure {
+    /// A failure without an error number and without a hint; the `with_` methods add them.
+    pub(crate) fn new(stage: &'static str, subject: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { stage, errno: None, subject: subject.into(), message: message.into(), hint: String::new() }
+    }
+
+    pub(crate) fn errno(mut self, errno: impl Into<i32>) -> Failure {
+        self.errno = Some(errno.into());
+        self
+    }
+
+    pub(crate) fn cause(mut self, error: &io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(errno) => self.errno = Some(errno),
+            None => self.message = format!("{}: {error}", self.message),
+        }
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = hint.into();
+        self
+    }
+
+    pub(crate) fn config(self) -> Error {
+        Error::Config(Box::new(self))
+    }
+
+    pub(crate) fn unsupported(self) -> Error {
+        Error::Unsupported(Box::new(self))
+    }
+
+    pub(crate) fn setup(self) -> Error {
+        Error::Setup(Box::new(self))
+    }
+
+    pub(crate) fn exec(self) -> Error {
+        Error::Exec(Box::new(self))
+    }
+
+    pub(crate) fn io(self) -> Error {
+        Error::Io(Box::new(self))
+    }
+}
+
+impl Error {
+    /// The particulars, whatever the kind.
+    pub fn failure(&self) -> &Failure {
+        match self {
+            Error::Config(f) | Error::Unsupported(f) | Error::Setup(f) | Error::Exec(f) | Error::Io(f) => f,
+        }
+    }
+
+    /// `config`, `unsupported`, `setup`, `exec` or `io`: the same words in every language and in the report.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Config(_) => "config",
+            Error::Unsupported(_) => "unsupported",
+            Error::Setup(_) => "setup",
+            Error::Exec(_) => "exec",
+            Error::Io(_) => "io",
+        }
+    }
+
+    /// Stable name of the step that failed.
+    pub fn stage(&self) -> &'static str {
+        self.failure().stage
+    }
+
+    /// The system's error number, where a system call failed.
+    pub fn errno(&self) -> Option<i32> {
+        self.failure().errno
+    }
+
+    /// What it is about: a path, an option, a program, a limit.
+    pub fn subject(&self) -> &str {
+        &self.failure().subject
+    }
+
+    /// What to do about it; may be empty.
+    pub fn hint(&self) -> &str {
+        &self.failure().hint
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Keeps the error number where there is one, so that `kind()` stays useful.
+    fn from(error: Error) -> io::Error {
+        let kind = match (error.errno(), &error) {
+            (Some(errno), _) => io::Error::from_raw_os_error(errno).kind(),
+            (None, Error::Config(_)) => io::ErrorKind::InvalidInput,
+            (None, Error::Unsupported(_)) => io::ErrorKind::Unsupported,
+            (None, _) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

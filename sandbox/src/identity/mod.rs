@@ -1,0 +1,1 @@
+//! Who the program is: UIDs inside and on the host.

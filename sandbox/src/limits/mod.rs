@@ -1,0 +1,1 @@
+//! Limits of a whole sandbox: cgroups, and what stands in for them.
