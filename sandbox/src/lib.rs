@@ -8,6 +8,7 @@ mod identity;
 mod limits;
 mod outcome;
 mod policy;
+mod rawsys;
 pub mod syscalls;
 
 pub use error::{Error, Failure, Result};

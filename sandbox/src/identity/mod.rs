@@ -1,1 +1,7 @@
-//! Who the program is: UIDs inside and on the host.
+//! Who a sandbox is on the host: leased ids, and the user namespaces that map them. See `docs/identity.md`.
+
+mod namespace;
+mod ranges;
+mod sys;
+#[cfg(test)]
+mod tests;
