@@ -17,12 +17,25 @@ impl Range {
         Range { start: start.into(), end: u64::from(start) + u64::from(count) }
     }
 
+    pub(crate) fn of(ids: std::ops::RangeInclusive<u32>) -> Range {
+        Range { start: (*ids.start()).into(), end: u64::from(*ids.end()) + 1 }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.end - self.start
     }
 
     pub(crate) fn contains(&self, id: u32) -> bool {
         (self.start..self.end).contains(&id.into())
+    }
+
+    pub(crate) fn overlaps(&self, other: &Range) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
+    /// Whether all of it is in the set.
+    pub(crate) fn is_within(&self, ids: &Ranges) -> bool {
+        ids.0.iter().any(|r| r.start <= self.start && self.end <= r.end)
     }
 }
 
