@@ -23,6 +23,8 @@ use crate::identity::{Refusal, sys};
 const GIDS: u64 = 1 << 32;
 /// So many of the last leases are remembered in the file, so as not to be given out again at once.
 const MEMORY: u64 = 32;
+/// Bytes of such a note: first id, count, running number.
+const RECORD: u64 = 16;
 
 /// Where the lock files lie.
 ///
@@ -160,16 +162,18 @@ impl Book {
         count: u32,
         same: Option<u32>,
     ) -> Result<Result<u32, Full>> {
-        let recent = self.recent(offset);
+        let recent = self.recent(offset, ids.slices(count));
         let fresh = |start: u32| recent.iter().all(|old| !old.overlaps(&Range::new(start, count)));
         // Equal numbers for UID and GID make the lists of files easier to read; that is all.
-        let same = same.filter(|&id| Range::new(id, count).is_within(ids));
-        let first = same.or(random_slice(ids, count)?);
-        if let Some(id) = first.filter(|&id| fresh(id) || same.is_some())
-            && self.lock(offset + u64::from(id), count.into())?
-        {
-            self.remember(offset, id, count);
-            return Ok(Ok(id));
+        let mut next = same.filter(|&id| Range::new(id, count).is_within(ids));
+        // Guessing is cheaper than looking at all locks, as long as most ids are free.
+        for _ in 0..16 {
+            let guess = if next.is_some() { next.take() } else { random_slice(ids, count)? };
+            let Some(id) = guess.filter(|&id| fresh(id)) else { continue };
+            if self.lock(offset + u64::from(id), count.into())? {
+                self.remember(offset, id, count);
+                return Ok(Ok(id));
+            }
         }
         let mut held = self.held(ids, offset)?;
         // Between the look and the lock somebody else may be faster; not for ever.
@@ -240,25 +244,46 @@ impl Book {
         Ok(held)
     }
 
-    /// The last leases, as far as they are remembered: only the wish not to give ids out again at once hangs on them.
-    fn recent(&self, offset: u64) -> Vec<Range> {
-        let mut bytes = [0; (MEMORY * 16) as usize];
-        let at = if offset == 0 { 0 } else { MEMORY * 16 };
-        let length = self.files[0].read_at(&mut bytes, at).unwrap_or(0);
-        let number = |b: &[u8]| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        let records = bytes[..length].chunks_exact(16).map(|r| (number(&r[0..4]), number(&r[4..8])));
-        records.filter(|r| r.1 > 0).map(|(start, count)| Range { start, end: start + count }).collect()
+    /// The last leases, but of no more than half of the `slices` that there are. Only the wish not to give ids out
+    /// again at once hangs on them, so two that are noted at the same moment may overwrite each other.
+    fn recent(&self, offset: u64, slices: u64) -> Vec<Range> {
+        let mut records = self.records(offset);
+        records.sort_by_key(|record| std::cmp::Reverse(record.number));
+        records.truncate((slices / 2) as usize);
+        records.iter().map(|record| record.ids).collect()
     }
 
     fn remember(&self, offset: u64, id: u32, count: u32) {
-        // Which record it takes is chance: a counter would need a lock of its own.
-        let Ok(slot) = sys::random() else { return };
-        let at = if offset == 0 { 0 } else { MEMORY * 16 } + slot % MEMORY * 16;
-        let mut record = [0; 16];
-        record[0..4].copy_from_slice(&id.to_le_bytes());
-        record[4..8].copy_from_slice(&count.to_le_bytes());
-        let _ = self.files[0].write_at(&record, at);
+        let number = self.records(offset).iter().map(|record| record.number).max().unwrap_or(0).wrapping_add(1);
+        let mut bytes = [0; RECORD as usize];
+        bytes[0..4].copy_from_slice(&id.to_le_bytes());
+        bytes[4..8].copy_from_slice(&count.to_le_bytes());
+        bytes[8..16].copy_from_slice(&number.to_le_bytes());
+        // A full disk only costs the memory.
+        let _ = self.files[0].write_at(&bytes, page(offset) + number % MEMORY * RECORD);
     }
+
+    fn records(&self, offset: u64) -> Vec<Record> {
+        let mut bytes = [0; (MEMORY * RECORD) as usize];
+        let length = self.files[0].read_at(&mut bytes, page(offset)).unwrap_or(0);
+        let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        let record = |b: &[u8]| Record {
+            ids: Range::new(word(b), word(&b[4..])),
+            number: u64::from(word(&b[8..])) | u64::from(word(&b[12..])) << 32,
+        };
+        bytes[..length].chunks_exact(RECORD as usize).map(record).filter(|record| record.number > 0).collect()
+    }
+}
+
+/// A lease that was given out; the newest has the highest number.
+struct Record {
+    ids: Range,
+    number: u64,
+}
+
+/// Where the records of one kind of id begin in the file. (Bytes are locked by number, whatever is in them.)
+fn page(offset: u64) -> u64 {
+    if offset == 0 { 0 } else { MEMORY * RECORD }
 }
 
 impl Full {

@@ -1,6 +1,9 @@
 //! One file a subject.
 
+mod lease;
 mod namespace;
+mod newidmap;
+mod pool;
 mod ranges;
 
 use std::ops::Deref;
@@ -31,4 +34,26 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Writes a shell script that can be executed.
+pub fn script(path: &Path, text: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("write a program");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+}
+
+/// Whether this is an ordinary user with sub-ids and newuidmap; if not, says so, for tests that need it.
+pub fn has_sub_ids() -> bool {
+    let uid = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|u| u.name).unwrap_or_default();
+    let named =
+        |file| std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(|l| l.starts_with(&format!("{name}:"))));
+    let all = !uid.is_root()
+        && named("/etc/subuid")
+        && named("/etc/subgid")
+        && ["newuidmap", "newgidmap"].iter().all(|p| Path::new("/usr/bin").join(p).exists());
+    if !all {
+        eprintln!("SKIPPED: needs an ordinary user with sub-ids and newuidmap");
+    }
+    all
 }
