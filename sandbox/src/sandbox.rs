@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
-use crate::identity::{self, Assigned};
+use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
@@ -28,6 +28,7 @@ pub struct Sandbox {
 pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
+    pub ids: IdPool,
     pub filter: Option<Filter>,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
@@ -58,7 +59,8 @@ impl Sandbox {
     pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, filter: None, rlimits }) })
+        let ids = IdPool::new(&policy.identity)?;
+        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, ids, filter: None, rlimits }) })
     }
 
     /// The policy that it was built from.
@@ -92,7 +94,7 @@ impl Sandbox {
 
     fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = identity::assign(&policy.identity)?;
+        let identity = self.shared.ids.assign()?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
@@ -119,9 +121,7 @@ impl Sandbox {
         let (identity, plan, enforced) = self.plan(keep_upper)?;
         let launch = Launch {
             plan: &plan.bytes,
-            namespace: &identity.namespace,
-            uid: (identity.uid, identity.host_uid),
-            gid: (identity.gid, identity.host_gid),
+            identity: &identity,
             network: self.shared.policy.network != Network::Host,
             cgroup: None,
             join: &[],
