@@ -6,7 +6,7 @@
 //! Conditions on the architecture are decided here (it is amd64), those on capabilities and on the kernel when the
 //! profile is compiled. `archMap` opens no second ABI: 32-bit and x32 programs stay shut out.
 
-use serde::de::Error as _;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -73,21 +73,20 @@ struct ActionName(Action);
 
 impl<'de> Deserialize<'de> for ActionName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        Ok(ActionName(match word.as_str() {
-            "SCMP_ACT_ALLOW" => Action::Allow,
-            "SCMP_ACT_LOG" => Action::Log,
-            "SCMP_ACT_ERRNO" => Action::Errno(EPERM),
-            "SCMP_ACT_TRAP" => Action::Trap,
-            "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KillThread,
-            "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
+        let action = |word: &str| match word {
+            "SCMP_ACT_ALLOW" => Ok(Action::Allow),
+            "SCMP_ACT_LOG" => Ok(Action::Log),
+            "SCMP_ACT_ERRNO" => Ok(Action::Errno(EPERM)),
+            "SCMP_ACT_TRAP" => Ok(Action::Trap),
+            "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(Action::KillThread),
+            "SCMP_ACT_KILL_PROCESS" => Ok(Action::KillProcess),
             // Nobody would answer: the program would hang, or do as it likes.
             "SCMP_ACT_TRACE" | "SCMP_ACT_NOTIFY" => {
-                let message = format!("{word} needs an agent outside that decides call by call, and there is none");
-                return Err(D::Error::custom(message));
+                Err(format!("{word} needs an agent outside that decides call by call, and there is none"))
             }
-            _ => return Err(D::Error::custom(format!("{word:?} is no action"))),
-        }))
+            _ => Err(format!("{word:?} is no action")),
+        };
+        deserializer.deserialize_str(Word(action)).map(ActionName)
     }
 }
 
@@ -131,15 +130,29 @@ enum Flag {
     WaitKillable,
 }
 
-/// A word that becomes a value, or an error with the line where it stands.
+/// Parses a word. As a visitor, because only then serde_json knows the line.
+struct Word<F>(F);
+
+impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Word<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<T, E> {
+        (self.0)(word).map_err(E::custom)
+    }
+}
+
 macro_rules! from_word {
     ($type:ident($inner:ty), $what:literal, $parse:expr) => {
         struct $type($inner);
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let word = String::deserialize(deserializer)?;
                 let parse: fn(&str) -> Option<$inner> = $parse;
-                parse(&word).map($type).ok_or_else(|| D::Error::custom(format!(concat!("{:?} is no ", $what), word)))
+                let parse = |word: &str| parse(word).ok_or_else(|| format!(concat!("{:?} is no ", $what), word));
+                deserializer.deserialize_str(Word(parse)).map($type)
             }
         }
     };
