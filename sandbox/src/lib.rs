@@ -5,6 +5,8 @@ compile_error!("sandcell runs on Linux on x86-64 only");
 
 mod error;
 mod identity;
+#[cfg(feature = "landlock")]
+mod landlock;
 mod limits;
 mod outcome;
 mod policy;
