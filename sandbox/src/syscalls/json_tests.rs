@@ -4,22 +4,10 @@ use caps::Capability;
 
 use super::*;
 use crate::syscalls::compile::tests::{agrees, interesting, naive, numbers};
+use crate::syscalls::sets::tests::ask;
 
 const MOBY: &str = include_str!("../../tests/data/moby-default-seccomp.json");
 const EPERM: Action = Action::Errno(1);
-
-fn call(name: &str) -> u32 {
-    match table::look_up(name) {
-        Name::Here(number) => number,
-        other => panic!("{name} is {other:?}"),
-    }
-}
-
-fn ask(profile: &Profile, caps: &[Capability], name: &str, args: &[u64]) -> Action {
-    let mut all = [0; 6];
-    all[..args.len()].copy_from_slice(args);
-    naive(profile, caps, call(name), all)
-}
 
 fn wrong(json: &str) -> (String, String) {
     let error = Profile::from_json(json).expect_err("this profile is wrong");

@@ -331,4 +331,4 @@ impl Profile {
 
 #[cfg(test)]
 #[path = "sets_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -12,7 +12,7 @@ fn number(name: &str) -> u32 {
     }
 }
 
-fn ask(profile: &Profile, caps: &[Capability], name: &str, args: &[u64]) -> Action {
+pub(in crate::syscalls) fn ask(profile: &Profile, caps: &[Capability], name: &str, args: &[u64]) -> Action {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
     naive(profile, caps, number(name), all)
