@@ -12,9 +12,10 @@ use crate::identity::{self, Assigned};
 use crate::launch::{Image, Launch, descriptors};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
-use crate::policy::{Network, Policy};
+use crate::policy::{Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init};
 use crate::sys;
+use crate::syscalls::{Kill, Profile, compile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -56,9 +57,15 @@ impl Sandbox {
     }
 
     pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+        let filter = match &policy.seccomp {
+            Seccomp::Off => None,
+            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
+            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
+        }
+        .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, filter: None, rlimits }) })
+        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, filter, rlimits }) })
     }
 
     /// The policy that it was built from.
@@ -275,5 +282,11 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     for (resource, soft, _) in &policy.rlimits {
         list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}")), Mechanism::Rlimit));
     }
+    if policy.seccomp != Seccomp::Off {
+        let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
+        list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
+    }
+    #[cfg(feature = "landlock")]
+    list.extend(plan::landlock_report(policy));
     list
 }
