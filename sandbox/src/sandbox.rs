@@ -12,9 +12,10 @@ use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
-use crate::policy::{Network, Policy};
+use crate::policy::{Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init};
 use crate::sys;
+use crate::syscalls::{Kill, Profile, compile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -30,6 +31,9 @@ pub(crate) struct Shared {
     pub image: Image,
     pub ids: IdPool,
     pub filter: Option<Filter>,
+    /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
 }
@@ -57,10 +61,26 @@ impl Sandbox {
     }
 
     pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+        let filter = match &policy.seccomp {
+            Seccomp::Off => None,
+            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
+            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
+        }
+        .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
         let ids = IdPool::new(&policy.identity)?;
-        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, ids, filter: None, rlimits }) })
+        Ok(Sandbox {
+            shared: Arc::new(Shared {
+                policy,
+                image: Image::new()?,
+                ids,
+                filter,
+                #[cfg(feature = "landlock")]
+                landlock: crate::landlock::running_abi(),
+                rlimits,
+            }),
+        })
     }
 
     /// The policy that it was built from.
@@ -102,10 +122,14 @@ impl Sandbox {
             hostname: &hostname,
             filter: self.shared.filter.clone(),
             keep_upper,
+            #[cfg(feature = "landlock")]
+            landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, &identity);
+        #[cfg(feature = "landlock")]
+        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
         Ok((identity, plan, enforced))
     }
 
@@ -274,6 +298,10 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     number("output_limit", policy.output_limit, Mechanism::Supervisor);
     for (resource, soft, _) in &policy.rlimits {
         list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}")), Mechanism::Rlimit));
+    }
+    if policy.seccomp != Seccomp::Off {
+        let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
+        list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
     }
     list
 }

@@ -11,6 +11,7 @@ mod rawsys;
 #[path = "../wire.rs"]
 mod wire;
 
+mod landlock;
 mod mounts;
 mod pump;
 mod serve;
