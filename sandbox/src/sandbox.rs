@@ -114,7 +114,7 @@ impl Sandbox {
 
     fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign()?;
+        let identity = self.shared.ids.assign_for(policy)?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
