@@ -279,6 +279,15 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     who.disjoint = Some(identity.disjoint);
     who.why = identity.why_shared.clone();
     list.push(who);
+    let groups = Enforced::new("groups", word("dropped"), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        // The kernel refuses setgroups(2) where an unprivileged process has written the map: CVE-2014-8989.
+        let why = "a file that the caller may read through a supplementary group can be read inside: there are no \
+                   sub-ids, and without them the kernel forbids to drop groups";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
     list.push(Enforced::new(
         "network",
         word(policy.network.word()),
