@@ -129,14 +129,6 @@ impl IdPool {
         Ok(IdPool { identity: identity.clone(), host, source: Mutex::new(None) })
     }
 
-    /// Does ahead of the first `assign` what takes time: two set-uid programs, some milliseconds.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        if self.identity.host_ids != HostIds::Shared {
-            self.prepared()?;
-        }
-        Ok(())
-    }
-
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
         let own_layers = self.identity.host_ids == HostIds::Auto;
@@ -229,7 +221,8 @@ impl IdPool {
 
     fn shared(&self, why: String) -> Result<Assigned> {
         let (uid, gid) = self.inside()?;
-        let namespace = if self.host.may_write_maps { UserNamespace::Written } else { UserNamespace::OneId };
+        let written = self.host.may_write_maps && self.host.own_proc;
+        let namespace = if written { UserNamespace::Written } else { UserNamespace::OneId };
         Ok(Assigned {
             uid,
             gid,
