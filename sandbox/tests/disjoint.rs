@@ -206,9 +206,33 @@ fn a_layer_that_only_the_caller_may_enter_can_be_read_and_written() {
     fs::create_dir_all(layer.0.join("etc")).expect("etc");
     fs::copy("/bin/busybox", layer.0.join("bin/sh")).expect("busybox is installed");
     fs::write(layer.0.join("etc/motd"), "hello\n").expect("a file");
-    let output = sh(&sandbox(Sandbox::builder().layer(&layer.0)), "echo new >> /etc/motd && echo > /new; while read l; do echo $l; done < /etc/motd");
+    let output = sh(
+        &sandbox(Sandbox::builder().layer(&layer.0)),
+        "echo new >> /etc/motd && echo > /new; while read l; do echo $l; done < /etc/motd",
+    );
     assert_eq!(output.stdout, b"hello\nnew\n", "{output:?}");
     assert_eq!(fs::read(layer.0.join("etc/motd")).expect("the file"), b"hello\n");
+}
+
+/// Root writes maps itself; an ordinary user goes through newuidmap and a kept namespace. Both are to be tested.
+#[test]
+fn when_root_runs_these_tests_an_ordinary_user_with_sub_ids_runs_them_too() {
+    if !is_root() {
+        return;
+    }
+    let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let names = text.lines().filter_map(|line| line.split(':').next());
+    let Some(user) = names.filter_map(|n| User::from_name(n).ok().flatten()).find(|user| !user.uid.is_root()) else {
+        eprintln!("SKIPPED: needs an ordinary user with a line in /etc/subuid");
+        return;
+    };
+    // Where this program lies, that user may not be let in.
+    let place = Scratch::new("program", 0o755);
+    let program = place.0.join("disjoint");
+    fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    let output = std::process::Command::new(program).uid(uid).gid(gid).current_dir("/").output().expect("a run");
+    assert!(output.status.success(), "as {}: {}", user.name, String::from_utf8_lossy(&output.stdout));
 }
 
 const HOLDER: &str = "SANDCELL_TEST_HOLDS";
@@ -291,4 +315,18 @@ fn is_leased(uid: u32) -> bool {
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).expect("F_OFD_GETLK");
         lock.l_type != libc::F_UNLCK as i16
     })
+}
+
+#[test]
+fn kept_capabilities_hold_over_the_whole_range_of_ids() {
+    if !has_ids() {
+        return;
+    }
+    let script = "id -u; cat /proc/self/uid_map; grep CapEff /proc/self/status";
+    let builder = Sandbox::builder().user(sandcell::User::Root).id_count(1000).cap_add(caps::Capability::CAP_SETUID);
+    let output = sh(&sandbox(builder), script);
+    let words: Vec<_> = std::str::from_utf8(&output.stdout).expect("text").split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "0", "1000", "CapEff:", "0000000000000080"], "{output:?}");
+    let none = sh(&sandbox(Sandbox::builder().user(sandcell::User::Root).id_count(1000)), script);
+    assert!(String::from_utf8_lossy(&none.stdout).ends_with("0000000000000000\n"), "{none:?}");
 }
