@@ -37,6 +37,9 @@ pub(crate) struct Shared {
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
 }
 
+/// Sends the request that is to be carried out as soon as the sandbox is built.
+type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
+
 /// Where a command runs: in a sandbox of its own, or in a started cell.
 #[derive(Debug, Clone)]
 pub(crate) enum Runner {
@@ -131,11 +134,7 @@ impl Sandbox {
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(
-        &self,
-        keep_upper: bool,
-        request: Option<&mut dyn FnMut(&Init, &Plan) -> Result<()>>,
-    ) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
@@ -165,7 +164,7 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.wants_changes();
+        let changes = command.options(&self.shared.policy).changes;
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
@@ -177,7 +176,8 @@ impl Sandbox {
             }),
         )?;
         let (socket, pipes) = child.expect("the request was sent above");
-        let mut child = Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, changes);
+        let mut child =
+            Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
         child.started(&plan, &command.program())?;
         Ok(child)
     }
