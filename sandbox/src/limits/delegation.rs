@@ -139,7 +139,7 @@ pub fn adopt_cgroup() -> Result<PathBuf> {
     adopt(&Host::read(Path::new("/")))
 }
 
-fn adopt(host: &Host) -> Result<PathBuf> {
+pub(super) fn adopt(host: &Host) -> Result<PathBuf> {
     let cannot = match find(host, None) {
         Ok(base) => return Ok(base.dir),
         Err(cannot) => cannot,

@@ -51,16 +51,11 @@ pub(crate) struct Placed {
     pub(crate) placement: Option<Placement>,
     pub(crate) enforced: Vec<Enforced>,
     /// For init to set before it executes a program. Only under best effort.
-    pub(crate) rlimits: Vec<RlimitFallback>,
+    pub(crate) rlimits: Vec<Rlimit>,
 }
 
-/// A resource limit that stands in for a limit of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RlimitFallback {
-    pub(crate) resource: Resource,
-    pub(crate) soft: u64,
-    pub(crate) hard: u64,
-}
+/// A resource limit that stands in for a limit of a group: which, soft, hard.
+pub(crate) type Rlimit = (Resource, u64, u64);
 
 /// The groups of one sandbox. Dropping it kills what is in them and removes them.
 #[derive(Debug)]
@@ -396,25 +391,25 @@ impl Placed {
 }
 
 /// The resource limit nearest to a limit, and in what it is weaker.
-fn fallback(item: &str, limits: &Limits, facts: Facts) -> Option<(RlimitFallback, &'static str)> {
-    let same = |resource, value| RlimitFallback { resource, soft: value, hard: value };
+fn fallback(item: &str, limits: &Limits, facts: Facts) -> Option<(Rlimit, &'static str)> {
     match item {
         "memory" => Some((
-            same(Resource::RLIMIT_AS, limits.memory?),
+            (Resource::RLIMIT_AS, limits.memory?, limits.memory?),
             "it holds for the address space of each process, not for what all use together",
         )),
-        // Init counts too.
-        "pids" if !facts.host_root => Some((
-            same(Resource::RLIMIT_NPROC, limits.pids?.saturating_add(1)),
-            match facts.ids {
-                0 | 1 => "it counts the processes of a user (before Linux 5.14 those outside of the sandbox too)",
+        "pids" if !facts.host_root => {
+            // Init counts too.
+            let count = limits.pids? + 1;
+            let weaker = match facts.ids {
+                0 | 1 => "it counts all processes of the user, before Linux 5.14 those outside of the sandbox too",
                 _ => "it counts for each user ID of the sandbox apart",
-            },
-        )),
+            };
+            Some(((Resource::RLIMIT_NPROC, count, count), weaker))
+        }
         "cpu_time" => {
             let seconds = limits.cpu_time?;
             let seconds = seconds.as_secs() + u64::from(seconds.subsec_nanos() > 0);
-            let rlimit = RlimitFallback { resource: Resource::RLIMIT_CPU, soft: seconds, hard: seconds.saturating_add(1) };
+            let rlimit = (Resource::RLIMIT_CPU, seconds, seconds.saturating_add(1));
             Some((rlimit, "it holds for each process apart and in whole seconds"))
         }
         _ => None,
@@ -519,7 +514,7 @@ impl Placement {
             // The file that carries the limit comes first.
             let Some(write) = writes(setting, group.version).first() else { continue };
             let why = match group.read(write.file) {
-                Ok(text) if unlimited(&text) => "someone lifted it while the sandbox ran",
+                Ok(text) if unlimited(&text) || (setting.item == "io_max" && text.trim().is_empty()) => "someone lifted it while the sandbox ran",
                 Ok(_) => continue,
                 Err(_) => "its controller was taken away while the sandbox ran",
             };
