@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
-use crate::identity::{self, Assigned};
+use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
@@ -29,6 +29,7 @@ pub struct Sandbox {
 pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
+    pub ids: IdPool,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -71,10 +72,12 @@ impl Sandbox {
         .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
+        let ids = IdPool::new(&policy.identity)?;
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
                 image: Image::new()?,
+                ids,
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -114,7 +117,7 @@ impl Sandbox {
 
     fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = identity::assign(&policy.identity)?;
+        let identity = self.shared.ids.assign()?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
@@ -141,9 +144,7 @@ impl Sandbox {
         let (identity, plan, enforced) = self.plan(keep_upper)?;
         let launch = Launch {
             plan: &plan.bytes,
-            namespace: &identity.namespace,
-            uid: (identity.uid, identity.host_uid),
-            gid: (identity.gid, identity.host_gid),
+            identity: &identity,
             network: self.shared.policy.network != Network::Host,
             cgroup: None,
             join: &[],
