@@ -38,6 +38,7 @@ pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
 pub use error::{Error, Failure, Result};
+pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
 pub use policy::{
     BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,

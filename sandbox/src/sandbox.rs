@@ -10,6 +10,7 @@ use crate::command::Command;
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
+use crate::limits::{self, Facts};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
@@ -141,16 +142,19 @@ impl Sandbox {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
-        let (identity, plan, enforced) = self.plan(keep_upper)?;
+        let (identity, plan, mut enforced) = self.plan(keep_upper)?;
+        let policy = &self.shared.policy;
+        let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
+        let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
+        enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,
             identity: &identity,
             network: self.shared.policy.network != Network::Host,
-            cgroup: None,
-            join: &[],
+            placement: placed.placement.as_ref(),
         };
         let started = launch.start(&self.shared.image)?;
-        let mut init = Init::new(started, identity, enforced);
+        let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;
         }
@@ -170,7 +174,7 @@ impl Sandbox {
         let (init, plan) = self.launch(
             changes,
             Some(&mut |init: &Init, plan: &Plan| {
-                let (request, pipes) = command.request(&self.shared, (&plan.user, &plan.home), true)?;
+                let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;
                 child = Some((socket, pipes));
                 Ok(())
