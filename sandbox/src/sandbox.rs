@@ -10,7 +10,7 @@ use crate::command::Command;
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
-use crate::limits::{self, Facts};
+use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
@@ -105,8 +105,7 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (identity, plan, _) = self.plan(false)?;
-        drop(identity);
+        let (plan, _) = self.plan(&self.shared.ids.assign()?, None, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -116,25 +115,25 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
+    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign()?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
-            identity: &identity,
+            identity,
             hostname: &hostname,
             filter: self.shared.filter.clone(),
+            cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, identity);
         #[cfg(feature = "landlock")]
         enforced.extend(plan::landlock_report(policy, self.shared.landlock));
-        Ok((identity, plan, enforced))
+        Ok((plan, enforced))
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
@@ -142,10 +141,12 @@ impl Sandbox {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
-        let (identity, plan, mut enforced) = self.plan(keep_upper)?;
         let policy = &self.shared.policy;
+        let identity = self.shared.ids.assign()?;
         let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
         let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
+        let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,

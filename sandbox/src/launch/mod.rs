@@ -97,7 +97,9 @@ impl Launch<'_> {
         let pidfd = self.clone(image, theirs.as_raw_fd())?;
         let started = Started { control: ours, pidfd };
         // Not before the maps are written: this message is what init waits for.
-        match sys::send(started.control.as_fd(), message, &[plan.as_raw_fd(), caller.as_raw_fd()]) {
+        let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
+        let fds: Vec<_> = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock).collect();
+        match sys::send(started.control.as_fd(), message, &fds) {
             Ok(()) => Ok(started),
             Err(errno) => {
                 end(started.pidfd.as_fd());
