@@ -79,3 +79,19 @@ impl Drop for Scratch {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// Runs the calling test again in a mount namespace of its own, after `setup` in a shell. True in that second run;
+/// the first has the same outcome as it.
+pub fn again_in_own_mounts(test: &str, setup: &str) -> bool {
+    if std::env::var_os("SANDCELL_OWN_MOUNTS").is_some() {
+        return true;
+    }
+    let options = if is_root() { "-m" } else { "-rm" };
+    let script = format!("{setup}\nexec \"$0\" --exact {test} --nocapture");
+    let mut command = std::process::Command::new("unshare");
+    command.args([options, "--propagation", "private", "sh", "-ec", &script]).env("SANDCELL_OWN_MOUNTS", "1");
+    let output = command.arg(std::env::current_exe().unwrap()).output().unwrap();
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
