@@ -105,7 +105,7 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign()?, None, false)?;
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -142,7 +142,7 @@ impl Sandbox {
             prepare_upper(dir)?;
         }
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign()?;
+        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
         let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
         let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);

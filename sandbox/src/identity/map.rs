@@ -58,6 +58,11 @@ impl IdMap {
         IdMap([below, own, above].into_iter().filter(|line| line.count > 0).collect())
     }
 
+    /// The ids that are mapped stand for themselves: the map of a namespace below.
+    pub(crate) fn inside(&self) -> IdMap {
+        IdMap(self.0.iter().map(|l| MapLine { host: l.inside, ..*l }).collect())
+    }
+
     pub(crate) fn lines(&self) -> &[MapLine] {
         &self.0
     }

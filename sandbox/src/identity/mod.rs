@@ -1,5 +1,6 @@
 //! Who a sandbox is on the host: leased ids, and the user namespaces that map them. See `docs/identity.md`.
 
+mod caller;
 mod lease;
 mod map;
 mod namespace;
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Failure, Result};
-use crate::policy::{HostIds, Identity, User};
+use crate::policy::{HostIds, Identity, Policy, User};
 use lease::Lease;
 pub(crate) use map::IdMap;
 use source::{Host, Source};
@@ -136,13 +137,32 @@ impl IdPool {
         Ok(())
     }
 
+    /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
+    pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
+        let own_layers = self.identity.host_ids == HostIds::Auto;
+        let needs = caller::only_for_caller(policy, self.host.uid, own_layers);
+        let Some(needs) = needs else { return self.assign() };
+        match self.identity.host_ids {
+            HostIds::Disjoint => Err(needs.unsupported()),
+            HostIds::Shared => self.assign(),
+            HostIds::Auto if self.identity.keep_caller => self.assign(),
+            HostIds::Auto => self.assign_as(Some(format!("{}: {}", needs.subject, needs.message))),
+        }
+    }
+
     /// Who the next sandbox is.
     pub(crate) fn assign(&self) -> Result<Assigned> {
+        let keep = "keep_caller maps the caller's own UID to the program's";
+        self.assign_as(self.identity.keep_caller.then(|| keep.to_owned()))
+    }
+
+    /// With a reason to keep the caller's UID, or without.
+    fn assign_as(&self, keep: Option<String>) -> Result<Assigned> {
         if self.identity.host_ids == HostIds::Shared {
             return self.shared("shared host ids were asked for".to_owned());
         }
         let absent = match &*self.prepared()? {
-            Prepared::Found(source) => match self.leased(source) {
+            Prepared::Found(source) => match self.leased(source, keep) {
                 Ok(assigned) => return Ok(assigned),
                 Err(Refusal::Broken(error)) => return Err(error),
                 Err(Refusal::Absent(failure)) => failure,
@@ -173,8 +193,9 @@ impl IdPool {
         Ok(Arc::clone(source.insert(Arc::new(prepared))))
     }
 
-    fn leased(&self, source: &Source) -> Result<Assigned, Refusal> {
-        let Identity { count, keep_caller, wait, .. } = self.identity;
+    fn leased(&self, source: &Source, keep: Option<String>) -> Result<Assigned, Refusal> {
+        let Identity { count, wait, .. } = self.identity;
+        let keep_caller = keep.is_some();
         let (uid, gid) = self.inside()?;
         // One of the sandbox's ids is the caller's where that is kept: with one id nothing is left to lease.
         let lease = match (keep_caller, count) {
@@ -197,7 +218,7 @@ impl IdPool {
             host_uid: uid_map.host(uid).unwrap_or(self.host.uid),
             host_gid: gid_map.host(gid).unwrap_or(self.host.gid),
             disjoint: !keep_caller,
-            why_shared: keep_caller.then(|| "keep_caller maps the caller's own UID to the program's".to_owned()),
+            why_shared: keep,
             groups_dropped: true,
             namespace: source.namespace.clone(),
             uid_map,

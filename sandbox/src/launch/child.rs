@@ -7,8 +7,9 @@ use crate::wire::stage;
 
 pub(super) const STACK: usize = 32 * 1024;
 
-/// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN.
-const NEEDED: [u32; 9] = [0, 1, 3, 5, 6, 7, 8, 12, 21];
+/// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN; and
+/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12).
+const NEEDED: [u32; 10] = [0, 1, 3, 5, 6, 7, 8, 12, 21, 31];
 
 /// Everything the child needs, and where it leaves what failed.
 pub(super) struct Orders {

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, IdMap};
 use crate::policy::{Network, Policy};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
@@ -93,8 +93,8 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     }
     let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
     if keep != 0 {
-        let map = |id: u32| format!("{id} {id} 1").into_bytes();
-        steps.push(Step::NestedNamespace { uid_map: &map(identity.uid), gid_map: &map(identity.gid) });
+        let map = |map: &IdMap| map.inside().to_string().into_bytes();
+        steps.push(Step::NestedNamespace { uid_map: &map(&identity.uid_map), gid_map: &map(&identity.gid_map) });
     }
     steps.push(Step::Capabilities { keep });
     if let Some(filter) = &inputs.filter {
