@@ -16,7 +16,7 @@ use crate::error::{Failure, Result};
 use crate::launch::{descriptors, lift};
 use crate::outcome::{Output, Report};
 use crate::policy::{Leftovers, Policy};
-use crate::running::Child;
+use crate::running::{Child, Options};
 use crate::sandbox::{Runner, Shared};
 use crate::wire::{ASK_COUNT, ASK_LEFTOVERS, ASK_ONE_SHOT, Ask};
 
@@ -236,8 +236,12 @@ impl Command {
         runner.run(self)
     }
 
-    pub(crate) fn wants_changes(&self) -> bool {
-        self.changes
+    pub(crate) fn options(&self, policy: &Policy) -> Options {
+        Options {
+            changes: self.changes,
+            counted: self.count_output || policy.output_limit.is_some(),
+            timeout: self.timeout.or(policy.timeout).map(|timeout| timeout.saturating_add(policy.grace)),
+        }
     }
 
     /// The program, as errors name it.

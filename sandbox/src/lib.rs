@@ -20,6 +20,8 @@ mod changes;
 mod command;
 mod error;
 mod identity;
+#[cfg(feature = "landlock")]
+mod landlock;
 mod launch;
 mod limits;
 mod outcome;

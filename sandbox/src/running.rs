@@ -24,6 +24,10 @@ use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::wire::{self, Message, Reply, command, reply, stage};
 
+/// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
+/// held up by a terminal that takes no output, or by a file system that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The supervisor of one sandbox. Everything in it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Init {
@@ -41,8 +45,8 @@ impl Init {
         Init { control, pidfd, identity, enforced, upper: None, over: AtomicBool::new(false) }
     }
 
-    pub(crate) fn receive(&self) -> Result<Option<(Reply, Vec<u8>, Option<OwnedFd>)>> {
-        sys::receive(self.control.as_fd()).map_err(|errno| talking(errno))
+    pub(crate) fn receive(&self) -> Result<Option<sys::Heard>> {
+        sys::receive(self.control.as_fd()).map_err(talking)
     }
 
     /// Waits until the sandbox and everything in it is gone.
@@ -79,6 +83,14 @@ fn talking(errno: Errno) -> crate::Error {
     Failure::new("protocol", "supervisor", "cannot talk with it").errno(errno as i32).io()
 }
 
+/// What a command asked for that matters until its end.
+pub(crate) struct Options {
+    pub changes: bool,
+    pub counted: bool,
+    /// Timeout and grace together.
+    pub timeout: Option<Duration>,
+}
+
 /// A program that runs in a sandbox. Dropping it ends the program; a one-shot sandbox ends with it.
 #[derive(Debug)]
 pub struct Child {
@@ -96,6 +108,8 @@ pub struct Child {
     one_shot: bool,
     changes: bool,
     counted: bool,
+    /// When a program with a timeout must be over at the latest.
+    overdue: Option<Instant>,
     pid: u32,
     leftovers: Vec<Leftover>,
     report: Option<Report>,
@@ -108,7 +122,7 @@ impl Child {
         socket: OwnedFd,
         pipes: Pipes,
         one_shot: bool,
-        changes: bool,
+        options: &Options,
     ) -> Child {
         Child {
             stdin: pipes.stdin.map(ChildStdin::from),
@@ -119,8 +133,9 @@ impl Child {
             socket: Arc::new(socket),
             pidfd: None,
             one_shot,
-            changes,
-            counted: false,
+            changes: options.changes,
+            counted: options.counted,
+            overdue: options.timeout.and_then(|timeout| Instant::now().checked_add(timeout + PATIENCE)),
             pid: 0,
             leftovers: Vec::new(),
             report: None,
@@ -202,13 +217,25 @@ impl Child {
 
     fn wait_until(&mut self, until: Option<Instant>) -> Result<Option<Report>> {
         while self.report.is_none() {
-            let ready = sys::wait_readable(&[self.socket.as_fd()], until).map_err(talking)?;
-            if !ready[0] {
+            let soonest = [until, self.overdue].into_iter().flatten().min();
+            let ready = sys::wait_readable(&[self.socket.as_fd()], soonest).map_err(talking)?;
+            if ready[0] {
+                self.hear()?;
+            } else if !self.give_up()? {
                 return Ok(None);
             }
-            self.hear()?;
         }
         Ok(self.report.clone())
+    }
+
+    /// Ends a sandbox whose supervisor should have ended the program by now. Whether that time has come.
+    fn give_up(&mut self) -> Result<bool> {
+        let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
+        if overdue {
+            self.init.kill();
+            self.report = Some(self.report(Outcome::TimedOut, Usage::default())?);
+        }
+        Ok(overdue)
     }
 
     /// Takes in what init has to say next.
@@ -224,7 +251,7 @@ impl Child {
                 if self.one_shot {
                     self.init.reap();
                 }
-                self.report(outcome(&reply), usage(&reply, self.counted || self.shared.policy.output_limit.is_some()))
+                self.report(outcome(&reply), usage(&reply, self.counted))
             }
             Some(_) => return Err(talking(Errno::EPROTO)),
             None if self.one_shot => return Err(self.init.lost("wait")),
@@ -293,9 +320,13 @@ impl Child {
                 let [stdout, stderr] = read;
                 return Ok(Some((stdout, stderr)));
             }
-            let ready = sys::wait(&wanted, until).map_err(talking)?;
+            let soonest = [until, self.overdue].into_iter().flatten().min();
+            let ready = sys::wait(&wanted, soonest).map_err(talking)?;
             if !ready.contains(&true) {
-                return Ok(None);
+                if !self.give_up()? {
+                    return Ok(None);
+                }
+                continue;
             }
             let heard = ready[0];
             drain(&mut outputs, &mut read);
@@ -423,7 +454,8 @@ impl Cell {
         let Inside { shared, init, plan } = &*self.inside;
         let (ready, pipes) = request.request(shared, (&plan.user, &plan.home), false)?;
         let socket = send_request(init, &ready.bytes, ready.fds)?;
-        let mut child = Child::new(shared.clone(), init.clone(), socket, pipes, false, false);
+        let mut child =
+            Child::new(shared.clone(), init.clone(), socket, pipes, false, &request.options(&shared.policy));
         child.started(plan, &request.program())?;
         Ok(child)
     }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
-use crate::identity::{self, Assigned};
+use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
-use crate::policy::{Network, Policy};
+use crate::policy::{Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init};
 use crate::sys;
+use crate::syscalls::{Kill, Profile, compile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -28,10 +29,17 @@ pub struct Sandbox {
 pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
+    pub ids: IdPool,
     pub filter: Option<Filter>,
+    /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
 }
+
+/// Sends the request that is to be carried out as soon as the sandbox is built.
+type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
 
 /// Where a command runs: in a sandbox of its own, or in a started cell.
 #[derive(Debug, Clone)]
@@ -56,9 +64,26 @@ impl Sandbox {
     }
 
     pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+        let filter = match &policy.seccomp {
+            Seccomp::Off => None,
+            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
+            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
+        }
+        .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, filter: None, rlimits }) })
+        let ids = IdPool::new(&policy.identity)?;
+        Ok(Sandbox {
+            shared: Arc::new(Shared {
+                policy,
+                image: Image::new()?,
+                ids,
+                filter,
+                #[cfg(feature = "landlock")]
+                landlock: crate::landlock::running_abi(),
+                rlimits,
+            }),
+        })
     }
 
     /// The policy that it was built from.
@@ -92,7 +117,7 @@ impl Sandbox {
 
     fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = identity::assign(&policy.identity)?;
+        let identity = self.shared.ids.assign()?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
@@ -100,28 +125,26 @@ impl Sandbox {
             hostname: &hostname,
             filter: self.shared.filter.clone(),
             keep_upper,
+            #[cfg(feature = "landlock")]
+            landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, &identity);
+        #[cfg(feature = "landlock")]
+        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
         Ok((identity, plan, enforced))
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(
-        &self,
-        keep_upper: bool,
-        request: Option<&mut dyn FnMut(&Init, &Plan) -> Result<()>>,
-    ) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
         let (identity, plan, enforced) = self.plan(keep_upper)?;
         let launch = Launch {
             plan: &plan.bytes,
-            namespace: &identity.namespace,
-            uid: (identity.uid, identity.host_uid),
-            gid: (identity.gid, identity.host_gid),
+            identity: &identity,
             network: self.shared.policy.network != Network::Host,
             cgroup: None,
             join: &[],
@@ -142,7 +165,7 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.wants_changes();
+        let changes = command.options(&self.shared.policy).changes;
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
@@ -154,7 +177,8 @@ impl Sandbox {
             }),
         )?;
         let (socket, pipes) = child.expect("the request was sent above");
-        let mut child = Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, changes);
+        let mut child =
+            Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
         child.started(&plan, &command.program())?;
         Ok(child)
     }
@@ -274,6 +298,10 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     number("output_limit", policy.output_limit, Mechanism::Supervisor);
     for (resource, soft, _) in &policy.rlimits {
         list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}")), Mechanism::Rlimit));
+    }
+    if policy.seccomp != Seccomp::Off {
+        let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
+        list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
     }
     list
 }

@@ -197,12 +197,15 @@ records! {
         Capabilities = 23 { keep: u64 }
         /// The system call filter that programs get. `flags` of seccomp(2).
         Filter = 24 { program: &'a [u8], flags: u32 }
-        /// A Landlock ruleset that programs get.
+        /// Starts a Landlock ruleset.
         LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
         /// A rule of it: what is allowed beneath a path inside.
-        LandlockPath = 26 { path: &'a CStr, access: u64, optional: u32 }
+        /// `file_rights`: what of it makes sense where the path is no directory.
+        LandlockPath = 26 { path: &'a CStr, access: u64, file_rights: u64 }
         /// Tells the library that all is ready, with a descriptor of the overlay's upper where it keeps one.
         Announce = 27 {}
+        /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
+        LandlockEnter = 28 {}
     }
 }
 
@@ -394,6 +397,7 @@ stages! {
     BOUNDING = 48, "bounding-set", "cannot drop capabilities from the bounding set";
     LANDLOCK_RULESET = 49, "landlock-ruleset", "cannot make the Landlock ruleset";
     LANDLOCK_RULE = 50, "landlock-rule", "cannot add a Landlock rule";
+    LANDLOCK_ENTER = 52, "landlock-enter", "cannot enter the Landlock domain";
     EVENTS = 51, "events", "cannot set up the supervisor's events";
     TOO_MANY = 60, "too-many-commands", "too many commands at once in this cell";
     MAP_REQUEST = 61, "map-request", "cannot map the request";
@@ -405,7 +409,6 @@ stages! {
     PROGRAM_CHDIR = 67, "chdir", "cannot enter the working directory";
     PROGRAM_CAPABILITIES = 68, "capabilities", "cannot set the program's capabilities";
     PROGRAM_NO_NEW_PRIVS = 69, "no-new-privs", "cannot forbid new privileges";
-    PROGRAM_LANDLOCK = 70, "landlock", "cannot enter the Landlock domain";
     PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
     PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";

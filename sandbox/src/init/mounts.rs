@@ -26,9 +26,11 @@ pub struct Tree {
     base: i32,
     root: i32,
     pub upper: i32,
+    /// The Landlock ruleset in the making.
+    pub landlock: i32,
 }
 
-static mut TREE: Tree = Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0 };
+static mut TREE: Tree = Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0, landlock: 0 };
 
 /// The one tree of this process.
 pub fn tree() -> &'static mut Tree {

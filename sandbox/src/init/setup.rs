@@ -4,7 +4,7 @@ use crate::mounts::{self, Text};
 use crate::rawsys::{self, call, nr};
 use crate::spawn;
 use crate::wire::{Reader, Reply, Step, reply, stage};
-use crate::{At, CONTROL, Fault, socket};
+use crate::{At, CONTROL, Fault, landlock, socket};
 
 /// On failure: the index of the step and what in it failed.
 pub fn carry_out(plan: &'static [u8]) -> Result<(), (u32, Fault)> {
@@ -72,8 +72,12 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             spawn::set_filter(program, flags);
             Ok(())
         }
-        Step::LandlockRules { files, network, scoped } => spawn::landlock_ruleset(files, network, scoped),
-        Step::LandlockPath { path, access, optional } => spawn::landlock_path(path, access, optional != 0),
+        Step::LandlockRules { files, network, scoped } => {
+            tree.landlock = landlock::ruleset(files, network, scoped)?;
+            Ok(())
+        }
+        Step::LandlockPath { path, access, file_rights } => landlock::allow(tree.landlock, path, access, file_rights),
+        Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::Announce {} => {
             let upper = if tree.upper > 0 { tree.upper } else { -1 };
             socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper);

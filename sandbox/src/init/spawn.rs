@@ -13,14 +13,12 @@ const CAP_KILL: u64 = 1 << 5;
 struct Common {
     keep: u64,
     filter: Option<(&'static [u8], u32)>,
-    /// 0: none.
-    landlock: i32,
 }
 
 #[repr(C, align(16))]
 struct Stack([u8; STACK]);
 
-static mut COMMON: Common = Common { keep: 0, filter: None, landlock: 0 };
+static mut COMMON: Common = Common { keep: 0, filter: None };
 static mut CHILD_STACK: Stack = Stack([0; STACK]);
 
 fn common() -> &'static mut Common {
@@ -56,35 +54,6 @@ pub fn shed_capabilities() -> Result<(), Fault> {
     // SAFETY: numbers only.
     unsafe { call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.at(stage::BOUNDING)?;
     rawsys::set_capabilities(own, own, 0).at(stage::BOUNDING)
-}
-
-pub fn landlock_ruleset(files: u64, network: u64, scoped: u64) -> Result<(), Fault> {
-    let attributes = [files, network, scoped];
-    // SAFETY: the layout of struct landlock_ruleset_attr; older kernels accept a tail of zeros.
-    let fd = unsafe { call!(nr::LANDLOCK_CREATE_RULESET, attributes.as_ptr(), size_of_val(&attributes), 0) };
-    common().landlock = fd.at(stage::LANDLOCK_RULESET)? as i32;
-    Ok(())
-}
-
-pub fn landlock_path(path: &CStr, access: u64, optional: bool) -> Result<(), Fault> {
-    const RULE_PATH_BENEATH: usize = 1;
-    #[repr(C, packed)]
-    struct Rule {
-        access: u64,
-        parent: i32,
-    }
-    // SAFETY: NUL-terminated path, and the packed layout of struct landlock_path_beneath_attr.
-    unsafe {
-        let flags = rawsys::O_PATH | rawsys::O_CLOEXEC;
-        let parent = match call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), flags) {
-            Err(rawsys::ENOENT) if optional => return Ok(()),
-            other => other.at(stage::LANDLOCK_RULE)? as i32,
-        };
-        let rule = Rule { access, parent };
-        call!(nr::LANDLOCK_ADD_RULE, common().landlock, RULE_PATH_BENEATH, &raw const rule, 0).at(stage::LANDLOCK_RULE)?;
-        rawsys::close(parent);
-    }
-    Ok(())
 }
 
 /// Signals as a fresh program expects them: nothing ignored, whatever the caller did.
@@ -261,9 +230,6 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
             call!(nr::CHDIR, path.as_ptr()).at(stage::PROGRAM_CHDIR)?;
         }
         call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::PROGRAM_NO_NEW_PRIVS)?;
-        if common.landlock > 0 {
-            call!(nr::LANDLOCK_RESTRICT_SELF, common.landlock, 0).at(stage::PROGRAM_LANDLOCK)?;
-        }
         let none = 0u64;
         const SIG_SETMASK: usize = 2;
         call!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const none, 0, 8).at(stage::PROGRAM_SIGNALS)?;

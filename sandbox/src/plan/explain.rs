@@ -79,6 +79,7 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         }
         Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
+        Step::LandlockEnter {} => (String::new(), "enter the Landlock domain".to_owned()),
         Step::Announce {} => (String::new(), "hand the upper directory to the caller".to_owned()),
     };
     (subject, words)

@@ -3,6 +3,8 @@
 mod etc;
 mod explain;
 mod root;
+#[cfg(feature = "landlock")]
+mod wall;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +17,8 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 
 pub(crate) use explain::{describe, name_of};
 pub(crate) use root::destination;
+#[cfg(feature = "landlock")]
+pub(crate) use wall::report as landlock_report;
 
 /// What is needed for a Plan besides the policy.
 pub(crate) struct Inputs<'a> {
@@ -24,6 +28,9 @@ pub(crate) struct Inputs<'a> {
     pub filter: Option<Filter>,
     /// Whether the caller wants a descriptor of the upper directory.
     pub keep_upper: bool,
+    /// What the kernel's Landlock can do.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
     /// Where an upper that cannot lie in memory is (Linux before 6.6).
     pub scratch: Option<&'a Path>,
 }
@@ -64,7 +71,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 
     let mut steps = opens;
     let identity = inputs.identity;
-    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.groups_dropped.into() });
+    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.namespace.allows_setgroups().into() });
     steps.append(makes);
 
     let hostname = c_string(inputs.hostname)?;
@@ -84,6 +91,8 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     if let Some(filter) = &inputs.filter {
         steps.push(Step::Filter { program: &filter.program, flags: filter.flags });
     }
+    #[cfg(feature = "landlock")]
+    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
     if inputs.keep_upper {
         steps.push(Step::Announce {});
     }
