@@ -101,7 +101,9 @@ fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts
     for setting in settings {
         match sources.choose(&setting) {
             Ok(version) => chosen.push((setting, version)),
-            Err(cannot) => placed.without_cgroup(setting.item, setting.requested, &cannot, limits, best_effort, facts)?,
+            Err(cannot) => {
+                placed.without_cgroup(setting.item, setting.requested, &cannot, limits, best_effort, facts)?
+            }
         }
     }
     let groups = match sources.make_groups(&chosen, facts.usage || limits.cpu_time.is_some()) {
@@ -114,7 +116,8 @@ fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts
     let mut written = Vec::new();
     for (setting, version) in chosen {
         let group = group_for(&groups, setting.controller).filter(|group| group.version == version);
-        let group = group.ok_or_else(|| Failure::new("cgroup-limit", setting.item, "its group was not made").setup())?;
+        let group =
+            group.ok_or_else(|| Failure::new("cgroup-limit", setting.item, "its group was not made").setup())?;
         match apply(group, &setting) {
             Ok(()) => {
                 let by = mechanism(version);
@@ -184,7 +187,9 @@ impl Sources<'_> {
                     "have it delegated: for users of systemd `Delegate=cpu cpuset io memory pids` in a drop-in of user@.service; \
                      otherwise `echo +{name} > cgroup.subtree_control` in each group above"
                 ),
-                false => format!("the kernel has no `{name}` controller to give: see cgroup_no_v1= and cgroup_disable= in its command line"),
+                false => format!(
+                    "the kernel has no `{name}` controller to give: see cgroup_no_v1= and cgroup_disable= in its command line"
+                ),
             },
         ))
     }
@@ -224,17 +229,23 @@ impl Sources<'_> {
             Err(_) => (Some(Controller::Cpuacct), Some(Controller::Freezer)),
         };
         let counting = [Some(Controller::Memory), Some(Controller::Pids), Some(Controller::Io), clock];
-        let counting = counting.into_iter().flatten().filter(|c| usage && !groups.iter().any(|g: &Group| g.controllers.contains(c)));
+        let counting = counting
+            .into_iter()
+            .flatten()
+            .filter(|c| usage && !groups.iter().any(|g: &Group| g.controllers.contains(c)));
         let optional = distinct(counting.chain(freezer).filter(|c| self.v1_parent(*c).is_ok()));
         for controller in distinct(needs(Version::V1).chain(optional)) {
             // Where two share a hierarchy, one group does for both.
             if groups.iter().any(|group| group.controllers.contains(&controller)) {
                 continue;
             }
-            let (Some(hierarchy), Ok(parent)) = (self.host.v1(controller), self.v1_parent(controller)) else { continue };
+            let (Some(hierarchy), Ok(parent)) = (self.host.v1(controller), self.v1_parent(controller)) else {
+                continue;
+            };
             let group = create(Version::V1, parent, hierarchy.controllers.clone())?;
             if group.controllers.contains(&Controller::Cpuset) {
-                inherit_cpuset(&group, parent).map_err(|e| failed("cgroup-create", &group.path.display().to_string(), &e))?;
+                inherit_cpuset(&group, parent)
+                    .map_err(|e| failed("cgroup-create", &group.path.display().to_string(), &e))?;
             }
             groups.push(group);
         }
@@ -259,7 +270,8 @@ fn create(version: Version, parent: &Path, controllers: Vec<Controller>) -> Resu
 /// A new v1 cpuset is empty, and nothing can live in an empty one.
 fn inherit_cpuset(group: &Group, parent: &Path) -> io::Result<()> {
     for (file, effective) in [("cpuset.mems", "cpuset.effective_mems"), ("cpuset.cpus", "cpuset.effective_cpus")] {
-        let value = std::fs::read_to_string(parent.join(effective)).or_else(|_| std::fs::read_to_string(parent.join(file)))?;
+        let value =
+            std::fs::read_to_string(parent.join(effective)).or_else(|_| std::fs::read_to_string(parent.join(file)))?;
         group.write(file, value.trim())?;
     }
     Ok(())
@@ -316,7 +328,8 @@ fn apply(group: &Group, setting: &Setting) -> Result<(), Refused> {
                 return Err(Refused::Cannot(Cannot::new(format!("{path}: {e}"), "")));
             }
             _ => {
-                let failure = Failure::new("cgroup-limit", setting.item, format!("writing {} to {path}", write.value)).cause(&e);
+                let failure =
+                    Failure::new("cgroup-limit", setting.item, format!("writing {} to {path}", write.value)).cause(&e);
                 return Err(Refused::Failed(failure.hint(hint(setting, &e)).setup()));
             }
         }
@@ -351,7 +364,9 @@ fn writes(setting: &Setting, version: Version) -> &[Write] {
 
 fn failed(stage: &'static str, subject: &str, e: &io::Error) -> Error {
     let hint = match e.raw_os_error() {
-        Some(libc::EBUSY) => "a group with processes in it cannot hand limits down: call sandcell::adopt_cgroup() first",
+        Some(libc::EBUSY) => {
+            "a group with processes in it cannot hand limits down: call sandcell::adopt_cgroup() first"
+        }
         Some(libc::EAGAIN | libc::ENOSPC) => "a group above allows no more groups: see cgroup.max.descendants",
         _ => "",
     };
@@ -374,7 +389,9 @@ impl Placed {
             let hint = match (cannot.remedy.as_str(), fallback(item, limits, facts)) {
                 (remedy, None) => remedy.to_owned(),
                 ("", Some((_, weaker))) => format!("`best_effort` for it uses a resource limit, and {weaker}"),
-                (remedy, Some((_, weaker))) => format!("{remedy}; or `best_effort` for it uses a resource limit, and {weaker}"),
+                (remedy, Some((_, weaker))) => {
+                    format!("{remedy}; or `best_effort` for it uses a resource limit, and {weaker}")
+                }
             };
             return Err(Failure::new("cgroup-find", item, message).hint(hint).unsupported());
         }
@@ -473,7 +490,9 @@ impl Placement {
                 .hint("have a cgroup v2 subtree, or the v1 freezer, delegated to the caller")
                 .unsupported());
         };
-        act(group).map_err(|e| Failure::new(stage, group.path.display().to_string(), "the group did not follow").cause(&e).setup())
+        act(group).map_err(|e| {
+            Failure::new(stage, group.path.display().to_string(), "the group did not follow").cause(&e).setup()
+        })
     }
 
     /// Changes the limits that `limits` names; the others stay. Only those whose controller the sandbox was started with.
@@ -486,7 +505,9 @@ impl Placement {
             })?;
             let usable = if group.version == Version::V2 { &setting.v2 } else { &setting.v1 };
             if let Err(cannot) = usable {
-                return Err(Failure::new("cgroup-limit", setting.item, cannot.why.clone()).hint(cannot.remedy.clone()).unsupported());
+                return Err(Failure::new("cgroup-limit", setting.item, cannot.why.clone())
+                    .hint(cannot.remedy.clone())
+                    .unsupported());
             }
             // v1 keeps memory + swap above memory at every moment: on the way up the other order is the right one.
             let mut reversed = setting.clone();
@@ -496,7 +517,9 @@ impl Placement {
                 Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Cannot(cannot)) => {
                     let why = format!("the limit cannot be changed: {}", cannot.why);
-                    return Err(Failure::new("cgroup-limit", setting.item, why).hint("was the controller taken away?").unsupported());
+                    return Err(Failure::new("cgroup-limit", setting.item, why)
+                        .hint("was the controller taken away?")
+                        .unsupported());
                 }
             }
             let version = group.version;
@@ -514,7 +537,9 @@ impl Placement {
             // The file that carries the limit comes first.
             let Some(write) = writes(setting, group.version).first() else { continue };
             let why = match group.read(write.file) {
-                Ok(text) if unlimited(&text) || (setting.item == "io_max" && text.trim().is_empty()) => "someone lifted it while the sandbox ran",
+                Ok(text) if unlimited(&text) || (setting.item == "io_max" && text.trim().is_empty()) => {
+                    "someone lifted it while the sandbox ran"
+                }
                 Ok(_) => continue,
                 Err(_) => "its controller was taken away while the sandbox ran",
             };
@@ -535,8 +560,12 @@ impl Placement {
         let (usage, mut removed) = (usage::read(&groups), Ok(()));
         for group in &groups {
             if let Err(e) = group.remove() {
-                let left = Failure::new("cgroup-remove", group.path.display().to_string(), "the group could not be removed");
-                removed = Err(left.cause(&e).hint("a process in it does not die; the next sandbox removes the group").setup());
+                let left =
+                    Failure::new("cgroup-remove", group.path.display().to_string(), "the group could not be removed");
+                removed = Err(left
+                    .cause(&e)
+                    .hint("a process in it does not die; the next sandbox removes the group")
+                    .setup());
             }
         }
         Closed { usage, lost, removed }
@@ -591,7 +620,8 @@ fn describe_on(host: &Host) -> Vec<Driver> {
         }
         Driver { name, holds, cannot }
     };
-    let weaker = Cannot::new("resource limits hold for each process or user, not for a sandbox", "used under best effort only");
+    let weaker =
+        Cannot::new("resource limits hold for each process or user, not for a sandbox", "used under best effort only");
     vec![
         driver("cgroup2", &|controller| sources.v2(controller).map(drop)),
         driver("cgroup1", &|controller| sources.v1_parent(controller).map(drop)),

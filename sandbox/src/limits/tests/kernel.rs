@@ -38,7 +38,8 @@ fn skip(why: &str) {
 
 /// Runs a shell script in the groups.
 fn spawn(placement: &Placement, script: &str) -> Child {
-    let enter: String = placement.groups.iter().map(|g| format!("echo 0 > {}/cgroup.procs && ", g.path.display())).collect();
+    let enter: String =
+        placement.groups.iter().map(|g| format!("echo 0 > {}/cgroup.procs && ", g.path.display())).collect();
     Command::new("/bin/sh").args(["-c", &format!("{enter} {{ {script}\n}}")]).spawn().unwrap()
 }
 
@@ -101,7 +102,9 @@ fn a_grandchild_killed_for_memory_is_known_though_the_program_goes_on() {
 #[test]
 fn memory_peak_is_what_was_allocated() {
     let Some(placement) = placement(|_| {}) else { return };
-    if group_for(&placement.groups, Controller::Memory).is_none_or(|g| g.read("memory.peak").or_else(|_| g.read("memory.max_usage_in_bytes")).is_err()) {
+    if group_for(&placement.groups, Controller::Memory)
+        .is_none_or(|g| g.read("memory.peak").or_else(|_| g.read("memory.max_usage_in_bytes")).is_err())
+    {
         return skip("nothing here counts the peak of memory");
     }
     assert!(run(&placement, "dd if=/dev/zero of=/dev/null bs=100M count=1 2>/dev/null").success());
@@ -312,13 +315,15 @@ fn a_caller_in_its_delegated_group_can_step_down_and_have_limits_beside_itself()
     let Some(v2) = placement.v2() else { return skip("no cgroup v2 subtree") };
     let exe = std::env::current_exe().unwrap();
     let name = "limits::tests::kernel::a_caller_in_its_delegated_group_can_step_down_and_have_limits_beside_itself";
-    let enter = format!("echo 0 > {}/cgroup.procs; exec {} --exact {name} --nocapture", v2.path.display(), exe.display());
+    let enter =
+        format!("echo 0 > {}/cgroup.procs; exec {} --exact {name} --nocapture", v2.path.display(), exe.display());
     let status = Command::new("/bin/sh").args(["-c", &enter]).env(STEP_DOWN, &v2.path).status().unwrap();
     assert!(status.success());
     // And with another process beside it, it stays where it was.
     let crowded = format!("sleep 60 & {enter}");
     let enter = format!("echo 0 > {}/cgroup.procs; {crowded}", v2.path.display());
-    let status = Command::new("/bin/sh").args(["-c", &enter]).env(STEP_DOWN, &v2.path).env("CROWDED", "1").status().unwrap();
+    let status =
+        Command::new("/bin/sh").args(["-c", &enter]).env(STEP_DOWN, &v2.path).env("CROWDED", "1").status().unwrap();
     assert!(status.success());
     placement.close().removed.unwrap();
 }
