@@ -28,6 +28,8 @@ mod outcome;
 mod plan;
 mod policy;
 mod rawsys;
+#[cfg(feature = "json")]
+pub mod report;
 mod running;
 mod sandbox;
 mod sys;
