@@ -129,6 +129,14 @@ impl IdPool {
         Ok(IdPool { identity: identity.clone(), host, source: Mutex::new(None) })
     }
 
+    /// Does ahead of the first `assign` what takes time: two set-uid programs, some milliseconds.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        if self.identity.host_ids != HostIds::Shared {
+            self.prepared()?;
+        }
+        Ok(())
+    }
+
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
         let own_layers = self.identity.host_ids == HostIds::Auto;

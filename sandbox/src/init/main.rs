@@ -67,7 +67,7 @@ fn run() -> Result<(), (u32, Fault)> {
     if message.kind != control::SETUP || count < 2 {
         return Err(protocol);
     }
-    serve::watch_caller(fds[1]);
+    serve::watch(fds[1], fds[2]);
     // Not before: whoever writes our id maps has to own our files in /proc. Nothing else runs in here yet.
     // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
     // SAFETY: numbers only.

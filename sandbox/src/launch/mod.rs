@@ -15,6 +15,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, UserNamespace};
+use crate::limits::Placement;
 use crate::rawsys;
 use crate::sys;
 use crate::wire::{Message, control, stage};
@@ -33,8 +34,7 @@ pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
     pub identity: &'a Assigned,
     pub network: bool,
-    pub cgroup: Option<BorrowedFd<'a>>,
-    pub join: &'a [OwnedFd],
+    pub placement: Option<&'a Placement>,
 }
 
 /// A process that is on its way to be a supervisor.
@@ -97,7 +97,9 @@ impl Launch<'_> {
         let pidfd = self.clone(image, theirs.as_raw_fd())?;
         let started = Started { control: ours, pidfd };
         // Not before the maps are written: this message is what init waits for.
-        match sys::send(started.control.as_fd(), message, &[plan.as_raw_fd(), caller.as_raw_fd()]) {
+        let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
+        let fds: Vec<_> = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock).collect();
+        match sys::send(started.control.as_fd(), message, &fds) {
             Ok(()) => Ok(started),
             Err(errno) => {
                 end(started.pidfd.as_fd());
@@ -113,7 +115,7 @@ impl Launch<'_> {
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
         };
         let mut orders = child::Orders {
-            join: self.join.iter().map(AsRawFd::as_raw_fd).collect(),
+            join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
             writes_own_maps: matches!(self.identity.namespace, UserNamespace::OneId),
             proc: image.proc.as_raw_fd(),
@@ -127,7 +129,7 @@ impl Launch<'_> {
                 | rawsys::CLONE_NEWUTS
                 | rawsys::CLONE_PIDFD
                 | network,
-            cgroup: self.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
             control,
             init: image.init.as_raw_fd(),
             stack: Vec::with_capacity(child::STACK),
@@ -139,6 +141,9 @@ impl Launch<'_> {
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
                 orders.fault = None;
+                // clone cannot start a process in a cgroup: it steps in before it executes anything.
+                let entrance = self.placement.map_or(Ok(None), Placement::join_v2)?;
+                orders.join.extend(entrance.iter().map(AsRawFd::as_raw_fd));
                 run(&mut orders)
             }
             other => other,

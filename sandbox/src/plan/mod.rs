@@ -26,6 +26,8 @@ pub(crate) struct Inputs<'a> {
     pub identity: &'a Assigned,
     pub hostname: &'a str,
     pub filter: Option<Filter>,
+    /// Nanoseconds per unit of the file that tells the CPU time, where there is one.
+    pub cpu_clock: Option<u64>,
     /// Whether the caller wants a descriptor of the upper directory.
     pub keep_upper: bool,
     /// What the kernel's Landlock can do.
@@ -86,6 +88,9 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
     steps.push(Step::Keyring {});
+    if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
+        steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
+    }
     let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
     if keep != 0 {
         let map = |map: &IdMap| map.inside().to_string().into_bytes();
