@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match cli.action {
         Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);
@@ -47,6 +48,22 @@ fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Problem> {
         text += &format!("{number:3}  {:<18} {subject}{}\n", step.name, step.words);
     }
     Ok(text.into())
+}
+
+fn doctor(json: bool) -> Vec<u8> {
+    let findings = sandcell::doctor();
+    if json {
+        return (sandcell::report::findings_to_json(&findings) + "\n").into();
+    }
+    let mut text = String::new();
+    for finding in &findings {
+        let mark = if finding.ok { "yes" } else { "no " };
+        text += &format!("{mark} {:<16} {}\n", finding.name, finding.detail);
+        if !finding.remedy.is_empty() {
+            text += &format!("    {:<16} remedy: {}\n", "", finding.remedy);
+        }
+    }
+    text.into()
 }
 
 fn manual() -> Result<Vec<u8>, Problem> {

@@ -42,6 +42,12 @@ pub enum Action {
         #[command(flatten)]
         program: Program,
     },
+    /// Tell what this host allows, what blocks, and the remedy
+    Doctor {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
