@@ -242,8 +242,18 @@ fn landlock(plain: &Result<Output, (String, String)>) -> Finding {
     let remedy = "Linux 5.13 with `landlock` in /sys/kernel/security/lsm; the other walls stand without it";
     match restricts.is_empty() {
         true => finding("landlock", false, "not available", remedy),
-        false => finding("landlock", true, format!("restricts {}", restricts.join(", ")), ""),
+        false => finding("landlock", true, format!("{}restricts {}", landlock_version(), restricts.join(", ")), ""),
     }
+}
+
+#[cfg(feature = "landlock")]
+fn landlock_version() -> String {
+    format!("ABI {}; ", crate::landlock::running_abi() as i32)
+}
+
+#[cfg(not(feature = "landlock"))]
+fn landlock_version() -> String {
+    String::new()
 }
 
 fn nested(works: bool) -> Finding {
