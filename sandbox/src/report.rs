@@ -57,6 +57,7 @@ struct Document<'a> {
     enforced: Vec<Line<'a>>,
     leftovers: Vec<Process<'a>>,
     changes: Option<Vec<ChangedFile>>,
+    warnings: Vec<String>,
     error: Option<Wrong<'a>>,
 }
 
@@ -153,6 +154,7 @@ fn of_report(report: &Report) -> Document<'_> {
         identity: Some(Who { uid: who.uid, gid: who.gid, host_uid: who.host_uid, host_gid: who.host_gid }),
         enforced: report.enforced.iter().map(line).collect(),
         leftovers: report.leftovers.iter().map(|l| Process { pid: l.pid, command: &l.command }).collect(),
+        warnings: report.warnings.clone(),
         changes: report.changes.as_ref().map(|changes| changes.iter().map(changed).collect()),
         error: None,
     }
@@ -167,6 +169,7 @@ fn of_error(error: &Error) -> Document<'_> {
         enforced: Vec::new(),
         leftovers: Vec::new(),
         changes: None,
+        warnings: Vec::new(),
         error: Some(Wrong {
             kind: error.kind(),
             stage: failure.stage,

@@ -18,9 +18,10 @@ use crate::command::{Command, Pipes};
 use crate::error::{Failure, Result};
 use crate::identity::Assigned;
 use crate::launch::Started;
-use crate::limits::{Closed, GroupUsage, Placed, Placement, Rlimit};
+use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
 use crate::plan::Plan;
+use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::wire::{self, Message, Reply, command, reply, stage};
@@ -30,7 +31,7 @@ use crate::wire::{self, Message, Reply, command, reply, stage};
 enum Group {
     None,
     Live(Placement),
-    Over { usage: GroupUsage, lost: Vec<(&'static str, String)>, oom: bool },
+    Over { closed: Closed, oom: bool },
 }
 
 /// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
@@ -73,8 +74,7 @@ impl Init {
             && let Group::Live(placement) = std::mem::replace(&mut *group, Group::None)
         {
             let oom = placement.oom_killed();
-            let Closed { usage, lost, .. } = placement.close();
-            *group = Group::Over { usage, lost, oom };
+            *group = Group::Over { closed: placement.close(), oom };
         }
     }
 
@@ -96,15 +96,33 @@ impl Init {
         match &*self.group() {
             Group::None => {}
             Group::Live(placement) => placement.usage().fill(usage),
-            Group::Over { usage: last, .. } => last.fill(usage),
+            Group::Over { closed, .. } => closed.usage.fill(usage),
+        }
+    }
+
+    /// What went wrong in cleaning up.
+    fn warnings(&self) -> Vec<String> {
+        match &*self.group() {
+            Group::Over { closed: Closed { removed: Err(error), .. }, .. } => vec![error.to_string()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the groups of the sandbox can be told while it lives.
+    fn control<T>(&self, act: impl FnOnce(&mut Placement) -> Result<T>) -> Result<T> {
+        match &mut *self.group() {
+            Group::Live(placement) => act(placement),
+            _ => Err(Failure::new("cgroup", "cell", "it has no cgroup")
+                .hint("start it with a limit, on a host where the caller has cgroups")
+                .unsupported()),
         }
     }
 
     /// What is enforced, less what somebody has taken away meanwhile.
     fn still_enforced(&self) -> Vec<Enforced> {
         let mut list = self.enforced.clone();
-        if let Group::Over { lost, .. } = &*self.group() {
-            for (item, why) in lost {
+        if let Group::Over { closed, .. } = &*self.group() {
+            for (item, why) in &closed.lost {
                 for line in list.iter_mut().filter(|line| line.item == *item) {
                     line.by = Mechanism::Nothing;
                     line.why = Some(why.clone());
@@ -346,6 +364,7 @@ impl Child {
             enforced: self.init.still_enforced(),
             leftovers: std::mem::take(&mut self.leftovers),
             changes,
+            warnings: self.init.warnings(),
         })
     }
 
@@ -521,6 +540,21 @@ impl Cell {
         let mut usage = Usage::default();
         self.inside.init.count(&mut usage);
         usage
+    }
+
+    /// Stops everything in it until `thaw`. It needs a cgroup: start the cell with a limit.
+    pub fn freeze(&self) -> Result<()> {
+        self.inside.init.control(|group| group.freeze())
+    }
+
+    /// Lets everything in it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.inside.init.control(|group| group.thaw())
+    }
+
+    /// Changes the limits that are named; the others stay. Only kinds of limits that it was started with.
+    pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.inside.init.control(|group| group.update(limits))
     }
 
     /// Ends it now and everything in it, whoever else holds a clone.

@@ -97,6 +97,11 @@ impl Sandbox {
         Command::new(Runner::Own(self.clone()), program.as_ref())
     }
 
+    /// Does ahead of the first run what takes some milliseconds: newuidmap(1) and newgidmap(1), where sub-ids are used.
+    pub fn prepare_ids(&self) -> Result<()> {
+        self.shared.ids.prepare()
+    }
+
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
         let (init, plan) = self.launch(true, None)?;
@@ -284,6 +289,13 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     who.disjoint = Some(identity.disjoint);
     who.why = identity.why_shared.clone();
     list.push(who);
+    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
     list.push(Enforced::new(
         "network",
         word(policy.network.word()),

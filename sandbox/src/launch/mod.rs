@@ -141,6 +141,9 @@ impl Launch<'_> {
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
                 orders.fault = None;
+                // clone cannot start a process in a cgroup: it steps in before it executes anything.
+                let entrance = self.placement.map_or(Ok(None), Placement::join_v2)?;
+                orders.join.extend(entrance.iter().map(AsRawFd::as_raw_fd));
                 run(&mut orders)
             }
             other => other,

@@ -29,7 +29,7 @@ use delegation::Base;
 pub use delegation::adopt_cgroup;
 use group::Group;
 use hierarchy::{Controller, Host, Version, writable};
-pub(crate) use settings::Cannot;
+pub(crate) use settings::{Cannot, check};
 use settings::{Setting, Write};
 pub(crate) use usage::GroupUsage;
 
