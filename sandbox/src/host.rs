@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::outcome::{Mechanism, Output};
 use crate::policy::HostIds;
 use crate::sandbox::Sandbox;
-use crate::{Builder, Error, sys};
+use crate::{Builder, Error, limits, sys};
 
 /// One thing that sandboxes need or can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,26 +195,21 @@ fn limit(item: &'static str, ask: impl Fn(Builder) -> Builder) -> Finding {
     }
 }
 
+/// What the trials above had to choose from.
 fn cgroups() -> Finding {
-    let mine = setting("/proc/self/cgroup").unwrap_or_default();
-    let mounts = setting("/proc/self/mountinfo").unwrap_or_default();
-    let kind = |kind: &str| mounts.lines().any(|line| line.contains(&format!(" - {kind} ")));
-    let controllers = mounts
-        .lines()
-        .find(|line| line.contains(" - cgroup2 "))
-        .and_then(|line| line.split(' ').nth(4))
-        .and_then(|mount| setting(&format!("{mount}/cgroup.controllers")))
-        .filter(|list| !list.is_empty());
-    let version = match (kind("cgroup2"), kind("cgroup")) {
-        (true, true) => "cgroup v1 and v2 are mounted",
-        (true, false) => "cgroup v2 is mounted",
-        (false, true) => "cgroup v1 is mounted",
-        (false, false) => "no cgroup file system is mounted",
-    };
-    let v2 = mine.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("none");
-    let detail = format!("{version}; v2 controllers: {}; this process: {v2}", controllers.as_deref().unwrap_or("none"));
-    let remedy = "run below a delegated cgroup v2: systemd-run --user --scope -p Delegate=yes …";
-    finding("cgroups", kind("cgroup2") || kind("cgroup"), detail, remedy)
+    let drivers: Vec<_> = limits::describe().into_iter().filter(|driver| driver.name != "rlimit").collect();
+    let holds: Vec<_> = drivers
+        .iter()
+        .map(|driver| match driver.holds.as_slice() {
+            [] => format!("{}: nothing", driver.name),
+            holds => format!("{}: {}", driver.name, holds.join(", ")),
+        })
+        .collect();
+    let ok = drivers.iter().any(|driver| !driver.holds.is_empty());
+    let mut remedies: Vec<_> =
+        drivers.iter().flat_map(|driver| &driver.cannot).map(|cannot| cannot.remedy.as_str()).collect();
+    remedies.dedup();
+    finding("cgroups", ok, holds.join("; "), remedies.join("; "))
 }
 
 fn seccomp() -> Finding {

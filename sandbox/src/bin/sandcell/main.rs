@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use options::{Action, Cli, Options, Problem};
+use options::{Action, Cli, Options};
+use sandcell::Error;
 
 /// The sandbox failed, or was asked for wrongly.
 const FAILED: u8 = 125;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Problem> {
+fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Error> {
     let steps = options.sandbox()?.explain()?;
     if json {
         return Ok((sandcell::report::steps_to_json(&steps) + "\n").into());
@@ -66,7 +67,7 @@ fn doctor(json: bool) -> Vec<u8> {
     text.into()
 }
 
-fn manual() -> Result<Vec<u8>, Problem> {
+fn manual() -> Result<Vec<u8>, Error> {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
@@ -77,28 +78,23 @@ fn manual() -> Result<Vec<u8>, Problem> {
 }
 
 /// Prints what was asked for. A reader that has seen enough (`| head`) is no error.
-fn printed(what: Result<Vec<u8>, Problem>) -> ExitCode {
+fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
     match what {
         Ok(bytes) => {
             let _ = std::io::stdout().write_all(&bytes);
             ExitCode::SUCCESS
         }
-        Err(problem) => {
-            tell(&problem);
+        Err(error) => {
+            tell(&error);
             FAILED.into()
         }
     }
 }
 
 /// One line of what went wrong, and one of what to do.
-fn tell(problem: &Problem) {
-    match problem {
-        Problem::Words { option, value, message } => eprintln!("sandcell: {option} {value}: {message}"),
-        Problem::Sandbox(error) => {
-            eprintln!("sandcell: {error}");
-            if !error.hint().is_empty() {
-                eprintln!("hint: {}", error.hint());
-            }
-        }
+fn tell(error: &Error) {
+    eprintln!("sandcell: {error}");
+    if !error.hint().is_empty() {
+        eprintln!("hint: {}", error.hint());
     }
 }
