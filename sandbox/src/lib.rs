@@ -19,6 +19,7 @@ mod builder;
 mod changes;
 mod command;
 mod error;
+mod host;
 mod identity;
 #[cfg(feature = "landlock")]
 mod landlock;
@@ -40,6 +41,7 @@ pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
 pub use error::{Error, Failure, Result};
+pub use host::{Finding, doctor};
 pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
 pub use policy::{

@@ -29,6 +29,20 @@ pub fn steps_to_json(steps: &[PlannedStep]) -> String {
     json(&steps)
 }
 
+/// What [`doctor`](crate::doctor) found as a JSON array of `{name, ok, detail, remedy}`.
+pub fn findings_to_json(findings: &[crate::Finding]) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        name: &'a str,
+        ok: bool,
+        detail: &'a str,
+        remedy: &'a str,
+    }
+    let lines: Vec<_> =
+        findings.iter().map(|f| Line { name: f.name, ok: f.ok, detail: &f.detail, remedy: &f.remedy }).collect();
+    json(&lines)
+}
+
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings, numbers and lists can always be written")
 }

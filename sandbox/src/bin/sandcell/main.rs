@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use options::{Action, Cli, Options, Problem};
+use options::{Action, Cli, Options};
+use sandcell::Error;
 
 /// The sandbox failed, or was asked for wrongly.
 const FAILED: u8 = 125;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match cli.action {
         Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Problem> {
+fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Error> {
     let steps = options.sandbox()?.explain()?;
     if json {
         return Ok((sandcell::report::steps_to_json(&steps) + "\n").into());
@@ -49,7 +51,23 @@ fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Problem> {
     Ok(text.into())
 }
 
-fn manual() -> Result<Vec<u8>, Problem> {
+fn doctor(json: bool) -> Vec<u8> {
+    let findings = sandcell::doctor();
+    if json {
+        return (sandcell::report::findings_to_json(&findings) + "\n").into();
+    }
+    let mut text = String::new();
+    for finding in &findings {
+        let mark = if finding.ok { "yes" } else { "no " };
+        text += &format!("{mark} {:<16} {}\n", finding.name, finding.detail);
+        if !finding.remedy.is_empty() {
+            text += &format!("    {:<16} remedy: {}\n", "", finding.remedy);
+        }
+    }
+    text.into()
+}
+
+fn manual() -> Result<Vec<u8>, Error> {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
@@ -60,28 +78,23 @@ fn manual() -> Result<Vec<u8>, Problem> {
 }
 
 /// Prints what was asked for. A reader that has seen enough (`| head`) is no error.
-fn printed(what: Result<Vec<u8>, Problem>) -> ExitCode {
+fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
     match what {
         Ok(bytes) => {
             let _ = std::io::stdout().write_all(&bytes);
             ExitCode::SUCCESS
         }
-        Err(problem) => {
-            tell(&problem);
+        Err(error) => {
+            tell(&error);
             FAILED.into()
         }
     }
 }
 
 /// One line of what went wrong, and one of what to do.
-fn tell(problem: &Problem) {
-    match problem {
-        Problem::Words { option, value, message } => eprintln!("sandcell: {option} {value}: {message}"),
-        Problem::Sandbox(error) => {
-            eprintln!("sandcell: {error}");
-            if !error.hint().is_empty() {
-                eprintln!("hint: {}", error.hint());
-            }
-        }
+fn tell(error: &Error) {
+    eprintln!("sandcell: {error}");
+    if !error.hint().is_empty() {
+        eprintln!("hint: {}", error.hint());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::Resource;
-use sandcell::{Builder, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile};
+use sandcell::{Builder, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile};
 
 use crate::values;
 
@@ -41,6 +41,12 @@ pub enum Action {
         json: bool,
         #[command(flatten)]
         program: Program,
+    },
+    /// Tell what this host allows, what blocks, and the remedy
+    Doctor {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
     },
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
@@ -172,12 +178,12 @@ impl Options {
         matches!(self.leftovers, LeftoversWord::Fail)
     }
 
-    /// The sandbox that was asked for, or one line that says what is wrong and what to do.
-    pub fn sandbox(&self) -> Result<Sandbox, Problem> {
-        self.builder()?.build().map_err(Problem::Sandbox)
+    /// The sandbox that was asked for, or what is wrong with what was said.
+    pub fn sandbox(&self) -> Result<Sandbox, Error> {
+        self.builder()?.build()
     }
 
-    fn builder(&self) -> Result<Builder, Problem> {
+    fn builder(&self) -> Result<Builder, Error> {
         let mut builder = Sandbox::builder()
             .user(self.user)
             .grace(self.grace)
@@ -210,15 +216,15 @@ impl Options {
             });
         }
         for text in &self.ro {
-            let (source, dest) = values::bind(text).map_err(|e| Problem::value("--ro", text, e))?;
+            let (source, dest) = values::bind(text).map_err(|e| wrong("--ro", text, e))?;
             builder = builder.ro(source, dest);
         }
         for text in &self.rw {
-            let (source, dest) = values::bind(text).map_err(|e| Problem::value("--rw", text, e))?;
+            let (source, dest) = values::bind(text).map_err(|e| wrong("--rw", text, e))?;
             builder = builder.rw(source, dest);
         }
         for text in &self.tmpfs {
-            let (dest, size) = values::tmpfs(text).map_err(|e| Problem::value("--tmpfs", text, e))?;
+            let (dest, size) = values::tmpfs(text).map_err(|e| wrong("--tmpfs", text, e))?;
             builder = builder.tmpfs(dest, size);
         }
         for (resource, soft, hard) in &self.rlimit {
@@ -240,19 +246,19 @@ impl Options {
         builder
     }
 
-    fn filter(&self) -> Result<Seccomp, Problem> {
+    fn filter(&self) -> Result<Seccomp, Error> {
         Ok(match self.seccomp.to_str() {
             Some("default") => Seccomp::Default,
             Some("off") => Seccomp::Off,
             _ => {
                 let text = read(&self.seccomp, "--seccomp")?;
-                Seccomp::Profile(Profile::from_json(&text).map_err(Problem::Sandbox)?)
+                Seccomp::Profile(Profile::from_json(&text)?)
             }
         })
     }
 
     /// Those of files first, so that the command line wins.
-    fn variables(&self, mut builder: Builder) -> Result<Builder, Problem> {
+    fn variables(&self, mut builder: Builder) -> Result<Builder, Error> {
         let mut lines = Vec::new();
         for file in &self.env_file {
             let text = read(file, "--env-file")?;
@@ -276,25 +282,11 @@ impl Options {
     }
 }
 
-fn read(file: &std::path::Path, option: &'static str) -> Result<String, Problem> {
-    std::fs::read_to_string(file)
-        .map_err(|error| Problem::value(option, file.as_os_str(), format!("cannot be read: {error}")))
+fn read(file: &std::path::Path, option: &str) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(|error| wrong(option, file.as_os_str(), format!("cannot be read: {error}")))
 }
 
-/// Why there is no run.
-pub enum Problem {
-    Sandbox(sandcell::Error),
-    Words { option: &'static str, value: String, message: String },
-}
-
-impl Problem {
-    pub fn value(option: &'static str, value: &OsStr, message: impl Into<String>) -> Problem {
-        Problem::Words { option, value: value.to_string_lossy().into_owned(), message: message.into() }
-    }
-}
-
-impl From<sandcell::Error> for Problem {
-    fn from(error: sandcell::Error) -> Problem {
-        Problem::Sandbox(error)
-    }
+/// A mistake in what was said on the command line.
+pub fn wrong(option: &str, value: &OsStr, message: impl Into<String>) -> Error {
+    Error::option(format!("{option} {}", value.to_string_lossy()), message)
 }

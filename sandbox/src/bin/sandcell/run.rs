@@ -12,25 +12,21 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sandcell::{Child, Error, Report};
 
-use crate::options::{Options, Problem};
+use crate::options::{Options, wrong};
 use crate::{FAILED, sys, tell};
 
 pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> ExitCode {
     // Opened first: a place that cannot be written to is found before anything runs.
     let mut file = match report.map(open).transpose() {
         Ok(file) => file,
-        Err(problem) => {
-            tell(&problem);
+        Err(error) => {
+            tell(&error);
             return FAILED.into();
         }
     };
     let sandbox = match options.sandbox() {
         Ok(sandbox) => sandbox,
-        Err(Problem::Sandbox(error)) => return finish(Err(error), file.as_mut(), options),
-        Err(problem) => {
-            tell(&problem);
-            return FAILED.into();
-        }
+        Err(error) => return finish(Err(error), file.as_mut(), options),
     };
     let mut command = sandbox.command(&words[0]);
     // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
@@ -46,15 +42,15 @@ pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> Exi
     finish(result, file.as_mut(), options)
 }
 
-fn open(place: &OsStr) -> Result<File, Problem> {
+fn open(place: &OsStr) -> Result<File, Error> {
     let opened = match place.to_str().and_then(|text| text.strip_prefix("fd:")) {
         Some(number) => match number.parse() {
             Ok(number) => sys::inherited(number),
-            Err(_) => return Err(Problem::value("--report", place, "not the number of a descriptor")),
+            Err(_) => return Err(wrong("--report", place, "not the number of a descriptor")),
         },
         None => File::create(place),
     };
-    opened.map_err(|error| Problem::value("--report", place, format!("cannot be written: {error}")))
+    opened.map_err(|error| wrong("--report", place, format!("cannot be written: {error}")))
 }
 
 /// From here on the signals that are meant for the program wait in a descriptor. No handler: the library's caller
@@ -112,7 +108,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>, options: &Opti
                 (Error::Exec(_), _) => 126,
                 _ => FAILED,
             };
-            tell(&Problem::Sandbox(error));
+            tell(&error);
             status
         }
     };
