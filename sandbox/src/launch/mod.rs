@@ -117,7 +117,8 @@ impl Launch<'_> {
         let mut orders = child::Orders {
             join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
-            writes_own_maps: matches!(self.identity.namespace, UserNamespace::OneId),
+            writes_own_maps: !self.identity.namespace.allows_setgroups(),
+            deny_groups: !self.identity.namespace.allows_setgroups(),
             proc: image.proc.as_raw_fd(),
             uid_map: self.identity.uid_map.to_string().into_bytes(),
             gid_map: self.identity.gid_map.to_string().into_bytes(),
@@ -136,7 +137,15 @@ impl Launch<'_> {
             pidfd: -1,
             fault: None,
         };
-        match run(&mut orders) {
+        let mut result = run(&mut orders);
+        // The files in /proc of a caller that has made itself undumpable, and of all that share its memory, belong to
+        // root. Once init is executed its own do not.
+        if result.as_ref().is_err_and(|&(stage, errno)| (stage, errno) == (stage::LAUNCH_SETGROUPS, rawsys::EACCES)) {
+            orders.writes_own_maps = false;
+            orders.fault = None;
+            result = run(&mut orders);
+        }
+        match result {
             // Other sandboxes refuse clone3, whose flags they cannot see; EPERM may also be what it says.
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
