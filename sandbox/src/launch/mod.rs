@@ -90,11 +90,12 @@ impl Launch<'_> {
         let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
         let (ours, theirs) = (lift(ours)?, lift(theirs)?);
         let plan = sys::sealed_memory(c"sandcell-plan", self.plan, false).map_err(descriptors)?;
-        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| {
-            Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
+        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
+            _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
                 .errno(errno as i32)
                 .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
-                .unsupported()
+                .unsupported(),
         })?;
         let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
         sys::send(ours.as_fd(), message, &[plan.as_raw_fd(), caller.as_raw_fd()]).map_err(descriptors)?;
