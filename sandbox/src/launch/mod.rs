@@ -196,6 +196,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
             .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
             .unsupported(),
+        (_, Errno::EMFILE | Errno::ENFILE) => failure.hint("close some descriptors, or raise RLIMIT_NOFILE").setup(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
         (
