@@ -103,6 +103,12 @@ impl Failure {
 }
 
 impl Error {
+    /// [`Error::Config`] for an option that cannot even be read: what the command line and other languages find
+    /// before there is a [`Builder`](crate::Builder).
+    pub fn option(subject: impl Into<String>, message: impl Into<String>) -> Error {
+        Failure::new("option", subject, message).config()
+    }
+
     /// The particulars, whatever the kind.
     pub fn failure(&self) -> &Failure {
         match self {

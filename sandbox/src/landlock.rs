@@ -17,7 +17,6 @@ use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::policy::Network;
 use crate::{Error, Result};
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the tier without user namespaces is not wired yet"))]
 const STAGE: &str = "landlock";
 
 /// What a program may do with a file, or with everything beneath a directory.

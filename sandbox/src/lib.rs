@@ -19,6 +19,7 @@ mod builder;
 mod changes;
 mod command;
 mod error;
+mod host;
 mod identity;
 #[cfg(feature = "landlock")]
 mod landlock;
@@ -28,6 +29,8 @@ mod outcome;
 mod plan;
 mod policy;
 mod rawsys;
+#[cfg(feature = "json")]
+pub mod report;
 mod running;
 mod sandbox;
 mod sys;
@@ -38,6 +41,8 @@ pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
 pub use error::{Error, Failure, Result};
+pub use host::{Finding, doctor};
+pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
 pub use policy::{
     BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
-use crate::identity::{self, Assigned};
+use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
+use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
@@ -29,6 +30,7 @@ pub struct Sandbox {
 pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
+    pub ids: IdPool,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -71,10 +73,12 @@ impl Sandbox {
         .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
+        let ids = IdPool::new(&policy.identity)?;
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
                 image: Image::new()?,
+                ids,
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -93,6 +97,11 @@ impl Sandbox {
         Command::new(Runner::Own(self.clone()), program.as_ref())
     }
 
+    /// Does ahead of the first run what takes some milliseconds: newuidmap(1) and newgidmap(1), where sub-ids are used.
+    pub fn prepare_ids(&self) -> Result<()> {
+        self.shared.ids.prepare()
+    }
+
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
         let (init, plan) = self.launch(true, None)?;
@@ -101,8 +110,7 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (identity, plan, _) = self.plan(false)?;
-        drop(identity);
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -112,25 +120,25 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
+    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = identity::assign(&policy.identity)?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
-            identity: &identity,
+            identity,
             hostname: &hostname,
             filter: self.shared.filter.clone(),
+            cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, identity);
         #[cfg(feature = "landlock")]
         enforced.extend(plan::landlock_report(policy, self.shared.landlock));
-        Ok((identity, plan, enforced))
+        Ok((plan, enforced))
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
@@ -138,18 +146,21 @@ impl Sandbox {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
-        let (identity, plan, enforced) = self.plan(keep_upper)?;
+        let policy = &self.shared.policy;
+        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
+        let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
+        let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,
-            namespace: &identity.namespace,
-            uid: (identity.uid, identity.host_uid),
-            gid: (identity.gid, identity.host_gid),
+            identity: &identity,
             network: self.shared.policy.network != Network::Host,
-            cgroup: None,
-            join: &[],
+            placement: placed.placement.as_ref(),
         };
         let started = launch.start(&self.shared.image)?;
-        let mut init = Init::new(started, identity, enforced);
+        let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;
         }
@@ -169,7 +180,7 @@ impl Sandbox {
         let (init, plan) = self.launch(
             changes,
             Some(&mut |init: &Init, plan: &Plan| {
-                let (request, pipes) = command.request(&self.shared, (&plan.user, &plan.home), true)?;
+                let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;
                 child = Some((socket, pipes));
                 Ok(())
@@ -278,6 +289,13 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     who.disjoint = Some(identity.disjoint);
     who.why = identity.why_shared.clone();
     list.push(who);
+    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
     list.push(Enforced::new(
         "network",
         word(policy.network.word()),
