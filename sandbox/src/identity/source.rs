@@ -30,8 +30,13 @@ pub(crate) struct Host {
     pub name: Option<String>,
     /// Supplementary groups other than the caller's own.
     pub has_groups: bool,
+    /// Not denied in the caller's own user namespace: then it is in every one beneath.
+    pub allows_setgroups: bool,
     /// CAP_SETUID and CAP_SETGID: no need for newuidmap.
     pub may_write_maps: bool,
+    /// Whether /proc has the caller under the number that the caller knows. Without that nobody's maps can be written
+    /// but one's own.
+    pub own_proc: bool,
     pub subuid: PathBuf,
     pub subgid: PathBuf,
     pub nsswitch: PathBuf,
@@ -60,7 +65,9 @@ impl Host {
             // A UID without a name is nothing to stumble over: the files may name the number.
             name: nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name),
             has_groups: groups.iter().any(|&group| group != gid),
+            allows_setgroups: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow"),
             may_write_maps: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
+            own_proc: std::fs::read_link("/proc/self").ok() == Some(std::process::id().to_string().into()),
             subuid: "/etc/subuid".into(),
             subgid: "/etc/subgid".into(),
             nsswitch: "/etc/nsswitch.conf".into(),
@@ -71,6 +78,10 @@ impl Host {
 
     /// Finds the ids and prepares what maps them.
     pub(crate) fn source(&self) -> Result<Source, Refusal> {
+        if !self.own_proc {
+            let message = "does not show this process: it is not mounted, or is that of another PID namespace";
+            return Err(Refusal::Absent(Failure::new("id-map", "/proc", message).hint("Mount the right one.")));
+        }
         let (mut uids, mut gids) = (self.sub_ids(false)?, self.sub_ids(true)?);
         if !self.may_write_maps {
             let namespace = Arc::new(self.kept_namespace(&uids, &gids)?);
@@ -95,12 +106,6 @@ impl Host {
 
     /// A user namespace that maps the caller and all of its sub-ids to themselves. Nothing runs in it.
     pub(crate) fn kept_namespace(&self, uids: &Ranges, gids: &Ranges) -> Result<std::os::fd::OwnedFd, Refusal> {
-        // newuidmap finds the process by its number in the /proc that it sees.
-        let here = std::fs::read_link("/proc/self").ok();
-        if here != Some(std::process::id().to_string().into()) {
-            let message = "does not show this process: it is not mounted, or is that of another PID namespace";
-            return Err(Refusal::Absent(Failure::new("id-map", "/proc", message).hint("Mount the right one.")));
-        }
         let proxy = Proxy::in_new_namespace()?;
         self.programs.write_maps(proxy.pid(), &IdMap::identity(self.uid, uids), &IdMap::identity(self.gid, gids))?;
         Ok(proxy.namespace()?)

@@ -95,3 +95,34 @@ pub fn again_in_own_mounts(test: &str, setup: &str) -> bool {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     false
 }
+
+/// A number that no other test has, to find processes by: `sleep MARKER`.
+pub fn marker() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("9{:09}{:03}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Host pids whose command line has this argument.
+pub fn processes_with(marker: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        // A helper that is told the marker has it in its environment, not here.
+        if line.split(|byte| *byte == 0).any(|arg| arg == marker.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Waits until `done` says so; a minute is not a measure but the end of patience.
+pub fn patiently(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{what} did not come about within a minute");
+}

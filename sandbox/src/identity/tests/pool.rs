@@ -19,6 +19,7 @@ fn host(dir: &Scratch, lines: &str) -> Host {
         gid: 1000,
         name: Some("alice".to_owned()),
         may_write_maps: false,
+        own_proc: true,
         subuid: dir.join("subuid"),
         subgid: dir.join("subgid"),
         nsswitch: dir.join("nsswitch.conf"),
@@ -210,4 +211,15 @@ fn the_real_sub_ids_of_this_user_are_mapped_in_a_namespace_that_is_made_once() {
         map.lines().map(|l| l.split_whitespace().map(|n| n.parse().expect("a number")).collect()).collect();
     assert!(numbers.iter().all(|l| l[0] == l[1]), "{map}");
     assert!(numbers.iter().any(|l| a.host_uid >= l[1] && a.host_uid - l[1] < l[2]), "{map}");
+}
+
+#[test]
+fn with_the_proc_of_others_only_the_callers_own_id_can_be_mapped_and_by_the_sandbox_itself() {
+    let dir = Scratch::new();
+    let pool = |own_proc| IdPool::on(&Identity::default(), Host { own_proc, ..as_root(&dir, "alice:100000:1000\n") });
+    let own = pool(true).unwrap().assign().unwrap();
+    assert!(own.disjoint && matches!(own.namespace, UserNamespace::Written));
+    let others = pool(false).unwrap().assign().unwrap();
+    assert!(!others.disjoint && matches!(others.namespace, UserNamespace::OneId));
+    assert!(others.why_shared.unwrap().contains("/proc"));
 }
