@@ -1,0 +1,214 @@
+//! How each sandbox is started. A new one is one more entry of `ALL`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Where the caller's directories appear inside sandboxes that have a root of their own.
+pub const INSIDE: &str = "/escape";
+
+/// The directories of the caller that every launcher hands in, in the same way.
+pub struct Shared {
+    /// Read-only, with the probe and its facts.
+    pub bin: PathBuf,
+    /// Read-only, with a mount below it where the caller could make one.
+    pub ro: PathBuf,
+    /// Mounted nosuid,nodev,noexec outside: handed in read-only, and once more writable.
+    pub flagged: Option<PathBuf>,
+    /// Writable.
+    pub rw: PathBuf,
+}
+
+pub struct Launcher {
+    pub name: &'static str,
+    /// For the table.
+    pub about: &'static str,
+    /// Whether the directories keep their place: no root of its own.
+    pub in_place: bool,
+    /// Serves only to show that checks can fail.
+    pub control: bool,
+    /// A limit of processes was asked for.
+    pub pids_limit: bool,
+    /// The program to look for before it is used, and the arguments up to the probe.
+    pub arguments: fn(&Shared) -> Vec<OsString>,
+}
+
+pub const ALL: &[Launcher] = &[
+    Launcher {
+        name: "none",
+        about: "no sandbox",
+        in_place: true,
+        control: true,
+        pids_limit: false,
+        arguments: |_| Vec::new(),
+    },
+    Launcher {
+        name: "unshare",
+        about: "unshare with every namespace, root mapped",
+        in_place: true,
+        control: true,
+        pids_limit: false,
+        arguments: |_| {
+            words(&[
+                "unshare",
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--net",
+                "--ipc",
+                "--uts",
+                "--cgroup",
+            ])
+        },
+    },
+    Launcher {
+        name: "bwrap",
+        about: "bubblewrap with every hardening option it has",
+        in_place: false,
+        control: false,
+        pids_limit: false,
+        arguments: bubblewrap,
+    },
+    Launcher {
+        name: "sandcell",
+        about: "sandcell run, default options",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &[]),
+    },
+    Launcher {
+        name: "sandcell-empty",
+        about: "sandcell run --root empty",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &["--root", "empty"]),
+    },
+    Launcher {
+        name: "sandcell-root",
+        about: "sandcell run --user root",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &["--user", "root"]),
+    },
+    Launcher {
+        name: "sandcell-caller",
+        about: "sandcell run --user caller",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &["--user", "caller"]),
+    },
+    Launcher {
+        name: "sandcell-no-landlock",
+        about: "sandcell run --landlock off",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &["--landlock", "off"]),
+    },
+    Launcher {
+        name: "sandcell-layers",
+        about: "sandcell run with an overlay of the host's system directories",
+        in_place: false,
+        control: false,
+        pids_limit: true,
+        arguments: |shared| sandcell(shared, &["--layer", "/usr"]),
+    },
+];
+
+pub fn named(name: &str) -> Option<&'static Launcher> {
+    ALL.iter().find(|launcher| launcher.name == name)
+}
+
+impl Launcher {
+    /// Why it cannot be used here, if so.
+    pub fn unavailable(&self) -> Option<String> {
+        let shared = Shared { bin: PathBuf::new(), ro: PathBuf::new(), flagged: None, rw: PathBuf::new() };
+        let program = (self.arguments)(&shared).into_iter().next()?;
+        let path = Path::new(&program);
+        let found = if path.components().count() > 1 {
+            path.is_file()
+        } else {
+            let directories = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&directories).any(|directory| directory.join(path).is_file())
+        };
+        (!found).then(|| format!("{} is not there", path.display()))
+    }
+}
+
+fn words(list: &[&str]) -> Vec<OsString> {
+    list.iter().map(OsString::from).collect()
+}
+
+fn bubblewrap(shared: &Shared) -> Vec<OsString> {
+    let mut argv = words(&["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]);
+    argv.extend(words(&["--new-session", "--cap-drop", "ALL", "--hostname", "cell", "--clearenv"]));
+    argv.extend(words(&["--setenv", "PATH", "/usr/bin:/bin", "--uid", "4242", "--gid", "4242"]));
+    for directory in ["/usr", "/etc"] {
+        argv.extend(words(&["--ro-bind", directory, directory]));
+    }
+    for directory in ["/bin", "/sbin", "/lib", "/lib64"] {
+        match std::fs::read_link(directory) {
+            Ok(target) => argv.extend(["--symlink".into(), target.into_os_string(), directory.into()]),
+            Err(_) if Path::new(directory).is_dir() => argv.extend(words(&["--ro-bind", directory, directory])),
+            Err(_) => {}
+        }
+    }
+    argv.extend(words(&["--proc", "/proc", "--dev", "/dev"]));
+    for directory in ["/tmp", "/run", "/home"] {
+        argv.extend(words(&["--tmpfs", directory]));
+    }
+    let mut bind = |option: &str, source: &Path, name: &str| {
+        argv.extend([option.into(), source.into(), format!("{INSIDE}/{name}").into()]);
+    };
+    bind("--ro-bind", &shared.bin, "bin");
+    bind("--ro-bind", &shared.ro, "ro");
+    if let Some(flagged) = &shared.flagged {
+        bind("--ro-bind", flagged, "flagged");
+        bind("--bind", flagged, "flagged_rw");
+    }
+    bind("--bind", &shared.rw, "rw");
+    argv.extend(words(&["--chdir", "/", "--"]));
+    argv
+}
+
+/// `SANDCELL_BIN` names the program; without it the one that the workspace builds is taken.
+pub fn sandcell_program() -> PathBuf {
+    if let Some(path) = std::env::var_os("SANDCELL_BIN") {
+        return path.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| {
+        let mut directory = exe.parent()?;
+        if directory.ends_with("deps") {
+            directory = directory.parent()?;
+        }
+        Some(directory.join("sandcell"))
+    });
+    beside.unwrap_or_else(|| "sandcell".into())
+}
+
+fn sandcell(shared: &Shared, options: &[&str]) -> Vec<OsString> {
+    let mut argv = vec![sandcell_program().into_os_string()];
+    argv.extend(words(&["run", "--pids", "64"]));
+    argv.extend(words(options));
+    let mut bind = |option: &str, source: &Path, name: &str| {
+        let mut pair = source.as_os_str().to_os_string();
+        pair.push(format!(":{INSIDE}/{name}"));
+        argv.extend([option.into(), pair]);
+    };
+    bind("--ro", &shared.bin, "bin");
+    bind("--ro", &shared.ro, "ro");
+    if let Some(flagged) = &shared.flagged {
+        bind("--ro", flagged, "flagged");
+        bind("--rw", flagged, "flagged_rw");
+    }
+    bind("--rw", &shared.rw, "rw");
+    argv.push("--".into());
+    argv
+}
