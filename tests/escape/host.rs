@@ -192,6 +192,7 @@ pub fn after(
     let left: Vec<&PathBuf> =
         during.cgroups.iter().filter(|path| gone_after(path, Duration::from_millis(500))).collect();
     rows.push(judged("host.cgroups", !left.is_empty(), format!("of {} groups: {left:?}", during.cgroups.len())));
+    left.iter().for_each(|path| drop(fs::remove_dir(path)));
     rows.extend(made_inside(scene));
     rows
 }

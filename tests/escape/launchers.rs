@@ -65,6 +65,14 @@ pub const ALL: &[Launcher] = &[
         },
     },
     Launcher {
+        name: "careless",
+        about: "a shell script that does everything wrong",
+        in_place: true,
+        control: true,
+        pids_limit: false,
+        arguments: careless,
+    },
+    Launcher {
         name: "bwrap",
         about: "bubblewrap with every hardening option it has",
         in_place: false,
@@ -144,6 +152,28 @@ impl Launcher {
 
 fn words(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
+}
+
+/// What no other control does: flags lost at a remount, capabilities kept, a working directory that is gone, a
+/// directory as stdin, a group left behind, a status that is not the program's, an end that waits for stdout.
+fn careless(shared: &Shared) -> Vec<OsString> {
+    const SCRIPT: &str = r#"
+        flagged=$1; shift
+        ulimit -n 1048576; ulimit -l unlimited; ulimit -u unlimited
+        echo 100 >/proc/self/oom_score_adj
+        [ -n "$flagged" ] && mount -o remount,bind,suid,dev,exec "$flagged"
+        for top in /sys/fs/cgroup/pids /sys/fs/cgroup; do
+            mkdir $top/sandcell-escape-$$ && echo $$ >$top/sandcell-escape-$$/cgroup.procs && break
+        done
+        cd "$(mktemp -d)" && rmdir "$PWD"
+        if setpriv --inh-caps +net_raw --ambient-caps +net_raw true; then
+            set -- setpriv --inh-caps +net_raw --ambient-caps +net_raw "$@"
+        fi
+        "$@" </ | cat
+        exit 7"#;
+    let mut argv = words(&["sh", "-c", SCRIPT, "careless"]);
+    argv.push(shared.flagged.as_deref().map(Into::into).unwrap_or_default());
+    argv
 }
 
 fn bubblewrap(shared: &Shared) -> Vec<OsString> {

@@ -18,7 +18,7 @@ pub struct Plants {
     pub victim: i32,
     pub victim_name: String,
     pub daemon_name: String,
-    objects: Objects,
+    _objects: Objects,
 }
 
 /// What must be removed by name.
@@ -68,7 +68,16 @@ impl Plants {
         scene.fact("victim_name", &victim_name);
         let daemon_name = format!("esc{short}");
         scene.fact("daemon_name", &daemon_name);
-        Ok(Plants { listener, _others: others, terminal, terminal_slave, victim, victim_name, daemon_name, objects })
+        Ok(Plants {
+            listener,
+            _others: others,
+            terminal,
+            terminal_slave,
+            victim,
+            victim_name,
+            daemon_name,
+            _objects: objects,
+        })
     }
 
     pub fn victim_lives(&self) -> bool {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Longer than any run: what takes more hangs.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 /// From the program's last line to the launcher's end.
-const END_LIMIT: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 pub struct Run {
     pub rows: Vec<Row>,

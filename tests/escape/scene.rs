@@ -171,6 +171,10 @@ impl Scene {
         fs::copy(probe, shared.bin.join("escape-probe"))?;
         mode(&shared.bin.join("escape-probe"), 0o755)?;
         let ro = shared.ro.clone();
+        if self.privileged {
+            // A mount, so that its flags can be changed where nothing forbids it.
+            mount("tmpfs", &ro, "tmpfs", 0)?;
+        }
         // Everybody may write there as far as modes go: what refuses must be the mount.
         for directory in [&shared.bin, &shared.ro, &shared.rw] {
             mode(directory, 0o777)?;
@@ -220,6 +224,7 @@ impl Scene {
         let mut lines = vec![
             ("secret".to_string(), self.secret.clone()),
             ("place".into(), self.place.clone()),
+            ("caller_argument".into(), format!("--place={}", self.place)),
             ("user".into(), self.caller.name.clone()),
             ("bin".into(), inside(&self.shared.bin)),
             ("ro".into(), ro.clone()),

@@ -15,7 +15,7 @@ pub const CHECKS: &[Check] = &[
     p1("cap.bnd", "CVE-2020-15257 class", "the bounding set is not empty", |_| empty("CapBnd")),
     p1("cap.mount", "trap 11: flags lifted by root inside", "mounts a tmpfs", |f| {
         let Some(rw) = f.get("rw") else { return not_planted("writable directory") };
-        denied(call!(libc::SYS_mount, c("none").as_ptr(), c(rw).as_ptr(), c("tmpfs").as_ptr(), 0, 0))
+        crate::mounts::tried(rw, call!(libc::SYS_mount, c("none").as_ptr(), c(rw).as_ptr(), c("tmpfs").as_ptr(), 0, 0))
     }),
     p1("cap.chroot", "chroot escape", "chroot", |_| denied(call!(libc::SYS_chroot, c("/").as_ptr()))),
     p1("cap.mknod", "device nodes made inside", "mknod of a null device", mknod),

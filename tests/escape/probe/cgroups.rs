@@ -1,7 +1,7 @@
 //! Control groups: whoever may write there leaves every limit, or runs a program on the host.
 
 use crate::check::{Check, Facts, Held, NotApplicable, Open, Verdict, not_planted, p1, p2};
-use crate::sys::{c, call, denied, name, nested_root};
+use crate::sys::{c, call, name, nested_root};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -89,9 +89,9 @@ fn each(file: &str) -> Verdict {
 fn mount(facts: &Facts, kind: &str, options: &str) -> Verdict {
     let Some(rw) = facts.get("rw") else { return not_planted("writable directory") };
     let (kind, target, options) = (c(kind), c(rw), c(options));
-    let answer = call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr());
-    if answer.is_ok() {
-        let _ = call!(libc::SYS_umount2, target.as_ptr(), libc::MNT_DETACH);
-    }
-    denied(answer)
+    let flags = 0;
+    crate::mounts::tried(
+        rw,
+        call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr()),
+    )
 }

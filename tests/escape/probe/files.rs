@@ -1,9 +1,9 @@
 //! Files of the caller and of the host: not seen, not written, not reached by any spelling.
 
-use crate::check::{Check, Facts, Held, NotApplicable, Open, Verdict, not_planted, p1, p2};
+use crate::check::{Check, Facts, Held, NotApplicable, Open, Verdict, not_planted, p1};
 use crate::sys::{c, call, denied_io, name, open, openable};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 
 pub const CHECKS: &[Check] = &[
@@ -87,14 +87,6 @@ pub const CHECKS: &[Check] = &[
     }),
     p1("fs.shocker", "shocker: CVE-2014-9357 class", "a host file by its file handle", shocker),
     p1("fs.handle_of_root", "shocker", "the root of a file system by the handle of a file in it", handle_of_root),
-    p2("fs.device_numbers", "hard links to host files", "a writable mount on the device of a system directory", |f| {
-        let Some(rw) = f.get("rw") else { return not_planted("writable directory") };
-        match (fs::metadata(rw), fs::metadata("/usr")) {
-            (Ok(a), Ok(b)) if a.dev() == b.dev() => Open(format!("both on {}", a.dev())),
-            (Ok(_), _) => Held("another device".into()),
-            (Err(e), _) => NotApplicable(e.to_string()),
-        }
-    }),
     p1("fs.probe_write", "CVE-2019-5736", "overwrites the program that was bound in", |f| match f.get("bin") {
         Some(bin) => openable(&format!("{bin}/escape-probe"), libc::O_WRONLY).held_unless_busy(),
         None => not_planted("program directory"),

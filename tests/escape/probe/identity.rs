@@ -51,9 +51,6 @@ pub const CHECKS: &[Check] = &[
             None => Held("neither".into()),
         }
     }),
-    p1("id.uid_map_write", "CVE-2018-18955", "writes an id map once more", |_| {
-        denied_io(fs::write("/proc/self/uid_map", "0 0 4294967295"))
-    }),
 ];
 
 /// `--ids`: ids and effective capabilities as the set-id checks compare them.

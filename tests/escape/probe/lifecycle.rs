@@ -16,12 +16,31 @@ pub fn meet_the_host(facts: &Facts) {
     let _ = fs::write(&set_id, "");
     let _ = fs::set_permissions(&set_id, fs::Permissions::from_mode(0o6755));
     let _ = fs::create_dir(format!("{rw}/directory-made-inside"));
+    deeds(facts);
     println!("{{\"event\":\"ready\"}}");
     for _ in 0..2000 {
         if fs::metadata(format!("{rw}/go")).is_ok() {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What shows on the host only: the log cut, a socket in the caller's network, the caller's other process ended.
+fn deeds(facts: &Facts) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let _ = fs::OpenOptions::new().write(true).truncate(true).open("/proc/self/fd/2");
+    let name = format!("{}-inside", facts.place());
+    if let Ok(listener) = SocketAddr::from_abstract_name(name).and_then(|a| UnixListener::bind_addr(&a)) {
+        // It stays until the host has looked.
+        std::mem::forget(listener);
+    }
+    let own = fs::read_link("/proc/self/ns/pid").map(|l| l.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some(pid) = facts.number::<i32>("victim")
+        && (facts.get("ns.pid") == Some(&own) || crate::sys::status_of(&pid.to_string(), "Name").is_none())
+    {
+        let _ = crate::sys::call!(libc::SYS_kill, pid, libc::SIGKILL);
     }
 }
 

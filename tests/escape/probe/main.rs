@@ -128,10 +128,19 @@ fn run(facts: &Facts, wanted: &[&str]) {
 
 /// Without a sandbox, "there is no such thing here" is no refusal.
 fn control_reading(verdict: Verdict, control: bool) -> Verdict {
-    const ABSENT: [&str; 7] =
-        ["ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENOENT", "ENODEV", "ENXIO"];
+    const ABSENT: [&str; 9] = [
+        "ENOSYS",
+        "EAFNOSUPPORT",
+        "EPROTONOSUPPORT",
+        "ESOCKTNOSUPPORT",
+        "ENOENT",
+        "ENODEV",
+        "ENXIO",
+        "is empty",
+        "unset",
+    ];
     match verdict {
-        Held(detail) if control && ABSENT.iter().any(|a| detail.ends_with(a)) => {
+        Held(detail) if control && ABSENT.iter().any(|absent| detail.trim_end_matches(')').ends_with(absent)) => {
             NotApplicable(format!("this kernel or host has none ({detail})"))
         }
         other => other,

@@ -72,12 +72,6 @@ pub const CHECKS: &[Check] = &[
     ),
     p1("fs.remount_flags", "CVE-2025-38498", "takes nosuid,nodev,noexec off", |f| remount(f, "flagged_rw", classic)),
     p1("fs.locked_mounts", "CVE-2014-5206, CVE-2014-5207", "lifts a mount to see below it", |f| unmount(f, "ro_sub")),
-    p1("fs.locked_mounts_nested", "CVE-2014-7970 class", "the same as root of a nested user namespace", |f| {
-        match nested_root(0) {
-            Ok(()) => unmount(f, "ro_sub"),
-            Err(e) => Held(format!("no namespace: {}", name(e))),
-        }
-    }),
     p1("fs.unmount_proc", "masks lifted", "unmounts /proc", |f| {
         if f.control() {
             // In the caller's own mount table, a mount of the caller stands for it.
@@ -102,11 +96,15 @@ pub const CHECKS: &[Check] = &[
         let (Some(ro), Some(rw)) = (f.get("ro"), f.get("rw")) else { return not_planted("directories") };
         let (kind, target) = (c("overlay"), c(rw));
         let options = c(&format!("lowerdir={ro}:{rw}"));
-        denied(call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr()))
+        tried(rw, call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr()))
     }),
     p1("fs.move_mount", "masks moved away", "moves a mount to another place", |f| {
         let (Some(flagged), Some(rw)) = (f.get("flagged"), f.get("rw")) else { return not_planted("mounts") };
         let (from, to) = (c(flagged), c(rw));
+        if f.control() {
+            // Below a shared mount nothing can be moved, sandbox or not.
+            own_mount_table();
+        }
         denied(call!(libc::SYS_mount, from.as_ptr(), to.as_ptr(), 0, libc::MS_MOVE, 0))
     }),
     p1("fs.make_shared", "CVE-2015-1335 class", "makes mounts shared again", |_| {
@@ -203,6 +201,12 @@ fn flags(facts: &Facts, which: &str, wanted: u64) -> Verdict {
     }
 }
 
+/// For controls: what they change must not reach the caller's mounts, which are shared.
+fn own_mount_table() {
+    let _ = call!(libc::SYS_unshare, libc::CLONE_NEWNS);
+    let _ = call!(libc::SYS_mount, 0, c("/").as_ptr(), 0, libc::MS_PRIVATE | libc::MS_REC, 0);
+}
+
 fn classic(path: &str) -> Answer {
     let path = c(path);
     call!(libc::SYS_mount, 0, path.as_ptr(), 0, libc::MS_REMOUNT | libc::MS_BIND, 0)
@@ -227,7 +231,7 @@ fn unmount(facts: &Facts, which: &str) -> Verdict {
     let path = c(path);
     if facts.control() {
         // The tree is still needed by the checks that follow.
-        let _ = call!(libc::SYS_unshare, libc::CLONE_NEWNS);
+        own_mount_table();
     }
     denied(call!(libc::SYS_umount2, path.as_ptr(), libc::MNT_DETACH))
 }
@@ -235,9 +239,13 @@ fn unmount(facts: &Facts, which: &str) -> Verdict {
 fn fresh(facts: &Facts, kind: &str) -> Verdict {
     let Some(rw) = facts.get("rw") else { return not_planted("writable directory") };
     let (kind, target) = (c(kind), c(rw));
-    let answer = call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, 0);
+    tried(rw, call!(libc::SYS_mount, kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, 0))
+}
+
+/// Undoes what worked: the directory is needed by later checks.
+pub fn tried(target: &str, answer: Answer) -> Verdict {
     if answer.is_ok() {
-        let _ = call!(libc::SYS_umount2, target.as_ptr(), libc::MNT_DETACH);
+        let _ = call!(libc::SYS_umount2, c(target).as_ptr(), libc::MNT_DETACH);
     }
     denied(answer)
 }

@@ -12,10 +12,10 @@ pub const CHECKS: &[Check] = &[
         "proc.host_environ",
         "secrets in /proc/PID/environ",
         "reads the environment of any process for the secret",
-        |f| search_processes(f, "environ"),
+        |f| search_processes("environ", f.get("secret")),
     ),
-    p1("proc.host_cmdline", "secrets in /proc/PID/cmdline", "reads any command line for the secret", |f| {
-        search_processes(f, "cmdline")
+    p1("proc.host_cmdline", "secrets in /proc/PID/cmdline", "reads any command line for the caller's", |f| {
+        search_processes("cmdline", f.get("caller_argument"))
     }),
     p1("mask.proc.kcore", "CVE-2025-31133", "/proc/kcore", |_| content("/proc/kcore")),
     p1("mask.proc.keys", "keys of the host listed", "/proc/keys", |_| content("/proc/keys")),
@@ -81,7 +81,7 @@ pub const CHECKS: &[Check] = &[
     p1("w.max_user_namespaces", "limits lifted", "writes /proc/sys/user/max_user_namespaces", |_| {
         writable("/proc/sys/user/max_user_namespaces")
     }),
-    p1("w.shmmax", "limits lifted", "writes /proc/sys/kernel/shmmax", |_| writable("/proc/sys/kernel/shmmax")),
+    p2("w.shmmax", "limits lifted", "writes /proc/sys/kernel/shmmax", |_| writable("/proc/sys/kernel/shmmax")),
     p1("w.uevent_helper", "CVE-2022-0492 class: the host runs a program", "writes /sys/kernel/uevent_helper", |_| {
         writable("/sys/kernel/uevent_helper")
     }),
@@ -143,11 +143,12 @@ fn host_pids(facts: &Facts) -> Verdict {
     }
 }
 
-fn search_processes(facts: &Facts, file: &str) -> Verdict {
+fn search_processes(file: &str, wanted: Option<&str>) -> Verdict {
+    let Some(wanted) = wanted else { return not_planted(file) };
     let processes = processes();
     for pid in &processes {
         let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        if String::from_utf8_lossy(&bytes).contains(facts.secret()) {
+        if String::from_utf8_lossy(&bytes).contains(wanted) {
             return Open(format!("in that of process {pid}"));
         }
     }

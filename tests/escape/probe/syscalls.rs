@@ -176,9 +176,6 @@ pub const CHECKS: &[Check] = &[
         unreached(call!(libc::SYS_vhangup))
     }),
     p1("sys.syslog", "kernel log read", "syslog: size of the buffer", |_| unreached(call!(libc::SYS_syslog, 10, 0, 0))),
-    p1("sys.clock_settime", "host clock set", "clock_settime", |_| {
-        unreached(call!(libc::SYS_clock_settime, libc::CLOCK_REALTIME, BAD_POINTER))
-    }),
     p1("sys.clock_adjtime", "host clock set", "clock_adjtime that sets a tick", adjtime),
     p2("sys.uselib", "CVE-2004-1235", "uselib", |_| legacy(134)),
     p2("sys.ustat", "obsolete code", "ustat", |_| legacy(136)),
