@@ -80,55 +80,17 @@ pub const ALL: &[Launcher] = &[
         pids_limit: false,
         arguments: bubblewrap,
     },
-    Launcher {
-        name: "sandcell",
-        about: "sandcell run, default options",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &[]),
-    },
-    Launcher {
-        name: "sandcell-empty",
-        about: "sandcell run --root empty",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &["--root", "empty"]),
-    },
-    Launcher {
-        name: "sandcell-root",
-        about: "sandcell run --user root",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &["--user", "root"]),
-    },
-    Launcher {
-        name: "sandcell-caller",
-        about: "sandcell run --user caller",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &["--user", "caller"]),
-    },
-    Launcher {
-        name: "sandcell-no-landlock",
-        about: "sandcell run --landlock off",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &["--landlock", "off"]),
-    },
-    Launcher {
-        name: "sandcell-layers",
-        about: "sandcell run with an overlay of the host's system directories",
-        in_place: false,
-        control: false,
-        pids_limit: true,
-        arguments: |shared| sandcell(shared, &["--layer", "/usr"]),
-    },
+    cell("sandcell", "default options", |s| library(s, &[])),
+    cell("sandcell-started", "a started cell", |s| library(s, &["--started"])),
+    cell("sandcell-empty", "an empty root", |s| library(s, &["--root", "empty"])),
+    cell("sandcell-root", "root inside", |s| library(s, &["--user", "root"])),
+    cell("sandcell-caller", "the caller's number inside", |s| library(s, &["--user", "caller"])),
+    cell("sandcell-no-landlock", "without Landlock", |s| library(s, &["--no-landlock"])),
 ];
+
+const fn cell(name: &'static str, about: &'static str, arguments: fn(&Shared) -> Vec<OsString>) -> Launcher {
+    Launcher { name, about, in_place: false, control: false, pids_limit: false, arguments }
+}
 
 pub fn named(name: &str) -> Option<&'static Launcher> {
     ALL.iter().find(|launcher| launcher.name == name)
@@ -208,24 +170,14 @@ fn bubblewrap(shared: &Shared) -> Vec<OsString> {
     argv
 }
 
-/// `SANDCELL_BIN` names the program; without it the one that the workspace builds is taken.
-pub fn sandcell_program() -> PathBuf {
-    if let Some(path) = std::env::var_os("SANDCELL_BIN") {
-        return path.into();
-    }
-    let beside = std::env::current_exe().ok().and_then(|exe| {
-        let mut directory = exe.parent()?;
-        if directory.ends_with("deps") {
-            directory = directory.parent()?;
-        }
-        Some(directory.join("sandcell"))
-    });
-    beside.unwrap_or_else(|| "sandcell".into())
+/// A program of this workspace, beside the one that runs.
+fn beside(name: &str) -> PathBuf {
+    let directory = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
+    directory.unwrap_or_default().join(name)
 }
 
-fn sandcell(shared: &Shared, options: &[&str]) -> Vec<OsString> {
-    let mut argv = vec![sandcell_program().into_os_string()];
-    argv.extend(words(&["run", "--pids", "64"]));
+fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
+    let mut argv = vec![beside("escape-cell").into_os_string()];
     argv.extend(words(options));
     let mut bind = |option: &str, source: &Path, name: &str| {
         let mut pair = source.as_os_str().to_os_string();
