@@ -30,6 +30,9 @@ pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
     pub filter: Option<Filter>,
+    /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
 }
@@ -65,7 +68,16 @@ impl Sandbox {
         .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        Ok(Sandbox { shared: Arc::new(Shared { policy, image: Image::new()?, filter, rlimits }) })
+        Ok(Sandbox {
+            shared: Arc::new(Shared {
+                policy,
+                image: Image::new()?,
+                filter,
+                #[cfg(feature = "landlock")]
+                landlock: crate::landlock::running_abi(),
+                rlimits,
+            }),
+        })
     }
 
     /// The policy that it was built from.
@@ -107,10 +119,14 @@ impl Sandbox {
             hostname: &hostname,
             filter: self.shared.filter.clone(),
             keep_upper,
+            #[cfg(feature = "landlock")]
+            landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, &identity);
+        #[cfg(feature = "landlock")]
+        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
         Ok((identity, plan, enforced))
     }
 
@@ -286,7 +302,5 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
         let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
         list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
     }
-    #[cfg(feature = "landlock")]
-    list.extend(plan::landlock_report(policy));
     list
 }

@@ -28,6 +28,9 @@ pub(crate) struct Inputs<'a> {
     pub filter: Option<Filter>,
     /// Whether the caller wants a descriptor of the upper directory.
     pub keep_upper: bool,
+    /// What the kernel's Landlock can do.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
     /// Where an upper that cannot lie in memory is (Linux before 6.6).
     pub scratch: Option<&'a Path>,
 }
@@ -89,7 +92,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
         steps.push(Step::Filter { program: &filter.program, flags: filter.flags });
     }
     #[cfg(feature = "landlock")]
-    wall::compile(policy, &account.home, &mut steps)?;
+    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
     if inputs.keep_upper {
         steps.push(Step::Announce {});
     }
