@@ -4,12 +4,18 @@ use super::Entry;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Builds the probe (again only where something changed) and returns its path.
 ///
 /// A cargo of its own and a target directory of its own: `-C target-feature=+crt-static` for the whole workspace would
 /// break the dynamic libraries in it. `SANDCELL_ESCAPE_PROBE` names a ready one instead, for machines without cargo.
 pub fn probe() -> Result<PathBuf, String> {
+    static PROBE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PROBE.get_or_init(build).clone()
+}
+
+fn build() -> Result<PathBuf, String> {
     if let Some(ready) = std::env::var_os("SANDCELL_ESCAPE_PROBE") {
         return Ok(PathBuf::from(ready));
     }

@@ -50,7 +50,7 @@ fn set(builder: Builder, option: &str, value: &str) -> Result<Builder, String> {
         ("--user", "caller") => builder.user(User::Caller),
         ("--layer", directory) => builder.layer(directory),
         ("--pids", count) => builder.pids(count.parse().map_err(|_| format!("--pids {count}"))?),
-        ("--ro", _) => pair().map(|(source, dest)| builder.ro(source, dest))?,
+        ("--ro" | "--late-ro", _) => pair().map(|(source, dest)| builder.ro(source, dest))?,
         ("--rw", _) => pair().map(|(source, dest)| builder.rw(source, dest))?,
         _ => return Err(format!("{option} {value} is not known")),
     })

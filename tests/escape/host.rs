@@ -92,7 +92,7 @@ fn judged(id: &str, open: bool, detail: impl Into<String>) -> Row {
 /// What must be the same afterwards.
 pub struct Before {
     mounts: String,
-    sockets: BTreeSet<String>,
+    sockets: BTreeSet<(String, String)>,
     files: BTreeMap<PathBuf, u64>,
     log: Vec<u8>,
     cgroups: HashMap<PathBuf, ()>,
@@ -120,7 +120,12 @@ pub struct During {
 impl During {
     /// `launcher` is the process that the caller started; the program is below it.
     pub fn look(scene: &Scene, before: &Before, launcher: i32) -> During {
-        let new: Vec<String> = abstract_sockets().difference(&before.sockets).cloned().collect();
+        let own = sockets_below(launcher);
+        let new: Vec<String> = abstract_sockets()
+            .into_iter()
+            .filter(|s| !before.sockets.contains(s) && own.contains(&s.1))
+            .map(|s| s.0)
+            .collect();
         let mut rows = vec![
             judged("host.abstract_sockets", !new.is_empty(), format!("{new:?}")),
             judged("host.mounts", read("/proc/self/mountinfo") != before.mounts, "compared while it ran"),
@@ -282,22 +287,29 @@ fn as_caller(scene: &Scene, body: impl FnOnce() -> bool) -> bool {
     }
 }
 
-/// The program inside, seen from outside: the first below the launcher that is the probe.
+/// The program inside, seen from outside: the last below the launcher that is the probe.
 fn payload(launcher: i32) -> Option<i32> {
+    let is_probe = |pid: &i32| {
+        let arguments = read(format!("/proc/{pid}/cmdline"));
+        arguments.split('\0').next().is_some_and(|program| program.ends_with("escape-probe"))
+    };
+    below(launcher).into_iter().rfind(is_probe)
+}
+
+/// A process and its descendants, parents first.
+fn below(top: i32) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for pid in processes() {
         if let Ok(parent) = status(pid, "PPid").parse() {
             children.entry(parent).or_default().push(pid);
         }
     }
-    let mut found = None;
-    let mut queue = vec![launcher];
-    while let Some(pid) = queue.pop() {
-        let argument = read(format!("/proc/{pid}/cmdline")).split('\0').next().unwrap_or_default().to_string();
-        if argument.ends_with("escape-probe") {
-            found = Some(pid);
-        }
-        queue.extend(children.get(&pid).into_iter().flatten());
+    let mut found = vec![top];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let more = children.get(pid).cloned().unwrap_or_default();
+        found.extend(more);
+        next += 1;
     }
     found
 }
@@ -316,13 +328,24 @@ fn read(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-fn abstract_sockets() -> BTreeSet<String> {
+/// Name and inode of each in the caller's network.
+fn abstract_sockets() -> BTreeSet<(String, String)> {
     let text = read("/proc/net/unix");
-    text.lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(7))
-        .filter(|n| n.starts_with('@'))
-        .map(str::to_string)
-        .collect()
+    let fields = text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    fields.filter(|f| f.len() > 7 && f[7].starts_with('@')).map(|f| (f[7].to_string(), f[6].to_string())).collect()
+}
+
+/// Inodes of the sockets of a process and of all below it: other programs of the machine make sockets too.
+fn sockets_below(launcher: i32) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for pid in below(launcher) {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let link = fs::read_link(entry.path()).unwrap_or_default();
+            let inode = link.to_string_lossy().strip_prefix("socket:[").map(|s| s.trim_end_matches(']').to_string());
+            found.extend(inode);
+        }
+    }
+    found
 }
 
 /// Directories of the groups that a process is in, of every hierarchy.
@@ -359,6 +382,7 @@ fn fingerprints(scene: &Scene, program: Option<&Path>) -> BTreeMap<PathBuf, u64>
         (meta.mode(), meta.uid(), meta.gid(), meta.ino()).hash(&mut hasher);
         if meta.is_dir() {
             queue.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            fs::read_dir(&path).into_iter().flatten().count().hash(&mut hasher);
         } else if meta.is_file() {
             fs::read(&path).unwrap_or_default().hash(&mut hasher);
         }

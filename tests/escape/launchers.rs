@@ -8,6 +8,8 @@ pub const INSIDE: &str = "/escape";
 
 /// The directories of the caller that every launcher hands in, in the same way.
 pub struct Shared {
+    /// Not handed in: where all of these lie.
+    pub base: PathBuf,
     /// Read-only, with the probe and its facts.
     pub bin: PathBuf,
     /// Read-only, with a mount below it where the caller could make one.
@@ -28,6 +30,10 @@ pub struct Launcher {
     pub control: bool,
     /// A limit of processes was asked for.
     pub pids_limit: bool,
+    /// Where groups of the kernel are for root only.
+    pub needs_root: bool,
+    /// What it is given leads out: to be refused, or to be harmless.
+    pub hostile: bool,
     /// The program to look for before it is used, and the arguments up to the probe.
     pub arguments: fn(&Shared) -> Vec<OsString>,
 }
@@ -39,6 +45,8 @@ pub const ALL: &[Launcher] = &[
         in_place: true,
         control: true,
         pids_limit: false,
+        needs_root: false,
+        hostile: false,
         arguments: |_| Vec::new(),
     },
     Launcher {
@@ -47,6 +55,8 @@ pub const ALL: &[Launcher] = &[
         in_place: true,
         control: true,
         pids_limit: false,
+        needs_root: false,
+        hostile: false,
         arguments: |_| {
             words(&[
                 "unshare",
@@ -70,6 +80,8 @@ pub const ALL: &[Launcher] = &[
         in_place: true,
         control: true,
         pids_limit: false,
+        needs_root: false,
+        hostile: false,
         arguments: careless,
     },
     Launcher {
@@ -78,18 +90,47 @@ pub const ALL: &[Launcher] = &[
         in_place: false,
         control: false,
         pids_limit: false,
+        needs_root: false,
+        hostile: false,
         arguments: bubblewrap,
     },
     cell("sandcell", "default options", |s| library(s, &[])),
     cell("sandcell-started", "a started cell", |s| library(s, &["--started"])),
     cell("sandcell-empty", "an empty root", |s| library(s, &["--root", "empty"])),
+    Launcher {
+        needs_root: true,
+        pids_limit: true,
+        ..cell("sandcell-pids", "at most 64 processes", |s| library(s, &["--pids", "64"]))
+    },
     cell("sandcell-root", "root inside", |s| library(s, &["--user", "root"])),
     cell("sandcell-caller", "the caller's number inside", |s| library(s, &["--user", "caller"])),
     cell("sandcell-no-landlock", "without Landlock", |s| library(s, &["--no-landlock"])),
+    cell("sandcell-layers", "an overlay of an empty layer", |s| layer(s, "plain")),
+    hostile("hostile-layer-dev", "a layer whose /dev is a link out", |s| layer(s, "dev")),
+    hostile("hostile-layer-proc", "a layer whose /proc is a link out", |s| layer(s, "proc")),
+    hostile("hostile-layer-tmp", "a layer whose /tmp is a link out", |s| layer(s, "tmp")),
+    hostile("hostile-layer-etc", "a layer whose /etc is a link out", |s| layer(s, "etc")),
+    hostile("hostile-layer-etc-files", "a layer whose files in /etc are links out", |s| layer(s, "etc-files")),
+    hostile("hostile-layer-fifo", "a layer whose files in /etc are pipes", |s| layer(s, "fifo")),
+    hostile("hostile-layer-target", "a layer with a link out where a mount goes", |s| layer(s, "escape")),
+    hostile("hostile-layer-file", "a layer with a file where /proc goes", |s| layer(s, "proc-file")),
+    hostile("hostile-bind-target", "a link out, left by an earlier run, where a mount goes", |s| {
+        let source = s.ro.display();
+        library(s, &["--late-ro", &format!("{source}:{INSIDE}/rw/left-behind")])
+    }),
 ];
 
 const fn cell(name: &'static str, about: &'static str, arguments: fn(&Shared) -> Vec<OsString>) -> Launcher {
-    Launcher { name, about, in_place: false, control: false, pids_limit: false, arguments }
+    Launcher {
+        name,
+        about,
+        in_place: false,
+        control: false,
+        pids_limit: false,
+        needs_root: false,
+        hostile: false,
+        arguments,
+    }
 }
 
 pub fn named(name: &str) -> Option<&'static Launcher> {
@@ -99,7 +140,8 @@ pub fn named(name: &str) -> Option<&'static Launcher> {
 impl Launcher {
     /// Why it cannot be used here, if so.
     pub fn unavailable(&self) -> Option<String> {
-        let shared = Shared { bin: PathBuf::new(), ro: PathBuf::new(), flagged: None, rw: PathBuf::new() };
+        let shared =
+            Shared { base: PathBuf::new(), bin: PathBuf::new(), ro: PathBuf::new(), flagged: None, rw: PathBuf::new() };
         let program = (self.arguments)(&shared).into_iter().next()?;
         let path = Path::new(&program);
         let found = if path.components().count() > 1 {
@@ -170,6 +212,14 @@ fn bubblewrap(shared: &Shared) -> Vec<OsString> {
     argv
 }
 
+const fn hostile(name: &'static str, about: &'static str, arguments: fn(&Shared) -> Vec<OsString>) -> Launcher {
+    Launcher { hostile: true, ..cell(name, about, arguments) }
+}
+
+fn layer(shared: &Shared, name: &str) -> Vec<OsString> {
+    library(shared, &["--layer", &shared.base.join("layers").join(name).to_string_lossy()])
+}
+
 /// A program of this workspace, beside the one that runs.
 fn beside(name: &str) -> PathBuf {
     let directory = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
@@ -178,7 +228,12 @@ fn beside(name: &str) -> PathBuf {
 
 fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
     let mut argv = vec![beside("escape-cell").into_os_string()];
-    argv.extend(words(options));
+    // A mount into a mount comes after it.
+    let (late, early): (Vec<&str>, Vec<&str>) = match options {
+        ["--late-ro", ..] => (options.to_vec(), vec![]),
+        _ => (vec![], options.to_vec()),
+    };
+    argv.extend(words(&early));
     let mut bind = |option: &str, source: &Path, name: &str| {
         let mut pair = source.as_os_str().to_os_string();
         pair.push(format!(":{INSIDE}/{name}"));
@@ -191,6 +246,7 @@ fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
         bind("--rw", flagged, "flagged_rw");
     }
     bind("--rw", &shared.rw, "rw");
+    argv.extend(words(&late));
     argv.push("--".into());
     argv
 }

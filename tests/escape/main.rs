@@ -2,10 +2,10 @@
 //!
 //!     escape run [--user] [--json] LAUNCHER [CHECK…]   one run; --user: as an ordinary user, when root
 //!     escape launchers                                 their names
-//!     escape table                                     the comparison, as in docs/security.md
+//!     escape table                                     write the comparison into docs/security.md
 
 use sandcell_tests::escape::scene::Caller;
-use sandcell_tests::escape::{Row, launchers, run};
+use sandcell_tests::escape::{Row, build, judge, launchers, run, table};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
             launchers::ALL.iter().for_each(|l| println!("{:22} {}", l.name, l.about));
             Ok(true)
         }
-        Some("table") => Err("later".into()),
+        Some("table") => table_for_document(),
         _ => Err("usage: escape run [--user] [--json] LAUNCHER [CHECK...] | escape launchers | escape table".into()),
     };
     match outcome {
@@ -66,6 +66,18 @@ fn one_run(arguments: &[String]) -> Result<bool, String> {
         }
     }
     Ok(run.complete)
+}
+
+/// Writes the comparison into docs/security.md. Root only: the stage needs mounts; the runs are an ordinary user's.
+fn table_for_document() -> Result<bool, String> {
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let entries = build::catalogue(&build::probe()?)?;
+    let mut reports = vec![];
+    for name in ["sandcell", "bwrap", "unshare"] {
+        reports.push(judge::gather(&own, launchers::named(name).ok_or(name)?, true)?);
+    }
+    table::write(&table::render(&entries, &reports))?;
+    Ok(true)
 }
 
 const SECRET: &str = "SANDCELL_ESCAPE_CALLER_SECRET";

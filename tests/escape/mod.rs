@@ -9,11 +9,12 @@
 //! | `plants` | sockets, IPC objects, a terminal, a process to signal |
 //! | `child` | what the caller's child inherits: descriptors, groups, keys, signals, limits |
 //! | `host` | what the host looks like before, while and after the probe runs |
+//! | `cell` | a program that makes a sandbox with the library, one of the launchers |
 //! | `run` | one run of the probe under one launcher, and its rows |
 //! | `judge` | what a run must show, and whether each check was seen to fail |
 //! | `table` | the comparison in `docs/security.md` |
 //!
-//! By hand: `cargo run -p sandcell-tests --bin escape -- run bwrap` (add `--user` when root, to run as an ordinary user).
+//! By hand: `cargo run -p sandcell-tests --bin escape -- run sandcell` (add `--user` when root, to run as an ordinary user).
 
 pub mod build;
 pub mod child;

@@ -7,7 +7,7 @@ use super::launchers::{INSIDE, Launcher, Shared};
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 /// Who calls the sandbox.
@@ -92,6 +92,7 @@ impl Scene {
             remove.push(directory.clone());
         }
         let shared = Shared {
+            base: base.clone(),
             bin: base.join("bin"),
             ro: base.join("ro"),
             flagged: privileged.then(|| base.join("flagged")),
@@ -113,6 +114,7 @@ impl Scene {
         };
         scene.files(probe)?;
         scene.directories(probe)?;
+        scene.layers()?;
         Ok(scene)
     }
 
@@ -142,6 +144,9 @@ impl Scene {
             chown(path, Some(owner.uid), Some(owner.gid))?;
         }
         let root = fs::metadata("/")?;
+        let system = ["/usr", "/etc", "/usr/bin", "/usr/lib"].iter().filter_map(|d| fs::metadata(d).ok());
+        let system: Vec<String> = system.map(|m| format!("{}.{}", m.dev(), m.ino())).collect();
+        self.fact("system_ids", system.join(":"));
         self.fact("root_id", format!("{}:{}", root.dev(), root.ino()));
         self.fact("host_file", host_file.display());
         self.fact("tmp_file", tmp_file.display());
@@ -212,6 +217,35 @@ impl Scene {
             mode(&path, bits)?;
         }
         Ok(())
+    }
+
+    /// Layers whose contents point out of them, as a hostile image's do: at a directory that anybody may write.
+    fn layers(&self) -> io::Result<()> {
+        let outside = self.base.join("open");
+        let layers = self.base.join("layers");
+        for name in ["plain", "dev", "proc", "tmp", "etc", "etc-files", "fifo", "escape", "proc-file"] {
+            let layer = layers.join(name);
+            fs::create_dir_all(&layer)?;
+            let etc = layer.join("etc");
+            match name {
+                "plain" => {}
+                "proc-file" => fs::write(layer.join("proc"), "")?,
+                "etc-files" | "fifo" => {
+                    fs::create_dir(&etc)?;
+                    for file in ["passwd", "group", "hosts", "hostname", "resolv.conf"] {
+                        if name == "fifo" {
+                            let path = c(&etc.join(file).to_string_lossy())?;
+                            // SAFETY: a live string and a number.
+                            check(unsafe { libc::mkfifo(path.as_ptr(), 0o666) })?;
+                        } else {
+                            symlink(self.base.join("canary"), etc.join(file))?;
+                        }
+                    }
+                }
+                link => symlink(&outside, layer.join(link))?,
+            }
+        }
+        symlink(&outside, self.shared.rw.join("left-behind"))
     }
 
     /// Writes what the probe is told. Paths of handed-in directories are those of the inside.

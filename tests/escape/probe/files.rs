@@ -88,7 +88,10 @@ pub const CHECKS: &[Check] = &[
     p1("fs.shocker", "shocker: CVE-2014-9357 class", "a host file by its file handle", shocker),
     p1("fs.handle_of_root", "shocker", "the root of a file system by the handle of a file in it", handle_of_root),
     p1("fs.probe_write", "CVE-2019-5736", "overwrites the program that was bound in", |f| match f.get("bin") {
-        Some(bin) => openable(&format!("{bin}/escape-probe"), libc::O_WRONLY).held_unless_busy(),
+        Some(bin) => {
+            let path = format!("{bin}/escape-probe");
+            openable(&path, libc::O_WRONLY).held_unless_busy(&path)
+        }
         None => not_planted("program directory"),
     }),
     p1("fs.probe_replace", "CVE-2019-5736 class", "replaces a file beside it", |f| match f.get("bin") {

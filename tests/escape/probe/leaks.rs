@@ -53,7 +53,7 @@ pub const CHECKS: &[Check] = &[
         let supervisor = f.supervisor().to_string();
         match crate::sys::status_of(&supervisor, "PPid").as_deref() {
             Some("0") => Held("none".into()),
-            Some(parent) => Open(format!("{parent}")),
+            Some(parent) => Open(parent.into()),
             None => Held("not readable".into()),
         }
     }),

@@ -145,16 +145,28 @@ pub const CHECKS: &[Check] = &[
             Err(e) => NotApplicable(e.to_string()),
         }
     }),
-    p1("fs.system_write", "system directories of the host writable", "creates a file in /usr, /etc or /bin", |_| {
-        for directory in ["/usr", "/etc", "/usr/bin", "/usr/lib"] {
-            let path = format!("{directory}/sandcell-escape-probe");
-            if fs::write(&path, "").is_ok() {
-                let _ = fs::remove_file(&path);
-                return Open(directory.into());
+    p1(
+        "fs.system_write",
+        "system directories of the host writable",
+        "creates a file in the host's /usr or /etc",
+        |f| {
+            use std::os::unix::fs::MetadataExt;
+            let hosts = f.list("system_ids");
+            for directory in ["/usr", "/etc", "/usr/bin", "/usr/lib"] {
+                // A directory of the sandbox's own, as an overlay makes it, is no harm to the host.
+                let id = fs::metadata(directory).map(|m| format!("{}.{}", m.dev(), m.ino())).unwrap_or_default();
+                if !hosts.contains(&id.as_str()) {
+                    continue;
+                }
+                let path = format!("{directory}/sandcell-escape-probe");
+                if fs::write(&path, "").is_ok() {
+                    let _ = fs::remove_file(&path);
+                    return Open(directory.into());
+                }
             }
-        }
-        Held("none of them".into())
-    }),
+            Held("none of them".into())
+        },
+    ),
 ];
 
 fn has(mount: &Mount, flag: &str) -> bool {
@@ -205,6 +217,16 @@ fn flags(facts: &Facts, which: &str, wanted: u64) -> Verdict {
 fn own_mount_table() {
     let _ = call!(libc::SYS_unshare, libc::CLONE_NEWNS);
     let _ = call!(libc::SYS_mount, 0, c("/").as_ptr(), 0, libc::MS_PRIVATE | libc::MS_REC, 0);
+}
+
+/// Whether the mount that holds the file is read-only.
+pub fn read_only(path: &str) -> bool {
+    let path = c(path);
+    // SAFETY: an all-zero `statvfs` is valid, both pointers are live.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        libc::statvfs(path.as_ptr(), &raw mut about) == 0 && about.f_flag & libc::ST_RDONLY != 0
+    }
 }
 
 fn classic(path: &str) -> Answer {

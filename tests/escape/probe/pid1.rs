@@ -2,7 +2,7 @@
 //!
 //! Without a sandbox the caller itself stands for it (`Facts::supervisor`).
 
-use crate::check::{Check, Facts, Held, Open, Verdict, not_planted, p1};
+use crate::check::{Check, Facts, Held, Open, Verdict, not_planted, p1, p2};
 use crate::sys::{call, denied, denied_io, openable};
 use std::fs;
 
@@ -13,7 +13,7 @@ pub const CHECKS: &[Check] = &[
     }),
     p1("pid1.maps", "host paths, addresses for an attack", "host paths in /proc/1/maps", |f| shows(f, "maps")),
     p1("pid1.exe", "CVE-2019-5736", "opens /proc/1/exe for writing", |f| {
-        openable(&of(f, "exe"), libc::O_WRONLY).held_unless_busy()
+        openable(&of(f, "exe"), libc::O_WRONLY).held_unless_busy(&of(f, "exe"))
     }),
     p1("pid1.exe_link", "host path of the library", "a host path in the link /proc/1/exe", |f| {
         match fs::read_link(of(f, "exe")) {
@@ -48,7 +48,7 @@ pub const CHECKS: &[Check] = &[
             denied(call!(libc::SYS_process_vm_readv, pid, &raw const local, 1, &raw const remote, 1, 0))
         })
     }),
-    p1("pid1.oom_score", "PID 1 chosen as the victim", "changes the oom score of PID 1", |f| {
+    p2("pid1.oom_score", "PID 1 chosen as the victim", "changes the oom score of PID 1", |f| {
         other(f).unwrap_or_else(|| {
             let path = of(f, "oom_score_adj");
             // The same value again.

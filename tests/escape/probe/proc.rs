@@ -86,16 +86,19 @@ pub const CHECKS: &[Check] = &[
         writable("/sys/kernel/uevent_helper")
     }),
     p1("w.power_state", "machine stopped", "writes /sys/power/state", |_| writable("/sys/power/state")),
-    p1("sys.readonly", "switches of the host", "/sys is mounted writable", |f| sys_writable(f)),
+    p1("sys.readonly", "switches of the host", "/sys is mounted writable", sys_writable),
     p1("proc.self_exe", "CVE-2019-5736", "opens its own program for writing", |_| {
-        openable("/proc/self/exe", libc::O_WRONLY).held_unless_busy()
+        openable("/proc/self/exe", libc::O_WRONLY).held_unless_busy("/proc/self/exe")
     }),
 ];
 
 impl Verdict {
-    /// ETXTBSY is no refusal: the file is only in use right now.
-    pub fn held_unless_busy(self) -> Verdict {
+    /// ETXTBSY is no refusal: the file is only in use right now, and the kernel says so before it looks at the mount.
+    pub fn held_unless_busy(self, path: &str) -> Verdict {
         match self {
+            Held(detail) if detail.ends_with("ETXTBSY") && crate::mounts::read_only(path) => {
+                Held(format!("{detail}, and its mount is read-only"))
+            }
             Held(detail) if detail.ends_with("ETXTBSY") => Open(detail),
             other => other,
         }

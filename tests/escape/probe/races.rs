@@ -99,22 +99,30 @@ fn fd_swap(facts: &Facts) -> Verdict {
 }
 
 /// Runs `mover` without pause in a second thread while `opener` tries its luck.
+///
+/// A few rounds in step follow: what is possible at all is then found whatever the scheduler did.
 fn against(mover: impl Fn() + Sync, opener: impl Fn() -> Option<String>) -> Verdict {
     let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let raced = std::thread::scope(|scope| {
         let handle = std::thread::Builder::new().spawn_scoped(scope, || {
             while !done.load(Ordering::Relaxed) {
                 mover();
             }
         });
-        if let Err(e) = handle {
-            return NotApplicable(format!("no second thread: {e}"));
-        }
+        handle.map_err(|e| e.to_string())?;
         let found = (0..ROUNDS).find_map(|_| opener());
         done.store(true, Ordering::Relaxed);
-        match found {
-            Some(path) => Open(path),
-            None => Held(format!("{ROUNDS} tries")),
-        }
-    })
+        Ok::<_, String>(found)
+    });
+    let in_step = || {
+        (0..4).find_map(|_| {
+            mover();
+            opener()
+        })
+    };
+    match raced.map(|found| found.or_else(in_step)) {
+        Ok(Some(path)) => Open(path),
+        Ok(None) => Held(format!("{ROUNDS} tries")),
+        Err(e) => NotApplicable(format!("no second thread: {e}")),
+    }
 }
