@@ -46,10 +46,9 @@ pub fn run(launcher: &Launcher, caller: Caller, secret: &str, place: &str, only:
     argv.push(inside.join("facts").into_os_string());
     argv.extend(only.iter().map(OsString::from));
 
-    // The child adds facts of its own: the hash is taken once it did.
-    let mut child = start(&mut scene, &plants, facts, &argv)?;
-    let started = Instant::now();
     let before = Before::new(&scene, program.as_deref());
+    let started = Instant::now();
+    let mut child = start(&mut scene, &plants, facts, &argv)?;
     let (mut rows, during, complete) = listen(&mut child, &scene, &before);
     let end = finish(&mut child);
     let wall = started.elapsed();

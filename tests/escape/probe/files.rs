@@ -18,7 +18,9 @@ pub const CHECKS: &[Check] = &[
             Err(e) => Held(e.to_string()),
         },
     }),
-    p1("fs.private_key", "CVE-2024-1753 class", "reads a private key in the caller's home", |f| read(f, "private_key")),
+    p1("fs.private_key", "homes bound by default", "reads a private key in the caller's home", |f| {
+        read(f, "private_key")
+    }),
     p1("fs.host_write", "no root of its own", "creates a file in directories outside", host_write),
     p1("fs.host_socket", "sockets reached by path", "connects to a socket in the caller's home", |f| {
         connect(f, "home_socket")
@@ -26,9 +28,7 @@ pub const CHECKS: &[Check] = &[
     p1("fs.tmp_socket", "X11 and agent sockets in /tmp", "connects to a socket in the caller's /tmp", |f| {
         connect(f, "tmp_socket")
     }),
-    p1("fs.dbus_socket", "CVE-2017-5226 class: services of the host", "connects to a message bus in /run", |f| {
-        connect(f, "run_socket")
-    }),
+    p1("fs.dbus_socket", "services of the host", "connects to a message bus in /run", |f| connect(f, "run_socket")),
     p1("fs.shadow", "files of root in a host view", "reads /etc/shadow", |_| openable("/etc/shadow", libc::O_RDONLY)),
     p1("fs.cwd", "CVE-2024-21626", "a working directory outside the root", |_| {
         let mut path = [0u8; 4096];
@@ -85,7 +85,7 @@ pub const CHECKS: &[Check] = &[
         }
         denied_io(result)
     }),
-    p1("fs.shocker", "shocker: CVE-2014-9357 class", "a host file by its file handle", shocker),
+    p1("fs.shocker", "shocker (2014)", "a host file by its file handle", shocker),
     p1("fs.handle_of_root", "shocker", "the root of a file system by the handle of a file in it", handle_of_root),
     p1("fs.probe_write", "CVE-2019-5736", "overwrites the program that was bound in", |f| match f.get("bin") {
         Some(bin) => {

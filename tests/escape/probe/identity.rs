@@ -36,9 +36,7 @@ pub const CHECKS: &[Check] = &[
             other => Open(format!("it is {other:?}")),
         }
     }),
-    p1("id.suid_binary", "CVE-2019-14287 class, CVE-2023-0386", "a set-user-id program changes the id", |f| {
-        gains(f, "suid")
-    }),
+    p1("id.suid_binary", "CVE-2023-0386", "a set-user-id program changes the id", |f| gains(f, "suid")),
     p1("id.sgid_binary", "CVE-2022-2989", "a set-group-id program changes the group", |f| gains(f, "sgid")),
     p1("id.filecap_binary", "CVE-2021-3493", "a program with file capabilities gets them", |f| gains(f, "filecap")),
     p2("id.keep_caps", "CVE-2022-29162", "securebits or keep-caps can be set", |_| {

@@ -40,7 +40,7 @@ pub const CHECKS: &[Check] = &[
     p1("mask.sys.powercap", "CVE-2020-8694 (PLATYPUS)", "/sys/devices/virtual/powercap", |_| {
         directory("/sys/devices/virtual/powercap")
     }),
-    p1("mask.sys.debug", "CVE-2011-1020 class", "/sys/kernel/debug", |_| directory("/sys/kernel/debug")),
+    p1("mask.sys.debug", "kernel internals", "/sys/kernel/debug", |_| directory("/sys/kernel/debug")),
     p1("mask.sys.tracing", "kernel functions traced", "/sys/kernel/tracing", |_| directory("/sys/kernel/tracing")),
     p1("mask.sys.security", "policies of the host", "/sys/kernel/security", |_| directory("/sys/kernel/security")),
     p2("mask.sys.block", "disks of the host", "/sys/block", |_| directory("/sys/block")),

@@ -34,7 +34,7 @@ pub const CHECKS: &[Check] = &[
     p1("userns.unshare_pid", "nested PID 1", "unshare(CLONE_NEWPID)", |_| {
         denied(call!(libc::SYS_unshare, libc::CLONE_NEWPID))
     }),
-    p2("userns.unshare_ipc", "CVE-2021-3609 class", "unshare(CLONE_NEWIPC)", |_| {
+    p2("userns.unshare_ipc", "kernel surface", "unshare(CLONE_NEWIPC)", |_| {
         denied(call!(libc::SYS_unshare, libc::CLONE_NEWIPC))
     }),
     p2("userns.unshare_uts", "kernel surface", "unshare(CLONE_NEWUTS)", |_| {
