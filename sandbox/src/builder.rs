@@ -364,6 +364,7 @@ fn check(policy: &mut Policy) -> Result<()> {
     {
         return Err(wrong("timeout", "is longer than a century", "leave it out for no limit"));
     }
+    crate::limits::check(&policy.limits)?;
     for (resource, soft, hard) in &policy.rlimits {
         if soft > hard {
             return Err(wrong("rlimit", format!("{resource:?}: the soft limit is above the hard one"), ""));

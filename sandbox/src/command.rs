@@ -16,7 +16,7 @@ use crate::error::{Failure, Result};
 use crate::launch::{descriptors, lift};
 use crate::outcome::{Output, Report};
 use crate::policy::{Leftovers, Policy};
-use crate::running::Child;
+use crate::running::{Child, Init, Options};
 use crate::sandbox::{Runner, Shared};
 use crate::wire::{ASK_COUNT, ASK_LEFTOVERS, ASK_ONE_SHOT, Ask};
 
@@ -236,8 +236,12 @@ impl Command {
         runner.run(self)
     }
 
-    pub(crate) fn wants_changes(&self) -> bool {
-        self.changes
+    pub(crate) fn options(&self, policy: &Policy) -> Options {
+        Options {
+            changes: self.changes,
+            counted: self.count_output || policy.output_limit.is_some(),
+            timeout: self.timeout.or(policy.timeout).map(|timeout| timeout.saturating_add(policy.grace)),
+        }
     }
 
     /// The program, as errors name it.
@@ -249,6 +253,7 @@ impl Command {
     pub(crate) fn request(
         &mut self,
         shared: &Shared,
+        init: &Init,
         account: (&str, &Path),
         one_shot: bool,
     ) -> Result<(Request, Pipes)> {
@@ -277,7 +282,7 @@ impl Command {
             return Err(failure.hint("begin it with /").config());
         }
         Ask::WorkDir { path: &string("chdir", dir.as_os_str())? }.write(&mut bytes);
-        for (resource, soft, hard) in policy.rlimits.iter().chain(&shared.rlimits) {
+        for (resource, soft, hard) in policy.rlimits.iter().chain(&shared.rlimits).chain(&init.rlimits) {
             Ask::Rlimit { resource: *resource as u32, soft: *soft, hard: *hard }.write(&mut bytes);
         }
         let pipes = self.streams(&mut bytes, &mut fds)?;

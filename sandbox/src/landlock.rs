@@ -62,15 +62,6 @@ impl LandlockPlan {
     pub fn is_empty(&self) -> bool {
         self.handled_fs | self.handled_net | self.scoped == 0
     }
-
-    /// `size` of `struct landlock_ruleset_attr` that kernels take which know no more than this plan needs.
-    pub fn attribute_size(&self) -> usize {
-        match (self.handled_net, self.scoped) {
-            (0, 0) => 8,
-            (_, 0) => 16,
-            _ => 24,
-        }
-    }
 }
 
 /// What of the wishes this ABI can enforce.
@@ -164,6 +155,7 @@ fn strict() -> Ruleset {
 ///
 /// [`Error::Unsupported`] if the plan is empty, [`Error::Setup`] for a path that cannot be opened and for what the
 /// kernel refuses.
+#[cfg_attr(not(test), expect(dead_code, reason = "the tier without user namespaces is not wired yet"))]
 pub(crate) fn ruleset(plan: &LandlockPlan) -> Result<OwnedFd> {
     if plan.is_empty() {
         return Err(Failure::new(STAGE, "", "this kernel has no Landlock, or it is switched off")
@@ -246,7 +238,6 @@ mod tests {
             assert_eq!((plan.handled_fs, plan.handled_net, plan.scoped), (fs, net, scoped), "ABI {abi}");
             assert_eq!(unenforced(&plan), missing, "ABI {abi}");
             assert_eq!(plan.is_empty(), abi < 2, "ABI {abi}");
-            assert_eq!(plan.attribute_size(), [8, 8, 8, 8, 16, 16, 24, 24][abi as usize], "ABI {abi}");
             assert!(plan.rules.iter().all(|(_, rights)| rights & !fs == 0), "a right that is not handled is EINVAL");
         }
         assert_eq!(plan(&wanted(Network::None), ABI::V10).handled_net, 15);

@@ -28,6 +28,8 @@ mod outcome;
 mod plan;
 mod policy;
 mod rawsys;
+#[cfg(feature = "json")]
+pub mod report;
 mod running;
 mod sandbox;
 mod sys;
@@ -38,6 +40,7 @@ pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
 pub use error::{Error, Failure, Result};
+pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
 pub use policy::{
     BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,

@@ -238,6 +238,8 @@ pub struct Report {
     pub leftovers: Vec<Leftover>,
     /// What it changed in its overlay, where that was asked for.
     pub changes: Option<Vec<crate::Change>>,
+    /// What went wrong in cleaning up; the result stands all the same.
+    pub warnings: Vec<String>,
 }
 
 /// A [`Report`] with what the program wrote; the report's fields can be reached through it.

@@ -86,6 +86,11 @@ pub enum User {
 }
 
 impl User {
+    /// These numbers: [`User::Fixed`], which may get more fields.
+    pub fn fixed(uid: u32, gid: u32) -> User {
+        User::Fixed { uid, gid }
+    }
+
     /// The word or numbers of the option.
     pub(crate) fn word(self) -> String {
         match self {

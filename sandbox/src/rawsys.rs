@@ -18,6 +18,7 @@ pub mod nr {
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const IOCTL: usize = 16;
+    pub const PREAD64: usize = 17;
     pub const PIPE2: usize = 293;
     pub const DUP: usize = 32;
     pub const SOCKET: usize = 41;

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,11 +18,25 @@ use crate::command::{Command, Pipes};
 use crate::error::{Failure, Result};
 use crate::identity::Assigned;
 use crate::launch::Started;
-use crate::outcome::{Enforced, IdentityReport, Leftover, Outcome, Output, Report, Usage};
+use crate::limits::{Closed, Placed, Placement, Rlimit};
+use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
 use crate::plan::Plan;
+use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::wire::{self, Message, Reply, command, reply, stage};
+
+/// The groups of a sandbox while it lives, and what they came to when it is over.
+#[derive(Debug)]
+enum Group {
+    None,
+    Live(Placement),
+    Over { closed: Closed, oom: bool },
+}
+
+/// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
+/// held up by a terminal that takes no output, or by a file system that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The supervisor of one sandbox. Everything in it ends when this is dropped.
 #[derive(Debug)]
@@ -32,24 +46,90 @@ pub(crate) struct Init {
     pub identity: Assigned,
     pub enforced: Vec<Enforced>,
     pub upper: Option<OwnedFd>,
+    /// Resource limits that stand in for limits of a group.
+    pub rlimits: Vec<Rlimit>,
+    group: Mutex<Group>,
     over: AtomicBool,
 }
 
 impl Init {
-    pub(crate) fn new(started: Started, identity: Assigned, enforced: Vec<Enforced>) -> Init {
+    pub(crate) fn new(started: Started, identity: Assigned, enforced: Vec<Enforced>, placed: Placed) -> Init {
+        let group = Mutex::new(placed.placement.map_or(Group::None, Group::Live));
+        let rlimits = placed.rlimits;
         let Started { control, pidfd } = started;
-        Init { control, pidfd, identity, enforced, upper: None, over: AtomicBool::new(false) }
+        Init { control, pidfd, identity, enforced, upper: None, rlimits, group, over: AtomicBool::new(false) }
     }
 
-    pub(crate) fn receive(&self) -> Result<Option<(Reply, Vec<u8>, Option<OwnedFd>)>> {
-        sys::receive(self.control.as_fd()).map_err(|errno| talking(errno))
+    pub(crate) fn receive(&self) -> Result<Option<sys::Heard>> {
+        sys::receive(self.control.as_fd()).map_err(talking)
     }
 
-    /// Waits until the sandbox and everything in it is gone.
+    /// Waits until the sandbox and everything in it is gone, and takes the last figures of its groups.
     fn reap(&self) {
         if !self.over.swap(true, Ordering::AcqRel) {
             sys::reap(self.pidfd.as_fd());
         }
+        let mut group = self.group();
+        if matches!(*group, Group::Live(_))
+            && let Group::Live(placement) = std::mem::replace(&mut *group, Group::None)
+        {
+            let oom = placement.oom_killed();
+            *group = Group::Over { closed: placement.close(), oom };
+        }
+    }
+
+    fn group(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the memory limit has ended a process of the sandbox, at any depth.
+    fn out_of_memory(&self) -> bool {
+        match &*self.group() {
+            Group::None => false,
+            Group::Live(placement) => placement.oom_killed(),
+            Group::Over { oom, .. } => *oom,
+        }
+    }
+
+    /// What the groups have counted; theirs are the better figures.
+    fn count(&self, usage: &mut Usage) {
+        match &*self.group() {
+            Group::None => {}
+            Group::Live(placement) => placement.usage().fill(usage),
+            Group::Over { closed, .. } => closed.usage.fill(usage),
+        }
+    }
+
+    /// What went wrong in cleaning up.
+    fn warnings(&self) -> Vec<String> {
+        match &*self.group() {
+            Group::Over { closed: Closed { removed: Err(error), .. }, .. } => vec![error.to_string()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the groups of the sandbox can be told while it lives.
+    fn control<T>(&self, act: impl FnOnce(&mut Placement) -> Result<T>) -> Result<T> {
+        match &mut *self.group() {
+            Group::Live(placement) => act(placement),
+            _ => Err(Failure::new("cgroup", "cell", "it has no cgroup")
+                .hint("start it with a limit, on a host where the caller has cgroups")
+                .unsupported()),
+        }
+    }
+
+    /// What is enforced, less what somebody has taken away meanwhile.
+    fn still_enforced(&self) -> Vec<Enforced> {
+        let mut list = self.enforced.clone();
+        if let Group::Over { closed, .. } = &*self.group() {
+            for (item, why) in &closed.lost {
+                for line in list.iter_mut().filter(|line| line.item == *item) {
+                    line.by = Mechanism::Nothing;
+                    line.why = Some(why.clone());
+                }
+            }
+        }
+        list
     }
 
     fn kill(&self) {
@@ -79,6 +159,14 @@ fn talking(errno: Errno) -> crate::Error {
     Failure::new("protocol", "supervisor", "cannot talk with it").errno(errno as i32).io()
 }
 
+/// What a command asked for that matters until its end.
+pub(crate) struct Options {
+    pub changes: bool,
+    pub counted: bool,
+    /// Timeout and grace together.
+    pub timeout: Option<Duration>,
+}
+
 /// A program that runs in a sandbox. Dropping it ends the program; a one-shot sandbox ends with it.
 #[derive(Debug)]
 pub struct Child {
@@ -96,6 +184,8 @@ pub struct Child {
     one_shot: bool,
     changes: bool,
     counted: bool,
+    /// When a program with a timeout must be over at the latest.
+    overdue: Option<Instant>,
     pid: u32,
     leftovers: Vec<Leftover>,
     report: Option<Report>,
@@ -108,7 +198,7 @@ impl Child {
         socket: OwnedFd,
         pipes: Pipes,
         one_shot: bool,
-        changes: bool,
+        options: &Options,
     ) -> Child {
         Child {
             stdin: pipes.stdin.map(ChildStdin::from),
@@ -119,8 +209,9 @@ impl Child {
             socket: Arc::new(socket),
             pidfd: None,
             one_shot,
-            changes,
-            counted: false,
+            changes: options.changes,
+            counted: options.counted,
+            overdue: options.timeout.and_then(|timeout| Instant::now().checked_add(timeout + PATIENCE)),
             pid: 0,
             leftovers: Vec::new(),
             report: None,
@@ -202,13 +293,25 @@ impl Child {
 
     fn wait_until(&mut self, until: Option<Instant>) -> Result<Option<Report>> {
         while self.report.is_none() {
-            let ready = sys::wait_readable(&[self.socket.as_fd()], until).map_err(talking)?;
-            if !ready[0] {
+            let soonest = [until, self.overdue].into_iter().flatten().min();
+            let ready = sys::wait_readable(&[self.socket.as_fd()], soonest).map_err(talking)?;
+            if ready[0] {
+                self.hear()?;
+            } else if !self.give_up()? {
                 return Ok(None);
             }
-            self.hear()?;
         }
         Ok(self.report.clone())
+    }
+
+    /// Ends a sandbox whose supervisor should have ended the program by now. Whether that time has come.
+    fn give_up(&mut self) -> Result<bool> {
+        let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
+        if overdue {
+            self.init.kill();
+            self.report = Some(self.report(Outcome::TimedOut, Usage::default())?);
+        }
+        Ok(overdue)
     }
 
     /// Takes in what init has to say next.
@@ -224,9 +327,20 @@ impl Child {
                 if self.one_shot {
                     self.init.reap();
                 }
-                self.report(outcome(&reply), usage(&reply, self.counted || self.shared.policy.output_limit.is_some()))
+                let outcome = match outcome(&reply) {
+                    // Whether the program itself was the victim or something that it started.
+                    Outcome::Exited(_) if self.one_shot && self.init.out_of_memory() => Outcome::OutOfMemory,
+                    Outcome::Signaled { .. } if self.init.out_of_memory() => Outcome::OutOfMemory,
+                    other => other,
+                };
+                self.report(outcome, usage(&reply, self.counted))
             }
             Some(_) => return Err(talking(Errno::EPROTO)),
+            // The supervisor is gone without a word: with the group that it was in, or because the cell was ended.
+            None if self.init.out_of_memory() => {
+                self.init.reap();
+                self.report(Outcome::OutOfMemory, Usage::default())
+            }
             None if self.one_shot => return Err(self.init.lost("wait")),
             // The cell was ended while the program ran.
             None => self.report(Outcome::Killed, Usage::default()),
@@ -235,7 +349,10 @@ impl Child {
         Ok(())
     }
 
-    fn report(&mut self, outcome: Outcome, usage: Usage) -> Result<Report> {
+    fn report(&mut self, outcome: Outcome, mut usage: Usage) -> Result<Report> {
+        if self.one_shot {
+            self.init.count(&mut usage);
+        }
         let changes = match (&self.init.upper, self.changes) {
             (Some(upper), true) => Some(changes::list(upper.as_fd(), &self.shared.policy)?),
             _ => None,
@@ -244,9 +361,10 @@ impl Child {
             outcome,
             usage,
             identity: self.identity(),
-            enforced: self.init.enforced.clone(),
+            enforced: self.init.still_enforced(),
             leftovers: std::mem::take(&mut self.leftovers),
             changes,
+            warnings: self.init.warnings(),
         })
     }
 
@@ -293,9 +411,13 @@ impl Child {
                 let [stdout, stderr] = read;
                 return Ok(Some((stdout, stderr)));
             }
-            let ready = sys::wait(&wanted, until).map_err(talking)?;
+            let soonest = [until, self.overdue].into_iter().flatten().min();
+            let ready = sys::wait(&wanted, soonest).map_err(talking)?;
             if !ready.contains(&true) {
-                return Ok(None);
+                if !self.give_up()? {
+                    return Ok(None);
+                }
+                continue;
             }
             let heard = ready[0];
             drain(&mut outputs, &mut read);
@@ -413,6 +535,28 @@ impl Cell {
         }
     }
 
+    /// What the cell has used so far, as far as its cgroups count it.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.inside.init.count(&mut usage);
+        usage
+    }
+
+    /// Stops everything in it until `thaw`. It needs a cgroup: start the cell with a limit.
+    pub fn freeze(&self) -> Result<()> {
+        self.inside.init.control(|group| group.freeze())
+    }
+
+    /// Lets everything in it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.inside.init.control(|group| group.thaw())
+    }
+
+    /// Changes the limits that are named; the others stay. Only kinds of limits that it was started with.
+    pub fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.inside.init.control(|group| group.update(limits))
+    }
+
     /// Ends it now and everything in it, whoever else holds a clone.
     pub fn kill(&self) {
         self.inside.init.kill();
@@ -421,9 +565,10 @@ impl Cell {
 
     pub(crate) fn run(&self, request: &mut Command) -> Result<Child> {
         let Inside { shared, init, plan } = &*self.inside;
-        let (ready, pipes) = request.request(shared, (&plan.user, &plan.home), false)?;
+        let (ready, pipes) = request.request(shared, init, (&plan.user, &plan.home), false)?;
         let socket = send_request(init, &ready.bytes, ready.fds)?;
-        let mut child = Child::new(shared.clone(), init.clone(), socket, pipes, false, false);
+        let mut child =
+            Child::new(shared.clone(), init.clone(), socket, pipes, false, &request.options(&shared.policy));
         child.started(plan, &request.program())?;
         Ok(child)
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
-use crate::identity::{self, Assigned};
+use crate::identity::{Assigned, IdPool};
 use crate::launch::{Image, Launch, descriptors};
+use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
@@ -29,6 +30,7 @@ pub struct Sandbox {
 pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
+    pub ids: IdPool,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -36,6 +38,9 @@ pub(crate) struct Shared {
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
 }
+
+/// Sends the request that is to be carried out as soon as the sandbox is built.
+type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
 
 /// Where a command runs: in a sandbox of its own, or in a started cell.
 #[derive(Debug, Clone)]
@@ -68,10 +73,12 @@ impl Sandbox {
         .map(|program| Filter { program: program.bytes(), flags: program.flags });
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
+        let ids = IdPool::new(&policy.identity)?;
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
                 image: Image::new()?,
+                ids,
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -90,6 +97,11 @@ impl Sandbox {
         Command::new(Runner::Own(self.clone()), program.as_ref())
     }
 
+    /// Does ahead of the first run what takes some milliseconds: newuidmap(1) and newgidmap(1), where sub-ids are used.
+    pub fn prepare_ids(&self) -> Result<()> {
+        self.shared.ids.prepare()
+    }
+
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
         let (init, plan) = self.launch(true, None)?;
@@ -98,8 +110,7 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (identity, plan, _) = self.plan(false)?;
-        drop(identity);
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -109,48 +120,47 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, keep_upper: bool) -> Result<(Assigned, Plan, Vec<Enforced>)> {
+    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
-        let identity = identity::assign(&policy.identity)?;
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
-            identity: &identity,
+            identity,
             hostname: &hostname,
             filter: self.shared.filter.clone(),
+            cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, &identity);
+        let mut enforced = enforced(policy, identity);
         #[cfg(feature = "landlock")]
         enforced.extend(plan::landlock_report(policy, self.shared.landlock));
-        Ok((identity, plan, enforced))
+        Ok((plan, enforced))
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(
-        &self,
-        keep_upper: bool,
-        request: Option<&mut dyn FnMut(&Init, &Plan) -> Result<()>>,
-    ) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
-        let (identity, plan, enforced) = self.plan(keep_upper)?;
+        let policy = &self.shared.policy;
+        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
+        let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
+        let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,
-            namespace: &identity.namespace,
-            uid: (identity.uid, identity.host_uid),
-            gid: (identity.gid, identity.host_gid),
+            identity: &identity,
             network: self.shared.policy.network != Network::Host,
-            cgroup: None,
-            join: &[],
+            placement: placed.placement.as_ref(),
         };
         let started = launch.start(&self.shared.image)?;
-        let mut init = Init::new(started, identity, enforced);
+        let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;
         }
@@ -165,19 +175,20 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.wants_changes();
+        let changes = command.options(&self.shared.policy).changes;
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
             Some(&mut |init: &Init, plan: &Plan| {
-                let (request, pipes) = command.request(&self.shared, (&plan.user, &plan.home), true)?;
+                let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;
                 child = Some((socket, pipes));
                 Ok(())
             }),
         )?;
         let (socket, pipes) = child.expect("the request was sent above");
-        let mut child = Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, changes);
+        let mut child =
+            Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
         child.started(&plan, &command.program())?;
         Ok(child)
     }
@@ -278,6 +289,13 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     who.disjoint = Some(identity.disjoint);
     who.why = identity.why_shared.clone();
     list.push(who);
+    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
     list.push(Enforced::new(
         "network",
         word(policy.network.word()),

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,11 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: Message, fds: &[RawFd]) -> n
     }
 }
 
+/// A reply, the text behind it, and the descriptor that came with it.
+pub(crate) type Heard = (Reply, Vec<u8>, Option<OwnedFd>);
+
 /// A reply of init with the text behind it and the descriptor that came with it; `None` when init is gone.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<(Reply, Vec<u8>, Option<OwnedFd>)>> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Heard>> {
     let mut bytes = [0u8; Reply::SIZE + 512];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let (length, fd) = loop {
@@ -155,11 +158,6 @@ pub(crate) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], until: Option<Instant>) 
             Ok(_) => return Ok(polls.iter().map(|p| p.revents().is_some_and(|r| !r.is_empty())).collect()),
         }
     }
-}
-
-/// The error number of a failed library call.
-pub(crate) fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// A short extended attribute of a path; links are followed. `None` where there is none.

@@ -204,6 +204,9 @@ records! {
         LandlockPath = 26 { path: &'a CStr, access: u64, file_rights: u64 }
         /// Tells the library that all is ready, with a descriptor of the overlay's upper where it keeps one.
         Announce = 27 {}
+        /// Ends everything when the file that came third with the Plan tells more CPU time than this, in nanoseconds.
+        /// `scale`: nanoseconds per unit of its number.
+        CpuTime = 29 { limit: u64, scale: u64 }
         /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
         LandlockEnter = 28 {}
     }
@@ -236,7 +239,7 @@ pub const ASK_LEFTOVERS: u32 = 4;
 
 /// From the library to init, on the control socket.
 pub mod control {
-    /// With descriptors: the Plan, a pidfd of the caller.
+    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox.
     pub const SETUP: u32 = 1;
     /// With descriptors: the request, the command's own socket, then those named in it.
     pub const SPAWN: u32 = 2;

@@ -67,7 +67,13 @@ fn run() -> Result<(), (u32, Fault)> {
     if message.kind != control::SETUP || count < 2 {
         return Err(protocol);
     }
-    serve::watch_caller(fds[1]);
+    serve::watch(fds[1], fds[2]);
+    // Not before: whoever writes our id maps has to own our files in /proc. Nothing else runs in here yet.
+    // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
+    // SAFETY: numbers only.
+    unsafe { call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0) }
+        .at(stage::DUMPABLE)
+        .map_err(|fault| (u32::MAX, fault))?;
     let plan = map(fds[0], &message).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
     setup::carry_out(plan)?;
     serve::prepare().map_err(|fault| (u32::MAX, fault))
@@ -76,8 +82,6 @@ fn run() -> Result<(), (u32, Fault)> {
 fn prepare() -> Result<(), Fault> {
     // SAFETY: prctl, dup3, setsid and rt_sigaction with valid constants; the strings are NUL-terminated.
     unsafe {
-        // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0).at(stage::DUMPABLE)?;
         let _ = call!(nr::PRCTL, rawsys::PR_SET_NAME, c"sandcell-init".as_ptr());
         // Standard streams of programs never collide with a descriptor received later.
         call!(nr::DUP3, CONTROL, 1, rawsys::O_CLOEXEC).at(stage::EVENTS)?;

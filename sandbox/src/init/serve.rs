@@ -15,6 +15,8 @@ const MOST_LEFTOVERS: u32 = 64;
 const POLLIN: i16 = 1;
 const POLLOUT: i16 = 4;
 const FIXED: usize = 3;
+/// How often CPU time is looked at.
+const CPU_TICK: u64 = 20_000_000;
 const WNOHANG: usize = 1;
 const WALL: usize = 0x4000_0000;
 const ALL: i32 = -1;
@@ -64,6 +66,10 @@ struct PollFd {
 struct Supervisor {
     signals: i32,
     caller: i32,
+    /// A file that tells the CPU time of all processes, in units of so many nanoseconds; without a limit, 0.
+    cpu_clock: i32,
+    cpu_limit: u64,
+    cpu_scale: u64,
     commands: [Command; MOST_COMMANDS],
     /// Places ever used: what lies beyond is never touched, so it costs no memory.
     used: usize,
@@ -74,6 +80,9 @@ struct Supervisor {
 static mut SUPERVISOR: Supervisor = Supervisor {
     signals: 0,
     caller: 0,
+    cpu_clock: 0,
+    cpu_limit: 0,
+    cpu_scale: 0,
     commands: [FREE; MOST_COMMANDS],
     used: 0,
     polls: [PollFd { fd: 0, events: 0, returned: 0 }; FIXED + 3 * MOST_COMMANDS],
@@ -84,9 +93,15 @@ fn supervisor() -> &'static mut Supervisor {
     unsafe { &mut *(&raw mut SUPERVISOR) }
 }
 
-/// When this pidfd becomes readable the caller is dead, whoever else still holds the other end of our socket.
-pub fn watch_caller(pidfd: i32) {
-    supervisor().caller = pidfd;
+/// When the pidfd becomes readable the caller is dead, whoever else still holds the other end of our socket.
+pub fn watch(caller: i32, cpu_clock: i32) {
+    supervisor().caller = caller;
+    supervisor().cpu_clock = cpu_clock;
+}
+
+pub fn limit_cpu_time(limit: u64, scale: u64) {
+    supervisor().cpu_limit = limit;
+    supervisor().cpu_scale = scale;
 }
 
 pub fn prepare() -> Result<(), Fault> {
@@ -109,6 +124,7 @@ pub fn forever() -> ! {
         }
         this.attend(count);
         this.keep_time();
+        this.keep_cpu_time();
         if this.polls[0].returned != 0 {
             this.request();
         }
@@ -143,6 +159,9 @@ impl Supervisor {
             if running && command.deadline != 0 {
                 next = next.min(command.deadline);
             }
+        }
+        if self.cpu_limit > 0 && self.commands[..self.used].iter().any(|command| command.pid != 0) {
+            next = next.min(now() + CPU_TICK);
         }
         let timeout = if next == u64::MAX {
             -1
@@ -236,6 +255,27 @@ impl Supervisor {
                 } else {
                     command.pumps[pump].loaded = true;
                 }
+            }
+        }
+    }
+
+    /// There is no event for CPU time: it is looked at now and then.
+    fn keep_cpu_time(&mut self) {
+        if self.cpu_limit == 0 {
+            return;
+        }
+        let mut text = [0u8; 64];
+        // SAFETY: the buffer is as long as is said.
+        let read = unsafe { call!(nr::PREAD64, self.cpu_clock, text.as_mut_ptr(), text.len(), 0) };
+        let digits = text[..read.unwrap_or(0)].iter().skip_while(|byte| !byte.is_ascii_digit());
+        let used = digits
+            .take_while(|byte| byte.is_ascii_digit())
+            .fold(0u64, |sum, byte| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')));
+        // A clock that cannot be read any more must not mean that there is no limit.
+        if read.is_err() || used.saturating_mul(self.cpu_scale) >= self.cpu_limit {
+            for command in self.commands[..self.used].iter_mut().filter(|command| command.pid != 0) {
+                command.flags |= wire::ENDED_TIMED_OUT;
+                signal_all(command, rawsys::SIGKILL);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::mounts::{self, Text};
 use crate::rawsys::{self, call, nr};
 use crate::spawn;
 use crate::wire::{Reader, Reply, Step, reply, stage};
-use crate::{At, CONTROL, Fault, landlock, socket};
+use crate::{At, CONTROL, Fault, landlock, serve, socket};
 
 /// On failure: the index of the step and what in it failed.
 pub fn carry_out(plan: &'static [u8]) -> Result<(), (u32, Fault)> {
@@ -77,6 +77,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             Ok(())
         }
         Step::LandlockPath { path, access, file_rights } => landlock::allow(tree.landlock, path, access, file_rights),
+        Step::CpuTime { limit, scale } => {
+            serve::limit_cpu_time(limit, scale);
+            Ok(())
+        }
         Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::Announce {} => {
             let upper = if tree.upper > 0 { tree.upper } else { -1 };

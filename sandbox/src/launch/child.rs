@@ -7,15 +7,18 @@ use crate::wire::stage;
 
 pub(super) const STACK: usize = 32 * 1024;
 
-/// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN.
-const NEEDED: [u32; 9] = [0, 1, 3, 5, 6, 7, 8, 12, 21];
+/// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN; and
+/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12).
+const NEEDED: [u32; 10] = [0, 1, 3, 5, 6, 7, 8, 12, 21, 31];
 
 /// Everything the child needs, and where it leaves what failed.
 pub(super) struct Orders {
     /// cgroup.procs files to join by writing "0".
     pub join: Vec<i32>,
-    /// A prepared user namespace, or -1: then the maps below are written.
+    /// A prepared user namespace to enter, or -1.
     pub enter: i32,
+    /// Whether the child writes its own maps, of one id each, before it executes init.
+    pub writes_own_maps: bool,
     /// /proc, checked to be one.
     pub proc: i32,
     pub uid_map: Vec<u8>,
@@ -86,7 +89,10 @@ pub(super) unsafe extern "C" fn enter(arg: *mut u8) -> ! {
                 let stack = (*orders).stack.as_mut_ptr();
                 match vfork(orders, (*orders).flags | rawsys::CLONE_PARENT, stack, become_init) {
                     Err(errno) => Some((stage::LAUNCH_CLONE, errno)),
-                    Ok(_) => None,
+                    // It did not get as far as init.
+                    Ok(_) if (*orders).fault.is_some() => None,
+                    // Only in here are there capabilities over the ids of the prepared namespace.
+                    Ok(pid) => write_maps(&*orders, pid).err(),
                 }
             }
         };
@@ -108,6 +114,37 @@ pub(super) unsafe extern "C" fn become_init(arg: *mut u8) -> ! {
         (*orders).fault = Some(execute_init(&*orders));
     }
     rawsys::exit(127)
+}
+
+/// Writes the maps of another process, which waits for the Plan meanwhile.
+pub(super) fn write_maps(orders: &Orders, pid: i32) -> Result<(), (u32, i32)> {
+    let maps = [
+        (b"/uid_map\0", &orders.uid_map, stage::LAUNCH_UID_MAP),
+        (b"/gid_map\0", &orders.gid_map, stage::LAUNCH_GID_MAP),
+    ];
+    for (name, map, stage) in maps {
+        let mut path = [0u8; 24];
+        let digits = decimal(pid.unsigned_abs(), &mut path);
+        path[digits..digits + name.len()].copy_from_slice(name);
+        let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| (stage, rawsys::EINVAL))?;
+        write(orders.proc, path, map).map_err(|errno| (stage, errno))?;
+    }
+    Ok(())
+}
+
+/// Puts a number at the beginning of a text; its length.
+fn decimal(mut number: u32, text: &mut [u8; 24]) -> usize {
+    let mut length = 0;
+    loop {
+        text[length] = b'0' + (number % 10) as u8;
+        length += 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text[..length].reverse();
+    length
 }
 
 fn execute_init(orders: &Orders) -> (u32, i32) {
@@ -133,7 +170,7 @@ fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
         for &group in &orders.join {
             call!(nr::WRITE, group, c"0".as_ptr(), 1).map_err(at(stage::LAUNCH_CGROUP))?;
         }
-        if orders.enter < 0 {
+        if orders.writes_own_maps {
             // setgroups first: without it a one-id group map is refused (user_namespaces(7)).
             write(orders.proc, c"self/setgroups", b"deny").map_err(at(stage::LAUNCH_SETGROUPS))?;
             write(orders.proc, c"self/uid_map", &orders.uid_map).map_err(at(stage::LAUNCH_UID_MAP))?;

@@ -14,7 +14,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Failure, Result};
-use crate::identity::UserNamespace;
+use crate::identity::{Assigned, UserNamespace};
+use crate::limits::Placement;
 use crate::rawsys;
 use crate::sys;
 use crate::wire::{Message, control, stage};
@@ -31,13 +32,9 @@ pub(crate) struct Image {
 /// What a start needs besides the image.
 pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
-    pub namespace: &'a UserNamespace,
-    /// Inside and on the host, for the map that the child writes itself.
-    pub uid: (u32, u32),
-    pub gid: (u32, u32),
+    pub identity: &'a Assigned,
     pub network: bool,
-    pub cgroup: Option<BorrowedFd<'a>>,
-    pub join: &'a [OwnedFd],
+    pub placement: Option<&'a Placement>,
 }
 
 /// A process that is on its way to be a supervisor.
@@ -97,32 +94,42 @@ impl Launch<'_> {
                 .unsupported()
         })?;
         let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
-        sys::send(ours.as_fd(), message, &[plan.as_raw_fd(), caller.as_raw_fd()]).map_err(descriptors)?;
-        Ok(Started { control: ours, pidfd: self.clone(image, theirs.as_raw_fd())? })
+        let pidfd = self.clone(image, theirs.as_raw_fd())?;
+        let started = Started { control: ours, pidfd };
+        // Not before the maps are written: this message is what init waits for.
+        let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
+        let fds: Vec<_> = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock).collect();
+        match sys::send(started.control.as_fd(), message, &fds) {
+            Ok(()) => Ok(started),
+            Err(errno) => {
+                end(started.pidfd.as_fd());
+                Err(descriptors(errno))
+            }
+        }
     }
 
     fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
-        let kept = match self.namespace {
-            UserNamespace::OneId => None,
-            UserNamespace::Kept(fd) => Some(fd.as_raw_fd()),
-        };
         let network = if self.network { rawsys::CLONE_NEWNET } else { 0 };
-        let user = if kept.is_none() { rawsys::CLONE_NEWUSER } else { 0 };
+        let enter = match &self.identity.namespace {
+            UserNamespace::OneId | UserNamespace::Written => -1,
+            UserNamespace::Nested(fd) => fd.as_raw_fd(),
+        };
         let mut orders = child::Orders {
-            join: self.join.iter().map(AsRawFd::as_raw_fd).collect(),
-            enter: kept.unwrap_or(-1),
+            join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
+            enter,
+            writes_own_maps: matches!(self.identity.namespace, UserNamespace::OneId),
             proc: image.proc.as_raw_fd(),
-            uid_map: format!("{} {} 1", self.uid.0, self.uid.1).into_bytes(),
-            gid_map: format!("{} {} 1", self.gid.0, self.gid.1).into_bytes(),
+            uid_map: self.identity.uid_map.to_string().into_bytes(),
+            gid_map: self.identity.gid_map.to_string().into_bytes(),
             clone3: true,
-            flags: rawsys::CLONE_NEWNS
+            flags: rawsys::CLONE_NEWUSER
+                | rawsys::CLONE_NEWNS
                 | rawsys::CLONE_NEWPID
                 | rawsys::CLONE_NEWIPC
                 | rawsys::CLONE_NEWUTS
                 | rawsys::CLONE_PIDFD
-                | user
                 | network,
-            cgroup: self.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
             control,
             init: image.init.as_raw_fd(),
             stack: Vec::with_capacity(child::STACK),
@@ -134,6 +141,9 @@ impl Launch<'_> {
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
                 orders.fault = None;
+                // clone cannot start a process in a cgroup: it steps in before it executes anything.
+                let entrance = self.placement.map_or(Ok(None), Placement::join_v2)?;
+                orders.join.extend(entrance.iter().map(AsRawFd::as_raw_fd));
                 run(&mut orders)
             }
             other => other,
@@ -142,9 +152,16 @@ impl Launch<'_> {
     }
 }
 
-/// Clones, and waits for the exec.
+/// Ends a process that has gone wrong.
+fn end(pidfd: BorrowedFd<'_>) {
+    let _ = sys::pidfd_kill(pidfd, libc::SIGKILL);
+    sys::reap(pidfd);
+}
+
+/// Clones, waits for the exec, and sees to it that the maps are written.
 fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
     let entering = orders.enter >= 0;
+    let writing = !entering && !orders.writes_own_maps;
     let mut stack: Vec<u8> = Vec::with_capacity(child::STACK);
     let blocked =
         SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|errno| (stage::LAUNCH_CLONE, errno as i32))?;
@@ -167,11 +184,16 @@ fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
     }
     // SAFETY: made by the kernel for this call, in our table of descriptors.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let fault = match fault {
+        // SAFETY: the child has executed or ended; nobody else has the pointer any more.
+        None if writing => child::write_maps(unsafe { &*orders }, pid).err(),
+        fault => fault,
+    };
     match (fault, pidfd) {
         (None, Some(pidfd)) => Ok(pidfd),
         (fault, pidfd) => {
             if let Some(pidfd) = pidfd {
-                sys::reap(pidfd.as_fd());
+                end(pidfd.as_fd());
             }
             Err(fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32)))
         }

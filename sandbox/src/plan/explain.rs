@@ -79,6 +79,9 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         }
         Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
+        Step::CpuTime { limit, .. } => {
+            (String::new(), format!("end everything after {} ms of CPU time", limit / 1_000_000))
+        }
         Step::LandlockEnter {} => (String::new(), "enter the Landlock domain".to_owned()),
         Step::Announce {} => (String::new(), "hand the upper directory to the caller".to_owned()),
     };

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, IdMap};
 use crate::policy::{Network, Policy};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
@@ -26,6 +26,8 @@ pub(crate) struct Inputs<'a> {
     pub identity: &'a Assigned,
     pub hostname: &'a str,
     pub filter: Option<Filter>,
+    /// Nanoseconds per unit of the file that tells the CPU time, where there is one.
+    pub cpu_clock: Option<u64>,
     /// Whether the caller wants a descriptor of the upper directory.
     pub keep_upper: bool,
     /// What the kernel's Landlock can do.
@@ -71,7 +73,11 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 
     let mut steps = opens;
     let identity = inputs.identity;
-    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.groups_dropped.into() });
+    steps.push(Step::Become {
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.namespace.allows_setgroups().into(),
+    });
     steps.append(makes);
 
     let hostname = c_string(inputs.hostname)?;
@@ -82,10 +88,13 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
     steps.push(Step::Keyring {});
+    if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
+        steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
+    }
     let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
     if keep != 0 {
-        let map = |id: u32| format!("{id} {id} 1").into_bytes();
-        steps.push(Step::NestedNamespace { uid_map: &map(identity.uid), gid_map: &map(identity.gid) });
+        let map = |map: &IdMap| map.inside().to_string().into_bytes();
+        steps.push(Step::NestedNamespace { uid_map: &map(&identity.uid_map), gid_map: &map(&identity.gid_map) });
     }
     steps.push(Step::Capabilities { keep });
     if let Some(filter) = &inputs.filter {
