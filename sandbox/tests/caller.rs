@@ -234,7 +234,7 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
         loop {
             let script = format!("sleep {marker} & setsid sleep {marker} & sleep 0.005");
             let cell = sandbox.start().unwrap();
-            let mut in_cell = cell.command("/bin/sleep").arg(&marker).spawn().unwrap();
+            let in_cell = cell.command("/bin/sleep").arg(&marker).spawn().unwrap();
             shell(&sandbox, &script).status().unwrap();
             in_cell.kill().unwrap();
         }
