@@ -172,6 +172,6 @@ fn the_pidfd_of_a_program_tells_its_end() {
         assert!(!readable(&child, PollTimeout::ZERO));
         drop(child.stdin.take());
         assert!(readable(&child, PollTimeout::NONE));
-        assert_eq!(child.try_wait().unwrap().unwrap().outcome, Outcome::Exited(0));
+        assert_eq!(child.wait().unwrap().outcome, Outcome::Exited(0));
     }
 }

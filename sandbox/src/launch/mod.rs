@@ -87,11 +87,12 @@ impl Launch<'_> {
         let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
         let (ours, theirs) = (lift(ours)?, lift(theirs)?);
         let plan = sys::sealed_memory(c"sandcell-plan", self.plan, false).map_err(descriptors)?;
-        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| {
-            Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
+        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
+            _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
                 .errno(errno as i32)
                 .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
-                .unsupported()
+                .unsupported(),
         })?;
         let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
         let pidfd = self.clone(image, theirs.as_raw_fd())?;
@@ -226,6 +227,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
             .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
             .unsupported(),
+        (_, Errno::EMFILE | Errno::ENFILE) => failure.hint("close some descriptors, or raise RLIMIT_NOFILE").setup(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
         (
