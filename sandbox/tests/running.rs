@@ -87,9 +87,9 @@ fn a_passed_descriptor_has_the_number_that_was_asked_for() {
     let scratch = Scratch::new();
     let file = |name: &str| std::fs::File::open(scratch.file(name, name)).unwrap();
     let sandbox = sandbox();
-    let mut command = shell(&sandbox, "cat <&7; cat <&3; ls /proc/$$/fd | tr '\\n' ' '");
+    let mut command = shell(&sandbox, "cat <&7; cat <&3; ls /proc/$$/fd; :");
     command.pass_fd(file("seven"), 7).pass_fd(file("three"), 3);
-    assert_eq!(text(&command.output().unwrap().stdout), "seventhree0 1 2 3 7 ");
+    assert_eq!(text(&command.output().unwrap().stdout), "seventhree0\n1\n2\n3\n7");
 }
 
 #[test]

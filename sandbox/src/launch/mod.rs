@@ -87,11 +87,12 @@ impl Launch<'_> {
         let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
         let (ours, theirs) = (lift(ours)?, lift(theirs)?);
         let plan = sys::sealed_memory(c"sandcell-plan", self.plan, false).map_err(descriptors)?;
-        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| {
-            Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
+        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
+            _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
                 .errno(errno as i32)
                 .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
-                .unsupported()
+                .unsupported(),
         })?;
         let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
         let pidfd = self.clone(image, theirs.as_raw_fd())?;
@@ -117,7 +118,8 @@ impl Launch<'_> {
         let mut orders = child::Orders {
             join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
-            writes_own_maps: matches!(self.identity.namespace, UserNamespace::OneId),
+            writes_own_maps: !self.identity.namespace.allows_setgroups(),
+            deny_groups: !self.identity.namespace.allows_setgroups(),
             proc: image.proc.as_raw_fd(),
             uid_map: self.identity.uid_map.to_string().into_bytes(),
             gid_map: self.identity.gid_map.to_string().into_bytes(),
@@ -136,7 +138,15 @@ impl Launch<'_> {
             pidfd: -1,
             fault: None,
         };
-        match run(&mut orders) {
+        let mut result = run(&mut orders);
+        // The files in /proc of a caller that has made itself undumpable, and of all that share its memory, belong to
+        // root. Once init is executed its own do not.
+        if result.as_ref().is_err_and(|&(stage, errno)| (stage, errno) == (stage::LAUNCH_SETGROUPS, rawsys::EACCES)) {
+            orders.writes_own_maps = false;
+            orders.fault = None;
+            result = run(&mut orders);
+        }
+        match result {
             // Other sandboxes refuse clone3, whose flags they cannot see; EPERM may also be what it says.
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
@@ -217,6 +227,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
             .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
             .unsupported(),
+        (_, Errno::EMFILE | Errno::ENFILE) => failure.hint("close some descriptors, or raise RLIMIT_NOFILE").setup(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
         (
