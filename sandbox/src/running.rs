@@ -297,6 +297,9 @@ impl Child {
             let ready = sys::wait_readable(&[self.socket.as_fd()], soonest).map_err(talking)?;
             if ready[0] {
                 self.hear()?;
+            } else if self.pidfd.as_ref().is_some_and(|pidfd| sys::is_readable(pidfd.as_fd())) {
+                // It has ended: what init has to say of it is on its way.
+                sys::wait_readable(&[self.socket.as_fd()], self.overdue).map_err(talking)?;
             } else if !self.give_up()? {
                 return Ok(None);
             }

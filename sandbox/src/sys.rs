@@ -140,6 +140,11 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], until: Option<Instant>) -> n
     wait(&wanted, until)
 }
 
+/// Whether a descriptor is readable now.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    wait_readable(&[fd], Some(Instant::now())).is_ok_and(|ready| ready[0])
+}
+
 /// Waits until one of the descriptors is ready for what is wanted of it, or the time has come.
 pub(crate) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], until: Option<Instant>) -> nix::Result<Vec<bool>> {
     let mut polls: Vec<_> = fds.iter().map(|(fd, flags)| PollFd::new(fd.as_fd(), *flags)).collect();

@@ -183,6 +183,8 @@ fn nothing_accumulates_in_the_caller() {
     }
     let sandbox = sandbox();
     let state = || (count("/proc/self/fd"), count("/proc/self/task"), children());
+    // A user namespace for sub-ids is made once and kept.
+    sandbox.command("/bin/true").output().unwrap();
     let directory = std::env::current_dir().unwrap();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = state();
@@ -234,7 +236,7 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
         loop {
             let script = format!("sleep {marker} & setsid sleep {marker} & sleep 0.005");
             let cell = sandbox.start().unwrap();
-            let mut in_cell = cell.command("/bin/sleep").arg(&marker).spawn().unwrap();
+            let in_cell = cell.command("/bin/sleep").arg(&marker).spawn().unwrap();
             shell(&sandbox, &script).status().unwrap();
             in_cell.kill().unwrap();
         }

@@ -30,7 +30,7 @@ fn has_ids() -> bool {
 fn is_root() -> bool {
     let root = geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: needs root");
+        eprintln!("ELSEWHERE: needs root");
     }
     root
 }
@@ -233,6 +233,33 @@ fn when_root_runs_these_tests_an_ordinary_user_with_sub_ids_runs_them_too() {
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     let output = std::process::Command::new(program).uid(uid).gid(gid).current_dir("/").output().expect("a run");
     assert!(output.status.success(), "as {}: {}", user.name, String::from_utf8_lossy(&output.stdout));
+}
+
+const UNDUMPABLE: &str = "SANDCELL_TEST_UNDUMPABLE";
+
+/// Not a test of its own: the one below, in a process that may change.
+#[test]
+fn starts_undumpable_for_another_test() {
+    if std::env::var_os(UNDUMPABLE).is_none() {
+        return;
+    }
+    nix::sys::prctl::set_dumpable(false).expect("prctl");
+    for ids in [HostIds::Shared, HostIds::Auto] {
+        let output = sh(&sandbox(Sandbox::builder().host_ids(ids)), "echo ran");
+        assert_eq!(output.stdout, b"ran\n", "{ids:?}: {output:?}");
+    }
+    println!("\nBOTH RAN");
+}
+
+#[test]
+fn a_caller_that_made_itself_undumpable_can_start_sandboxes() {
+    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "starts_undumpable_for_another_test", "--nocapture"])
+        .env(UNDUMPABLE, "1")
+        .output()
+        .expect("a process");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("BOTH RAN"), "{said} {}", String::from_utf8_lossy(&output.stderr));
 }
 
 const HOLDER: &str = "SANDCELL_TEST_HOLDS";

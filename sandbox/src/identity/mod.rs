@@ -37,6 +37,8 @@ pub(crate) struct Assigned {
     pub why_shared: Option<String>,
     /// Whether files that only a supplementary group of the caller may read are out of reach inside.
     pub groups_dropped: bool,
+    /// Whether init is to call setgroups(2), with no groups.
+    pub setgroups: bool,
     /// How the user namespace is made.
     pub namespace: UserNamespace,
     /// What is written to its uid_map.
@@ -62,7 +64,7 @@ pub(crate) enum UserNamespace {
 }
 
 impl UserNamespace {
-    /// Whether init may call setgroups(2), and then must, with no groups.
+    /// Whether setgroups(2) works inside, as far as the namespace goes.
     pub(crate) fn allows_setgroups(&self) -> bool {
         !matches!(self, UserNamespace::OneId)
     }
@@ -219,7 +221,8 @@ impl IdPool {
             host_gid: gid_map.host(gid).unwrap_or(self.host.gid),
             disjoint: !keep_caller,
             why_shared: keep,
-            groups_dropped: true,
+            setgroups: source.namespace.allows_setgroups() && self.host.allows_setgroups,
+            groups_dropped: self.host.allows_setgroups || !self.host.has_groups,
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
@@ -238,7 +241,8 @@ impl IdPool {
             host_gid: self.host.gid,
             disjoint: false,
             why_shared: Some(why),
-            groups_dropped: namespace.allows_setgroups() || !self.host.has_groups,
+            setgroups: namespace.allows_setgroups() && self.host.allows_setgroups,
+            groups_dropped: namespace.allows_setgroups() && self.host.allows_setgroups || !self.host.has_groups,
             namespace,
             uid_map: IdMap::one(uid, self.host.uid),
             gid_map: IdMap::one(gid, self.host.gid),

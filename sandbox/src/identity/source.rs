@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub name: Option<String>,
     /// Supplementary groups other than the caller's own.
     pub has_groups: bool,
+    /// Not denied in the caller's own user namespace: then it is in every one beneath.
+    pub allows_setgroups: bool,
     /// CAP_SETUID and CAP_SETGID: no need for newuidmap.
     pub may_write_maps: bool,
     /// Whether /proc has the caller under the number that the caller knows. Without that nobody's maps can be written
@@ -63,6 +65,7 @@ impl Host {
             // A UID without a name is nothing to stumble over: the files may name the number.
             name: nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name),
             has_groups: groups.iter().any(|&group| group != gid),
+            allows_setgroups: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow"),
             may_write_maps: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
             own_proc: std::fs::read_link("/proc/self").ok() == Some(std::process::id().to_string().into()),
             subuid: "/etc/subuid".into(),

@@ -21,6 +21,8 @@ pub(super) struct Orders {
     pub writes_own_maps: bool,
     /// /proc, checked to be one.
     pub proc: i32,
+    /// Whether setgroups(2) has to be denied before the maps are written: a one-id map needs it.
+    pub deny_groups: bool,
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
     /// clone3, unless something outside refuses it.
@@ -118,16 +120,28 @@ pub(super) unsafe extern "C" fn become_init(arg: *mut u8) -> ! {
 
 /// Writes the maps of another process, which waits for the Plan meanwhile.
 pub(super) fn write_maps(orders: &Orders, pid: i32) -> Result<(), (u32, i32)> {
-    let maps = [
+    let files: [(&[u8], &[u8], u32); 3] = [
+        (b"/setgroups\0", b"deny", stage::LAUNCH_SETGROUPS),
         (b"/uid_map\0", &orders.uid_map, stage::LAUNCH_UID_MAP),
         (b"/gid_map\0", &orders.gid_map, stage::LAUNCH_GID_MAP),
     ];
-    for (name, map, stage) in maps {
+    let skipped = if orders.deny_groups { 0 } else { 1 };
+    for (name, map, stage) in files.into_iter().skip(skipped) {
         let mut path = [0u8; 24];
         let digits = decimal(pid.unsigned_abs(), &mut path);
         path[digits..digits + name.len()].copy_from_slice(name);
         let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| (stage, rawsys::EINVAL))?;
-        write(orders.proc, path, map).map_err(|errno| (stage, errno))?;
+        let mut tries = 1000;
+        loop {
+            match write(orders.proc, path, map) {
+                // An exec wakes its parent a little before the files in /proc change hands: seen with callers that
+                // have made themselves undumpable.
+                Err(rawsys::EACCES) if tries > 0 => tries -= 1,
+                result => break result.map_err(|errno| (stage, errno))?,
+            }
+            // SAFETY: waits for nothing, a millisecond long.
+            let _ = unsafe { call!(nr::POLL, 0, 0, 1) };
+        }
     }
     Ok(())
 }

@@ -46,12 +46,8 @@ pub(crate) struct Started {
 impl Image {
     /// Puts init into a memory file and opens /proc.
     pub(crate) fn new() -> Result<Image> {
-        let fail = |what: &str, errno: Errno| {
-            Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32).hint(match errno {
-                Errno::EMFILE | Errno::ENFILE => "close some descriptors, or raise RLIMIT_NOFILE",
-                _ => "",
-            })
-        };
+        let fail =
+            |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
         let init = sys::sealed_memory(c"sandcell-init", INIT, true).map_err(|e| fail("memory file", e).setup())?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = nix::fcntl::open("/proc", flags, Mode::empty()).map_err(|e| fail("/proc", e).setup())?;
@@ -75,10 +71,7 @@ pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// The error of a caller that has run out of descriptors, or of memory for them.
 pub(crate) fn descriptors(errno: Errno) -> crate::Error {
-    Failure::new("descriptors", "", "cannot make the descriptors for a start")
-        .errno(errno as i32)
-        .hint("close some descriptors, or raise RLIMIT_NOFILE")
-        .setup()
+    Failure::new("descriptors", "", "cannot make the descriptors for a start").errno(errno as i32).setup()
 }
 
 impl Launch<'_> {
@@ -118,7 +111,8 @@ impl Launch<'_> {
         let mut orders = child::Orders {
             join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
-            writes_own_maps: matches!(self.identity.namespace, UserNamespace::OneId),
+            writes_own_maps: !self.identity.namespace.allows_setgroups(),
+            deny_groups: !self.identity.namespace.allows_setgroups(),
             proc: image.proc.as_raw_fd(),
             uid_map: self.identity.uid_map.to_string().into_bytes(),
             gid_map: self.identity.gid_map.to_string().into_bytes(),
@@ -137,7 +131,15 @@ impl Launch<'_> {
             pidfd: -1,
             fault: None,
         };
-        match run(&mut orders) {
+        let mut result = run(&mut orders);
+        // The files in /proc of a caller that has made itself undumpable, and of all that share its memory, belong to
+        // root. Once init is executed its own do not.
+        if result.as_ref().is_err_and(|&(stage, errno)| (stage, errno) == (stage::LAUNCH_SETGROUPS, rawsys::EACCES)) {
+            orders.writes_own_maps = false;
+            orders.fault = None;
+            result = run(&mut orders);
+        }
+        match result {
             // Other sandboxes refuse clone3, whose flags they cannot see; EPERM may also be what it says.
             Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
                 orders.clone3 = false;
@@ -218,7 +220,6 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
             .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
             .unsupported(),
-        (_, Errno::EMFILE | Errno::ENFILE) => failure.hint("close some descriptors, or raise RLIMIT_NOFILE").setup(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
         (

@@ -73,11 +73,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 
     let mut steps = opens;
     let identity = inputs.identity;
-    steps.push(Step::Become {
-        uid: identity.uid,
-        gid: identity.gid,
-        groups: identity.namespace.allows_setgroups().into(),
-    });
+    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into() });
     steps.append(makes);
 
     let hostname = c_string(inputs.hostname)?;
