@@ -214,27 +214,6 @@ fn a_layer_that_only_the_caller_may_enter_can_be_read_and_written() {
     assert_eq!(fs::read(layer.0.join("etc/motd")).expect("the file"), b"hello\n");
 }
 
-/// Root writes maps itself; an ordinary user goes through newuidmap and a kept namespace. Both are to be tested.
-#[test]
-fn when_root_runs_these_tests_an_ordinary_user_with_sub_ids_runs_them_too() {
-    if !is_root() {
-        return;
-    }
-    let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    let names = text.lines().filter_map(|line| line.split(':').next());
-    let Some(user) = names.filter_map(|n| User::from_name(n).ok().flatten()).find(|user| !user.uid.is_root()) else {
-        eprintln!("SKIPPED: needs an ordinary user with a line in /etc/subuid");
-        return;
-    };
-    // Where this program lies, that user may not be let in.
-    let place = Scratch::new("program", 0o755);
-    let program = place.0.join("disjoint");
-    fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
-    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-    let output = std::process::Command::new(program).uid(uid).gid(gid).current_dir("/").output().expect("a run");
-    assert!(output.status.success(), "as {}: {}", user.name, String::from_utf8_lossy(&output.stdout));
-}
-
 const UNDUMPABLE: &str = "SANDCELL_TEST_UNDUMPABLE";
 
 /// Not a test of its own: the one below, in a process that may change.
