@@ -19,22 +19,46 @@ fn build() -> Result<PathBuf, String> {
     if let Some(ready) = std::env::var_os("SANDCELL_ESCAPE_PROBE") {
         return Ok(PathBuf::from(ready));
     }
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("../target"), PathBuf::from).join("escape");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .current_dir(package)
-        .args(["rustc", "--quiet", "--package", "sandcell-tests", "--bin", "escape-probe", "--target-dir"])
-        .arg(&target)
-        .args(["--", "-C", "target-feature=+crt-static"])
-        .output()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("the probe does not build: {}", String::from_utf8_lossy(&output.stderr)));
-    }
+    let target = target().join("escape");
+    let package = ["rustc", "--package", "sandcell-tests", "--bin", "escape-probe"];
+    cargo(&package, &target, &["--", "-C", "target-feature=+crt-static"])?;
     let path = target.join("debug/escape-probe");
     path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The `sandcell` program, which cargo does not build for the tests of another package. `SANDCELL_BIN` names a ready
+/// one.
+pub fn sandcell() -> Result<PathBuf, String> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let find = || {
+        if let Some(ready) = std::env::var_os("SANDCELL_BIN") {
+            return Ok(PathBuf::from(ready));
+        }
+        cargo(&["build", "--package", "sandcell", "--features", "cli", "--bin", "sandcell"], &target(), &[])?;
+        let path = target().join("debug/sandcell");
+        path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))
+    };
+    PROGRAM.get_or_init(find).clone()
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+}
+
+fn cargo(arguments: &[&str], target: &Path, last: &[&str]) -> Result<(), String> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(arguments)
+        .args(["--quiet", "--target-dir"])
+        .arg(target)
+        .args(last)
+        .output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("cargo {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)))
 }
 
 /// The probe's own table, with the host's checks after it.

@@ -1,9 +1,8 @@
 //! A sandbox made with the library: for ways of running that the `sandcell` program has no words for.
 //!
-//!     escape-cell [--started] [--root host|empty] [--user random|root|caller] [--no-landlock] [--pids N]
-//!                 [--ro SRC:DEST]… [--rw SRC:DEST]… -- PROGRAM [ARG…]
+//!     escape-cell [--started] [--ro SRC:DEST]… [--rw SRC:DEST]… -- PROGRAM [ARG…]
 
-use sandcell::{Builder, Landlock, Outcome, Root, Sandbox, Stdio, User};
+use sandcell::{Builder, Outcome, Sandbox, Stdio};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -24,7 +23,6 @@ fn run() -> Result<i32, String> {
         match option.as_str() {
             "--" => break,
             "--started" => started = true,
-            "--no-landlock" => builder = builder.landlock(Landlock::Off),
             _ => builder = set(builder, &option, &words.next().ok_or_else(|| format!("{option} without a value"))?)?,
         }
     }
@@ -43,14 +41,7 @@ fn run() -> Result<i32, String> {
 fn set(builder: Builder, option: &str, value: &str) -> Result<Builder, String> {
     let pair = || value.split_once(':').ok_or_else(|| format!("{option} {value}: SRC:DEST is wanted"));
     Ok(match (option, value) {
-        ("--root", "host") => builder.root(Root::Host),
-        ("--root", "empty") => builder.root(Root::Empty),
-        ("--user", "random") => builder.user(User::Random),
-        ("--user", "root") => builder.user(User::Root),
-        ("--user", "caller") => builder.user(User::Caller),
-        ("--layer", directory) => builder.layer(directory),
-        ("--pids", count) => builder.pids(count.parse().map_err(|_| format!("--pids {count}"))?),
-        ("--ro" | "--late-ro", _) => pair().map(|(source, dest)| builder.ro(source, dest))?,
+        ("--ro", _) => pair().map(|(source, dest)| builder.ro(source, dest))?,
         ("--rw", _) => pair().map(|(source, dest)| builder.rw(source, dest))?,
         _ => return Err(format!("{option} {value} is not known")),
     })

@@ -24,7 +24,7 @@ pub fn gather(escape: &Path, launcher: &Launcher, as_user: bool) -> Result<Repor
     let rows: Vec<Row> = text.lines().filter_map(Row::parse).collect();
     let title = format!("{}{}", launcher.name, if as_user { " by an ordinary user" } else { " by the current user" });
     let end = text.lines().last().unwrap_or_default();
-    let refused = launcher.hostile && rows.iter().all(|row| row.id != "ns.user") && end.contains("escape-cell: ");
+    let refused = launcher.hostile && rows.iter().all(|row| row.id != "ns.user") && end.contains("sandcell: ");
     if !end.contains("\"complete\":true") && !refused {
         return Err(format!("{title} did not come to its end: {end} {}", String::from_utf8_lossy(&output.stderr)));
     }

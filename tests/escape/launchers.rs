@@ -94,17 +94,18 @@ pub const ALL: &[Launcher] = &[
         hostile: false,
         arguments: bubblewrap,
     },
-    cell("sandcell", "default options", |s| library(s, &[])),
+    cell("sandcell", "sandcell run, default options", |s| program(s, &[])),
+    cell("sandcell-library", "the same by the library", |s| library(s, &[])),
     cell("sandcell-started", "a started cell", |s| library(s, &["--started"])),
-    cell("sandcell-empty", "an empty root", |s| library(s, &["--root", "empty"])),
+    cell("sandcell-empty", "an empty root", |s| program(s, &["--root", "empty"])),
     Launcher {
         needs_root: true,
         pids_limit: true,
-        ..cell("sandcell-pids", "at most 64 processes", |s| library(s, &["--pids", "64"]))
+        ..cell("sandcell-limits", "64 processes and 1 GiB at most", |s| program(s, &["--pids", "64", "--memory", "1G"]))
     },
-    cell("sandcell-root", "root inside", |s| library(s, &["--user", "root"])),
-    cell("sandcell-caller", "the caller's number inside", |s| library(s, &["--user", "caller"])),
-    cell("sandcell-no-landlock", "without Landlock", |s| library(s, &["--no-landlock"])),
+    cell("sandcell-root", "root inside", |s| program(s, &["--user", "root"])),
+    cell("sandcell-caller", "the caller's number inside", |s| program(s, &["--user", "caller"])),
+    cell("sandcell-no-landlock", "without Landlock", |s| program(s, &["--landlock", "off"])),
     cell("sandcell-layers", "an overlay of an empty layer", |s| layer(s, "plain")),
     hostile("hostile-layer-dev", "a layer whose /dev is a link out", |s| layer(s, "dev")),
     hostile("hostile-layer-proc", "a layer whose /proc is a link out", |s| layer(s, "proc")),
@@ -116,7 +117,7 @@ pub const ALL: &[Launcher] = &[
     hostile("hostile-layer-file", "a layer with a file where /proc goes", |s| layer(s, "proc-file")),
     hostile("hostile-bind-target", "a link out, left by an earlier run, where a mount goes", |s| {
         let source = s.ro.display();
-        library(s, &["--late-ro", &format!("{source}:{INSIDE}/rw/left-behind")])
+        program(s, &["--late", "--ro", &format!("{source}:{INSIDE}/rw/left-behind")])
     }),
 ];
 
@@ -217,7 +218,7 @@ const fn hostile(name: &'static str, about: &'static str, arguments: fn(&Shared)
 }
 
 fn layer(shared: &Shared, name: &str) -> Vec<OsString> {
-    library(shared, &["--layer", &shared.base.join("layers").join(name).to_string_lossy()])
+    program(shared, &["--layer", &shared.base.join("layers").join(name).to_string_lossy()])
 }
 
 /// A program of this workspace, beside the one that runs.
@@ -228,12 +229,23 @@ fn beside(name: &str) -> PathBuf {
 
 fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
     let mut argv = vec![beside("escape-cell").into_os_string()];
+    add_options(&mut argv, shared, options);
+    argv
+}
+
+fn program(shared: &Shared, options: &[&str]) -> Vec<OsString> {
+    // What cannot be built is reported by name when it is looked for.
+    let path = super::build::sandcell().unwrap_or_else(|message| PathBuf::from(format!("./sandcell: {message}")));
+    let mut argv = vec![path.into_os_string(), "run".into()];
+    add_options(&mut argv, shared, options);
+    argv
+}
+
+/// The same words for both.
+fn add_options(argv: &mut Vec<OsString>, shared: &Shared, options: &[&str]) {
     // A mount into a mount comes after it.
-    let (late, early): (Vec<&str>, Vec<&str>) = match options {
-        ["--late-ro", ..] => (options.to_vec(), vec![]),
-        _ => (vec![], options.to_vec()),
-    };
-    argv.extend(words(&early));
+    let (late, early) = if options.first() == Some(&"--late") { (&options[1..], &[][..]) } else { (&[][..], options) };
+    argv.extend(words(early));
     let mut bind = |option: &str, source: &Path, name: &str| {
         let mut pair = source.as_os_str().to_os_string();
         pair.push(format!(":{INSIDE}/{name}"));
@@ -246,7 +258,6 @@ fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
         bind("--rw", flagged, "flagged_rw");
     }
     bind("--rw", &shared.rw, "rw");
-    argv.extend(words(&late));
+    argv.extend(words(late));
     argv.push("--".into());
-    argv
 }

@@ -139,7 +139,7 @@ impl Scene {
         fs::create_dir(&open)?;
         mode(&open, 0o777)?;
         fs::write(&self.log, format!("{secret} written before\n"))?;
-        mode(&self.log, 0o644)?;
+        mode(&self.log, 0o600)?;
         for path in [&self.home, &home_file, &key, &self.tmp, &tmp_file, &self.log] {
             chown(path, Some(owner.uid), Some(owner.gid))?;
         }

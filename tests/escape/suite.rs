@@ -12,24 +12,16 @@ use std::sync::{Mutex, OnceLock};
 
 /// First-priority checks that sandcell does not hold, each with the reason. One that is not needed any more fails.
 const EXCEPTIONS: &[Exception] = &[
-    except("id.payload_uid", "sandcell", SHARED_ID),
-    except("id.payload_gid", "sandcell", SHARED_ID),
-    except("id.payload_groups", "sandcell", GROUPS),
-    except("id.supp_groups", "sandcell", GROUPS),
-    except("id.supp_group_file", "sandcell", GROUPS),
-    except("fs.shadow", "by the current user", SHARED_ID),
-    except("mask.proc.vmallocinfo", "by the current user", SHARED_ID),
-    except("mask.proc.slabinfo", "by the current user", SHARED_ID),
-    except("mask.proc.kpageflags", "by the current user", SHARED_ID),
-    except("lim.pids", "sandcell-pids", "groups of the kernel are not used yet"),
-    except("fd.stdio_reopen", "no-landlock", LOG),
-    except("fd.stdio_truncate", "no-landlock", LOG),
-    except("host.log", "no-landlock", LOG),
+    except("id.payload_uid", LAYERS_BY_ROOT, ROOT_IDS),
+    except("id.payload_gid", LAYERS_BY_ROOT, ROOT_IDS),
+    except("mask.proc.vmallocinfo", LAYERS_BY_ROOT, ROOT_IDS),
+    except("mask.proc.slabinfo", LAYERS_BY_ROOT, ROOT_IDS),
+    except("mask.proc.kpageflags", LAYERS_BY_ROOT, ROOT_IDS),
 ];
 
-const SHARED_ID: &str = "ids are not leased yet: the program has the caller's id on the host";
-const GROUPS: &str = "groups can only be dropped where a range of ids is mapped";
-const LOG: &str = "with the caller's id only Landlock keeps a program from opening its own stderr again";
+const LAYERS_BY_ROOT: &str = "sandcell-layers by the current user";
+const ROOT_IDS: &str =
+    "layers that belong to the caller are used with the caller's id, which is root here: see identity::caller";
 
 const fn except(id: &'static str, of: &'static str, why: &'static str) -> Exception {
     Exception { id, of, why }

@@ -1,6 +1,6 @@
 //! Who the program is: no id or group of the caller, no way to another one.
 
-use crate::check::{Check, Facts, Held, NotApplicable, Open, Verdict, not_planted, p1, p2};
+use crate::check::{Check, Facts, Held, Open, Verdict, not_planted, p1, p2};
 use crate::sys::{call, denied, denied_io, name, status};
 use std::fs;
 use std::process::Command;
@@ -84,10 +84,6 @@ fn group_file(facts: &Facts) -> Verdict {
 
 fn negative_group(facts: &Facts) -> Verdict {
     let Some(path) = facts.get("negative_group_file") else { return not_planted("negative group file") };
-    let own_choice = fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
-    if groups().is_empty() && own_choice.trim() == "allow" && facts.get("groups_may_be_dropped") == Some("yes") {
-        return NotApplicable("the caller may drop groups: it has the right over them".into());
-    }
     denied_io(fs::read(path))
 }
 

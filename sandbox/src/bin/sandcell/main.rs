@@ -1,5 +1,10 @@
 //! The `sandcell` program: a sandbox from the command line.
 
+/// A line on standard error. A reader that has gone must not turn the program's status into a panic's.
+macro_rules! complain {
+    ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
+}
+
 mod options;
 mod run;
 mod sys;
@@ -93,8 +98,8 @@ fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
 
 /// One line of what went wrong, and one of what to do.
 fn tell(error: &Error) {
-    eprintln!("sandcell: {error}");
+    complain!("sandcell: {error}");
     if !error.hint().is_empty() {
-        eprintln!("hint: {}", error.hint());
+        complain!("hint: {}", error.hint());
     }
 }

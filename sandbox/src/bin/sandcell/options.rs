@@ -60,7 +60,7 @@ const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n;
 #[derive(Args)]
 pub struct Program {
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM [ARG...]")]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub words: Vec<OsString>,
 }
 

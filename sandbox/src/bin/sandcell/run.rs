@@ -34,7 +34,7 @@ pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> Exi
     let signals = match hold_signals() {
         Ok(signals) => signals,
         Err(errno) => {
-            eprintln!("sandcell: cannot hold signals back: {errno}");
+            complain!("sandcell: cannot hold signals back: {errno}");
             return FAILED.into();
         }
     };
@@ -93,7 +93,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>, options: &Opti
         Ok(report) => {
             let left = report.leftovers.iter().map(|l| l.command.as_str()).collect::<Vec<_>>().join(", ");
             if options.leftovers_fail() && !left.is_empty() {
-                eprintln!("sandcell: still alive when the program ended: {left}");
+                complain!("sandcell: still alive when the program ended: {left}");
                 match report.outcome.exit_status() {
                     0 => FAILED,
                     status => status as u8,
@@ -115,7 +115,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>, options: &Opti
     if let Some(file) = file
         && let Err(error) = writeln!(file, "{json}")
     {
-        eprintln!("sandcell: the report cannot be written: {error}");
+        complain!("sandcell: the report cannot be written: {error}");
         return FAILED.into();
     }
     status.into()
