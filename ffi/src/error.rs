@@ -161,11 +161,22 @@ pub unsafe extern "C" fn sandcell_error_free(error: *mut ErrorObject) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
-    fn a_panic_becomes_an_error_object_with_its_words() {
+    fn a_panic_becomes_an_error_object_with_its_words_and_nothing_is_printed() {
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        std::panic::set_hook(Box::new(|_| {
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        }));
         let error = guard::<()>(|| panic!("the {} broke", "cup")).unwrap_err();
+        assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+        // Panics outside are the caller's and are told as before.
+        assert!(catch_unwind(|| panic!("mine")).is_err());
+        assert_eq!(TOLD.load(Ordering::Relaxed), 1);
+
         assert_eq!(error.kind, SANDCELL_ERROR_INTERNAL);
         assert!(error.message.to_str().unwrap().ends_with("the cup broke"), "{error:?}");
         assert!(guard(|| Ok(7)).is_ok_and(|seven| seven == 7));

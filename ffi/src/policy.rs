@@ -89,8 +89,12 @@ pub extern "C" fn sandcell_policy_new() -> *mut Policy {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_policy_free(policy: *mut Policy) {
     if !policy.is_null() {
-        // SAFETY: not NULL; by contract it came from this library and is freed once. Dropping stays within the wall.
-        let _ = guard(|| Ok(drop(unsafe { Box::from_raw(policy) })));
+        // SAFETY: not NULL; by contract it came from this library and is freed once.
+        let policy = unsafe { Box::from_raw(policy) };
+        let _ = guard(|| {
+            drop(policy);
+            Ok(())
+        });
     }
 }
 
@@ -367,4 +371,19 @@ pub unsafe extern "C" fn sandcell_policy_set_leftovers(policy: *mut Policy, what
 pub unsafe extern "C" fn sandcell_policy_add_best_effort(policy: *mut Policy, item: *const c_char) -> c_int {
     // SAFETY: handles and texts are what the contract says.
     unsafe { set(policy, |b| Ok(b.best_effort(word(item, "best-effort")?))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::RunResult;
+
+    /// What the header promises of threads; holds when it compiles, so break it by putting a `Cell` into a handle.
+    #[test]
+    fn handles_may_be_read_by_several_threads() {
+        fn shared<T: Send + Sync>(_: Option<&T>) {}
+        shared::<Policy>(None);
+        shared::<RunResult>(None);
+        shared::<ErrorObject>(None);
+    }
 }
