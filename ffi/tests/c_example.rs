@@ -1,5 +1,6 @@
 //! C programs against the built library, shared and static, with every warning an error.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -49,6 +50,10 @@ fn compile(source: &Path, scratch: &Scratch, shared: bool) -> PathBuf {
     }
     let output = cc.output().unwrap();
     assert!(output.status.success(), "{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    if shared {
+        // What stays is all that a host without the header has: the name with the number.
+        fs::remove_file(scratch.0.join("libsandcell.so")).unwrap();
+    }
     program
 }
 
@@ -87,4 +92,19 @@ fn misuse(name: &str, shared: bool) {
     assert!(output.status.success(), "{output:?}");
     // Nothing is printed, whatever goes wrong.
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_shared_library_exports_what_the_header_declares_and_nothing_else() {
+    let header = fs::read_to_string(Path::new(HERE).join("include/sandcell.h")).unwrap();
+    let declared: BTreeSet<&str> = header
+        .lines()
+        .filter(|line| !line.starts_with(['/', ' ', '#']))
+        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .collect();
+    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(built("libsandcell_ffi.so")).output().unwrap();
+    let symbols = String::from_utf8(output.stdout).unwrap();
+    let exported: BTreeSet<&str> = symbols.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(declared.contains("sandcell_run"), "{declared:?}");
+    assert_eq!(exported, declared);
 }
