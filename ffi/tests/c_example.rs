@@ -77,17 +77,23 @@ fn the_example_runs_a_program_and_passes_its_output_and_status_on() {
 
 #[test]
 fn misuse_is_an_error_object_in_the_shared_library() {
-    misuse("shared", true);
+    holds("misuse", "shared", true);
 }
 
 #[test]
 fn misuse_is_an_error_object_in_the_static_library() {
-    misuse("static", false);
+    holds("misuse", "static", false);
 }
 
-fn misuse(name: &str, shared: bool) {
+#[test]
+fn what_the_setters_set_arrives_in_the_sandbox() {
+    holds("settings", "settings", true);
+}
+
+/// Runs a program that looks for itself.
+fn holds(source: &str, name: &str, shared: bool) {
     let scratch = Scratch::new(name);
-    let program = compile(&Path::new(HERE).join("tests/misuse.c"), &scratch, shared);
+    let program = compile(&Path::new(HERE).join(format!("tests/{source}.c")), &scratch, shared);
     let output = run(&program, &scratch, &[]);
     assert!(output.status.success(), "{output:?}");
     // Nothing is printed, whatever goes wrong.
