@@ -101,11 +101,8 @@ class Sandbox:
             raise translated(error) from None
         result = completed(args, _decoded(out, codec), _decoded(err, codec), report)
         if result.outcome.kind == "timed_out":
-            # What was read is bytes here whatever was asked for, as in subprocess: it may end amid a character.
             used = limit if limit is not None else self._timeout
-            expired = TimeoutExpired(args, used if used is not None else 0.0, output=out, stderr=err)
-            expired.result = result
-            raise expired
+            raise _expired(result, used or 0.0, out, err)
         if self._leftovers_fail and result.leftovers:
             raise SandboxError(f"still alive when the program ended: {', '.join(p.command for p in result.leftovers)}")
         if check:
@@ -179,6 +176,14 @@ def run(
         encoding=encoding,
         errors=errors,
     )
+
+
+# Made here and not where it is raised: a local name there would keep its own frame, and with it the sandbox, alive.
+def _expired(result: CompletedProcess[Any], limit: float, out: bytes | None, err: bytes | None) -> TimeoutExpired:
+    # Bytes whatever was asked for, as in subprocess: the output may end amid a character.
+    expired = TimeoutExpired(result.args, limit, output=out, stderr=err)
+    expired.result = result
+    return expired
 
 
 def _number(stream: Stream) -> int | None:

@@ -7,7 +7,10 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Any, AnyStr, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, Union
+
+if TYPE_CHECKING:
+    from ._errors import CalledProcessError
 
 Path = Union[str, bytes, "PathLike[str]", "PathLike[bytes]"]
 Made = TypeVar("Made")
@@ -125,12 +128,16 @@ class CompletedProcess(Generic[AnyStr]):
 
     def check_returncode(self) -> None:
         """Raises CalledProcessError unless the program ended with status 0."""
+        if self.returncode:
+            raise self._error()
+
+    # Made here and not where it is raised: a local name there would keep its own frame alive.
+    def _error(self) -> CalledProcessError:
         from ._errors import CalledProcessError
 
-        if self.returncode:
-            error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
-            error.result = self
-            raise error
+        error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
+        error.result = self
+        return error
 
 
 def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:
