@@ -30,7 +30,7 @@ fn has_ids() -> bool {
 fn is_root() -> bool {
     let root = geteuid().is_root();
     if !root {
-        eprintln!("ELSEWHERE: needs root");
+        eprintln!("SKIPPED: needs root");
     }
     root
 }

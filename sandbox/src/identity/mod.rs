@@ -160,6 +160,15 @@ impl IdPool {
 
     /// With a reason to keep the caller's UID, or without.
     fn assign_as(&self, keep: Option<String>) -> Result<Assigned> {
+        self.try_assign(keep).map_err(|error| match error.errno() {
+            Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
+                crate::launch::descriptors(nix::errno::Errno::from_raw(errno))
+            }
+            _ => error,
+        })
+    }
+
+    fn try_assign(&self, keep: Option<String>) -> Result<Assigned> {
         if self.identity.host_ids == HostIds::Shared {
             return self.shared("shared host ids were asked for".to_owned());
         }
@@ -167,6 +176,7 @@ impl IdPool {
             Prepared::Found(source) => match self.leased(source, keep) {
                 Ok(assigned) => return Ok(assigned),
                 Err(Refusal::Broken(error)) => return Err(error),
+                Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
                 Err(Refusal::Absent(failure)) => failure,
             },
             Prepared::Absent(failure) => failure.clone(),
@@ -189,6 +199,7 @@ impl IdPool {
         }
         let prepared = match self.host.source() {
             Ok(found) => Prepared::Found(found),
+            Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
             Err(Refusal::Absent(failure)) => Prepared::Absent(failure),
             Err(Refusal::Broken(error)) => return Err(error),
         };
@@ -265,4 +276,9 @@ impl IdPool {
             User::Fixed { uid, gid } => (uid, gid),
         })
     }
+}
+
+/// A caller that has run out of descriptors has ids all the same: no reason to share.
+fn lacks_descriptors(failure: &Failure) -> bool {
+    matches!(failure.errno, Some(libc::EMFILE | libc::ENFILE))
 }

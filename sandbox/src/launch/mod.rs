@@ -46,12 +46,8 @@ pub(crate) struct Started {
 impl Image {
     /// Puts init into a memory file and opens /proc.
     pub(crate) fn new() -> Result<Image> {
-        let fail = |what: &str, errno: Errno| {
-            Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32).hint(match errno {
-                Errno::EMFILE | Errno::ENFILE => "close some descriptors, or raise RLIMIT_NOFILE",
-                _ => "",
-            })
-        };
+        let fail =
+            |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
         let init = sys::sealed_memory(c"sandcell-init", INIT, true).map_err(|e| fail("memory file", e).setup())?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = nix::fcntl::open("/proc", flags, Mode::empty()).map_err(|e| fail("/proc", e).setup())?;
@@ -75,10 +71,7 @@ pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// The error of a caller that has run out of descriptors, or of memory for them.
 pub(crate) fn descriptors(errno: Errno) -> crate::Error {
-    Failure::new("descriptors", "", "cannot make the descriptors for a start")
-        .errno(errno as i32)
-        .hint("close some descriptors, or raise RLIMIT_NOFILE")
-        .setup()
+    Failure::new("descriptors", "", "cannot make the descriptors for a start").errno(errno as i32).setup()
 }
 
 impl Launch<'_> {
@@ -227,7 +220,6 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
             .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
             .unsupported(),
-        (_, Errno::EMFILE | Errno::ENFILE) => failure.hint("close some descriptors, or raise RLIMIT_NOFILE").setup(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
         (

@@ -53,7 +53,7 @@ pub fn has_sub_ids() -> bool {
         && named("/etc/subgid")
         && ["newuidmap", "newgidmap"].iter().all(|p| Path::new("/usr/bin").join(p).exists());
     if !all {
-        eprintln!("ELSEWHERE: needs an ordinary user with sub-ids and newuidmap");
+        eprintln!("SKIPPED: needs an ordinary user with sub-ids and newuidmap");
     }
     all
 }

@@ -33,7 +33,7 @@ fn placement(change: impl Fn(&mut Limits)) -> Option<Placement> {
 
 fn skip(why: &str) {
     assert!(std::env::var_os("SANDCELL_NO_SKIP").is_none(), "skipped where nothing may be: {why}");
-    eprintln!("ELSEWHERE: {why}");
+    eprintln!("SKIPPED: {why}");
 }
 
 /// Runs a shell script in the groups.
