@@ -74,6 +74,10 @@ class Usage:
     throttled_seconds: float | None = None
     oom_kills: int | None = None
     pids_refused: int | None = None
+    #: Share of time, 0 to 100 %, in which some process waited for it (average over 10 s; cgroup v2 only).
+    memory_pressure: float | None = None
+    cpu_pressure: float | None = None
+    io_pressure: float | None = None
 
 
 @dataclass(frozen=True)
