@@ -5,6 +5,8 @@ compile_error!("sandcell runs on Linux on x86-64 only");
 
 mod error;
 mod identity;
+#[cfg(feature = "image")]
+pub mod image;
 mod limits;
 mod outcome;
 mod policy;
