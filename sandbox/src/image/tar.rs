@@ -5,7 +5,7 @@
 //! about an archive, it is refused: sizes on members that have no content, global headers that change names or sizes,
 //! a pax name beside a GNU long name, sparse files, anything behind the end.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 /// Blocks are 512 bytes: headers, and the unit that content is padded to.
 pub(crate) const BLOCK: usize = 512;
@@ -249,10 +249,6 @@ impl<R: BufRead> Reader<R> {
         self.left -= bytes as u64;
     }
 
-    pub fn into_inner(self) -> R {
-        self.inner
-    }
-
     fn skip_rest(&mut self) -> Outcome<()> {
         while self.left > 0 {
             let bytes = self.piece()?.len();
@@ -322,6 +318,21 @@ impl<R: BufRead> Reader<R> {
 
     fn broken(&self, error: io::Error) -> Refusal {
         Refusal { member: self.name.clone(), message: "reading the archive".to_owned(), io: Some(error) }
+    }
+}
+
+impl<R: BufRead + io::Seek> Reader<R> {
+    /// Where the current member's content begins.
+    pub fn position(&mut self) -> io::Result<u64> {
+        self.inner.stream_position()
+    }
+
+    /// Goes over the current member's content without reading it.
+    pub fn seek_past(&mut self) -> io::Result<()> {
+        let bytes = i64::try_from(self.left + self.padding).map_err(io::Error::other)?;
+        self.inner.seek_relative(bytes)?;
+        (self.left, self.padding) = (0, 0);
+        Ok(())
     }
 }
 

@@ -319,12 +319,12 @@ impl<'a> Unpacker<'a> {
         }
         .map_err(|e| failed(path, "replacing what was there", e))?;
         make(dir).map_err(|e| failed(path, "making it", e))?;
-        // Paths through what is gone now lead elsewhere; the parent itself is still right.
-        let (_, parent) = (self.dirs.split_off(at + 1), &self.dirs[at]);
-        debug_assert!(path.starts_with(&parent.0));
-        let parent = self.dirs.pop();
-        self.dirs.clear();
-        self.dirs.extend(parent);
+        // Paths through what is gone now lead elsewhere; the parent itself is still right. No path has a zero in it.
+        for (index, (path, _)) in self.dirs.iter_mut().enumerate() {
+            if index != at {
+                *path = vec![0];
+            }
+        }
         Ok(())
     }
 
@@ -511,17 +511,18 @@ pub(crate) fn escape(path: &[u8]) -> String {
 
 pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut path = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let pair = [bytes.as_slice().first().copied(), bytes.as_slice().get(1).copied()];
-        match (byte, pair) {
-            (b'%', [Some(high), Some(low)]) => {
-                let digits = [high, low];
-                let value = std::str::from_utf8(&digits).ok().and_then(|d| u8::from_str_radix(d, 16).ok());
-                path.push(value.unwrap_or(b'?'));
-                bytes.nth(1);
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| *byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(value) => {
+                path.push(value);
+                rest = &after[2..];
             }
-            _ => path.push(byte),
+            None => {
+                path.push(*byte);
+                rest = after;
+            }
         }
     }
     path
