@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::manifest::Compression;
 use super::reference::Digest;
-use super::store::{LayerInfo, Store, TempDir, failed};
+use super::store::{LayerInfo, Store, TempDir, boot_id, failed};
 use super::stream::{CHUNK, Decoder, Part, STOPPED, Stop, Tee, chunked};
 use super::tar::{Reader, Refusal};
 use super::unpack::{Unpacker, private_umask};
@@ -106,10 +106,11 @@ pub(crate) fn make(
         tar_size: hashed.tar_size,
         bytes: counts.bytes,
         members: counts.members,
+        tree_bytes: counts.tree_bytes,
+        boot: boot_id(),
     };
     fs::remove_file(path("times")).map_err(|e| failed(&path("times"), "writing a layer", &e))?;
     let text = serde_json::to_vec(&info).map_err(|e| failed(&path("layer.json"), "writing a layer", &e.into()))?;
-    // Synced together with everything else before the layer is put into its place.
     fs::write(path("layer.json"), text).map_err(|e| failed(&path("layer.json"), "writing a layer", &e))?;
     Ok(Made { info, temp })
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::layer::{LayerSource, Made, make};
 use super::reference::{Digest, Reference};
 use super::source::{self, Found, Source};
-use super::store::{LayerInfo, Store};
+use super::store::{LayerInfo, Store, write_file};
 use super::stream::{STOPPED, Stop};
 use crate::error::{Failure, Result};
 
@@ -43,6 +43,7 @@ pub struct Load<'a> {
     name: Option<Reference>,
     created: Option<String>,
     progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+    durable: bool,
 }
 
 /// An image that was loaded.
@@ -73,6 +74,13 @@ impl<'a> Load<'a> {
     /// same files make the same image.
     pub fn created(mut self, date: impl Into<String>) -> Load<'a> {
         self.created = Some(date.into());
+        self
+    }
+
+    /// Waits until the layers are on the disk. Without it a power cut in the next half minute can take them; the store
+    /// then notices and says so.
+    pub fn durable(mut self) -> Load<'a> {
+        self.durable = true;
         self
     }
 
@@ -159,8 +167,11 @@ impl Store {
             }
         };
         let made = self.make_side_by_side(sources, stop, &report)?;
-        if !made.is_empty() {
+        if how.durable && !made.is_empty() {
             self.sync()?;
+            for made in &made {
+                write_file(&made.temp.path.join("settled"), b"")?;
+            }
         }
         let mut result = MadeLayers { new: made.len(), unnamed: Vec::new() };
         for made in &made {

@@ -7,13 +7,17 @@
 //!     fs/                        its tree, for overlayfs
 //!     blob                       its tar as it came, for exports that are the same to the byte
 //!     layer.json, withheld       sizes and digests; what the tree does not say
+//!     settled                    the layer is known to be on the disk
 //! images/HEX/                  an image, named by its id (the digest of its configuration):
 //!     config.json, manifest.json as they came
 //! refs.json                    names, each with the id of its image
 //! tmp/                         what is being made
 //! ```
 //!
-//! A layer or image is made in `tmp/` and renamed to its place when it is whole, verified and on the disk.
+//! A layer or image is made in `tmp/` and renamed to its place when it is whole and verified, so whatever kills the
+//! process, nothing partial is ever seen. Waiting for the disk would double the time of a load, so that is done only
+//! on request ([`Load::durable`](super::Load::durable)); instead a layer that was made before the last boot is looked
+//! over once, and one that a power cut has damaged counts as not there.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File};
@@ -58,6 +62,10 @@ pub struct LayerInfo {
     pub bytes: u64,
     /// Members of the tar.
     pub members: u64,
+    /// Bytes of all files that the tree has, a file with two names counted twice.
+    pub(crate) tree_bytes: u64,
+    /// The kernel's boot id when it was made.
+    pub(crate) boot: String,
 }
 
 /// An image in the store.
@@ -262,17 +270,38 @@ impl Store {
         let from = temp.path.join("file");
         write_file(&from, content)?;
         let to = self.dir.join(name);
+        // Not every file system keeps the content of a file that was renamed just before a power cut.
+        let old = self.dir.join(format!("{name}.old"));
+        if to.exists() {
+            let _ = fs::remove_file(&old);
+            fs::hard_link(&to, &old).map_err(|e| failed(&old, "keeping the last version of a file", &e))?;
+        }
         fs::rename(&from, &to).map_err(|e| failed(&to, "putting a file into its place", &e))
     }
 
     /// A layer, where it is there and whole.
     pub(crate) fn layer(&self, diff_id: Digest) -> Result<Option<LayerInfo>> {
-        let path = self.layer_dir(diff_id).join("layer.json");
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| failed(&path, "reading a layer", &e.into())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed(&path, "reading a layer", &e)),
+        let dir = self.layer_dir(diff_id);
+        let path = dir.join("layer.json");
+        let info: LayerInfo = match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(info) => info,
+                Err(_) => return Ok(None),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(&path, "reading a layer", &e)),
+        };
+        if (!info.boot.is_empty() && info.boot == boot_id()) || dir.join("settled").exists() {
+            return Ok(Some(info));
         }
+        // File systems set a file's size when its content is on the disk, so sizes tell what a power cut took.
+        let blob = fs::metadata(dir.join("blob")).map_or(0, |meta| meta.len());
+        if blob != info.blob_size || tree_bytes(&dir.join("fs")).ok() != Some(info.tree_bytes) {
+            return Ok(None);
+        }
+        // Lost at worst: then it is looked over again.
+        let _ = fs::write(dir.join("settled"), "");
+        Ok(Some(info))
     }
 
     /// What a layer's members are in the image and not in its tree, as [`Withheld`] has it.
@@ -291,10 +320,13 @@ impl Store {
     /// Puts a finished layer into its place. Under the shared lock and the layer's own.
     pub(crate) fn publish_layer(&self, temp: &TempDir, info: &LayerInfo) -> Result<()> {
         let to = self.layer_dir(info.diff_id);
-        match fs::rename(&temp.path, &to) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => Ok(()),
-            other => other.map_err(|e| failed(&to, "putting a layer into its place", &e)),
+        if to.exists() {
+            match self.layer(info.diff_id)? {
+                Some(_) => return Ok(()),
+                None => self.discard(&to)?,
+            }
         }
+        fs::rename(&temp.path, &to).map_err(|e| failed(&to, "putting a layer into its place", &e))
     }
 
     /// Puts an image whose layers are all there into its place. Under the shared lock.
@@ -302,7 +334,10 @@ impl Store {
         let id = Digest::of(config);
         let to = self.image_dir(id);
         if to.exists() {
-            return Ok(id);
+            match self.config_bytes(id)? {
+                Some(_) => return Ok(id),
+                None => self.discard(&to)?,
+            }
         }
         let temp = self.temp_dir()?;
         write_file(&temp.path.join("config.json"), config)?;
@@ -317,10 +352,14 @@ impl Store {
 
     fn refs(&self) -> Result<BTreeMap<String, Digest>> {
         let path = self.dir.join("refs.json");
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failed(&path, "reading the names", &e.into())),
+        let read = |path: &Path| match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failed(path, "reading the names", &e.into())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(e) => Err(failed(&path, "reading the names", &e)),
+            Err(e) => Err(failed(path, "reading the names", &e)),
+        };
+        match read(&path) {
+            Err(error) => read(&self.dir.join("refs.json.old")).map_err(|_| error),
+            refs => refs,
         }
     }
 
@@ -345,16 +384,22 @@ impl Store {
         Ok(ids)
     }
 
-    pub(crate) fn read_image(&self, id: Digest, refs: &BTreeMap<String, Digest>) -> Result<Image> {
+    /// None where it is not there, or damaged by a power cut.
+    fn config_bytes(&self, id: Digest) -> Result<Option<Vec<u8>>> {
         let path = self.image_dir(id).join("config.json");
-        let config_bytes = fs::read(&path).map_err(|e| failed(&path, "reading an image", &e))?;
+        match fs::read(&path) {
+            Ok(bytes) => Ok((Digest::of(&bytes) == id).then_some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(&path, "reading an image", &e)),
+        }
+    }
+
+    pub(crate) fn read_image(&self, id: Digest, refs: &BTreeMap<String, Digest>) -> Result<Image> {
+        let gone = |what: String| Failure::new("image-store", what, "not in the store, or damaged").hint("load it again");
+        let config_bytes = self.config_bytes(id)?.ok_or_else(|| gone(format!("image {id}")).setup())?;
         let config = ImageConfig::parse(&config_bytes, &id.to_string(), usize::MAX)?;
         let layers = config.rootfs.diff_ids.iter().map(|diff_id| {
-            self.layer(*diff_id)?.ok_or_else(|| {
-                Failure::new("image-store", diff_id.to_string(), format!("this layer of image {id} is not in the store"))
-                    .hint("load the image again")
-                    .setup()
-            })
+            self.layer(*diff_id)?.ok_or_else(|| gone(format!("layer {diff_id} of image {id}")).setup())
         });
         let layers = layers.collect::<Result<_>>()?;
         let names = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name.clone()).collect();
@@ -526,10 +571,12 @@ impl Store {
         }
         let mut used = HashSet::new();
         for id in self.image_ids()? {
-            let path = self.image_dir(id).join("config.json");
-            let bytes = fs::read(&path).map_err(|e| failed(&path, "reading an image", &e))?;
-            let config = ImageConfig::parse(&bytes, &id.to_string(), usize::MAX)?;
-            used.extend(config.rootfs.diff_ids);
+            match self.config_bytes(id)? {
+                Some(bytes) => {
+                    used.extend(ImageConfig::parse(&bytes, &id.to_string(), usize::MAX)?.rootfs.diff_ids);
+                }
+                None => self.discard(&self.image_dir(id))?,
+            }
         }
         for name in list(&self.dir.join("layers"))? {
             let Some(diff_id) = name.to_str().and_then(Digest::from_hex) else { continue };
@@ -562,14 +609,33 @@ fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     names.collect::<io::Result<_>>().map_err(|e| failed(dir, "listing a directory of the store", &e))
 }
 
-/// A file that is on the disk when this returns.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create_new(path)?;
-        file.write_all(content)?;
-        file.sync_data()
-    };
+    let write = || File::create_new(path)?.write_all(content);
     write().map_err(|e| failed(path, "writing a file", &e))
+}
+
+/// Empty where the kernel does not say: no layer then counts as made since the last boot.
+pub(crate) fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// Sizes of all files in a tree, by name.
+fn tree_bytes(dir: &Path) -> io::Result<u64> {
+    let mut total = 0;
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if kind.is_file() {
+                total += entry.metadata()?.len();
+            }
+        }
+    }
+    Ok(total)
 }
 
 /// A directory in `tmp/`; gone with the value.

@@ -47,6 +47,8 @@ pub(crate) struct Counts {
     pub members: u64,
     /// Content of files.
     pub bytes: u64,
+    /// Sizes of all files that the tree has in the end, by name.
+    pub tree_bytes: u64,
 }
 
 pub(crate) struct Unpacker<'a> {
@@ -184,6 +186,7 @@ impl<'a> Unpacker<'a> {
             Ok(())
         })?;
         let Some(mut file) = file else { return Ok(Vec::new()) };
+        self.counts.tree_bytes += member.size;
         loop {
             let piece = reader.piece()?;
             if piece.is_empty() {
@@ -264,6 +267,9 @@ impl<'a> Unpacker<'a> {
         self.create(at, path, name, |dir| {
             rustix::fs::linkat(&target_dir, target_name, dir, name, AtFlags::empty())
         })?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            self.counts.tree_bytes += stat.st_size as u64;
+        }
         Ok(())
     }
 
@@ -309,6 +315,11 @@ impl<'a> Unpacker<'a> {
         match make(dir) {
             Err(Errno::EXIST) => {}
             other => return other.map_err(|e| failed(path, "making it", e)),
+        }
+        let old = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed(path, "looking at what is there already", e))?;
+        if FileType::from_raw_mode(old.st_mode) == FileType::RegularFile {
+            self.counts.tree_bytes -= old.st_size as u64;
         }
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
