@@ -107,8 +107,8 @@ impl ImageConfig {
     /// Reads and checks a configuration; `max_layers` is the store's limit.
     pub(crate) fn parse(bytes: &[u8], subject: &str, max_layers: usize) -> Result<ImageConfig> {
         let refuse = |message: String| Failure::new("image-config", subject, message).setup();
-        let config: ImageConfig =
-            serde_json::from_slice(bytes).map_err(|e| refuse(format!("this image configuration does not parse: {e}")))?;
+        let config: ImageConfig = serde_json::from_slice(bytes)
+            .map_err(|e| refuse(format!("this image configuration does not parse: {e}")))?;
         if config.rootfs.kind != "layers" {
             return Err(refuse(format!("rootfs.type is {:?} and must be \"layers\"", config.rootfs.kind)));
         }

@@ -37,12 +37,7 @@ pub(crate) struct Made {
 }
 
 /// Makes a layer in `tmp/`. Under the shared lock and, where the diff id is known, the layer's own.
-pub(crate) fn make(
-    store: &Store,
-    source: LayerSource,
-    stop: &Stop,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<Made> {
+pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(dyn Fn(u64) + Sync)) -> Result<Made> {
     let name = source.name.clone();
     let subject = |message: &str| Failure::new("image-layer", name.clone(), message);
     let compression = match (source.compression, sniff(&source.blob)) {

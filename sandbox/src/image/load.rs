@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
@@ -254,6 +254,5 @@ fn plain_config(layers: &[LayerInfo], created: Option<&str>) -> Result<Vec<u8>> 
         config["created"] = json!(created);
         config["history"][0]["created"] = json!(created);
     }
-    serde_json::to_vec(&config)
-        .map_err(|e| Failure::new("image-config", "a root file system", e.to_string()).setup())
+    serde_json::to_vec(&config).map_err(|e| Failure::new("image-config", "a root file system", e.to_string()).setup())
 }

@@ -241,7 +241,12 @@ mod tests {
     #[test]
     fn documents_that_are_no_manifest_are_refused() {
         for text in [
-            "", "{}", "[]", "null", r#"{"schemaVersion":1,"fsLayers":[]}"#, r#"{"schemaVersion":2}"#,
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"schemaVersion":1,"fsLayers":[]}"#,
+            r#"{"schemaVersion":2}"#,
             &format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","config":null,"layers":[]}}"#),
             r#"{"schemaVersion":2,"mediaType":"text/plain","manifests":[]}"#,
             r#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:../../etc","size":1}]}"#,

@@ -35,11 +35,11 @@ mod unpack;
 
 use std::time::Duration;
 
-//pub use commit::Commit;
+pub use commit::Commit;
 pub use config::{HistoryEntry, ImageConfig, RootFs, RunConfig};
-//pub use export::Format;
+pub use export::Format;
 pub use load::{Load, Loaded, Progress};
-//pub use look::{Change, ChangeKind, HistoryRow, changes};
+pub use look::{Change, ChangeKind, HistoryRow, changes};
 pub use manifest::Compression;
 pub use pack::{IdRange, Owners};
 pub use reference::{Digest, Reference};

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::stream::CHUNK;
-use super::tar::{BLOCK, Kind, PATH_LIMIT, shown};
+use super::tar::{BLOCK, Kind, PATH_LIMIT, Xattr, shown};
 use crate::error::{Failure, Result};
 
 /// A run of ids, as in `/proc/PID/uid_map`.
@@ -75,7 +75,7 @@ pub(crate) struct NewMember<'a> {
     pub size: u64,
     pub mtime: i64,
     pub link: &'a [u8],
-    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    pub xattrs: &'a [Xattr],
 }
 
 impl<'a> NewMember<'a> {
@@ -349,7 +349,7 @@ impl<W: Write> Packer<'_, W> {
         self.tar.content(size, File::from(file)).map_err(|e| self.failed(path, "reading a file", e))
     }
 
-    fn add(&mut self, path: &[u8], kind: Kind, stat: &Stat, link: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    fn add(&mut self, path: &[u8], kind: Kind, stat: &Stat, link: &[u8], xattrs: &[Xattr]) -> Result<()> {
         let (mut uid, mut gid) = self.owners.ids(stat.st_uid, stat.st_gid);
         let mut mode = if kind == Kind::Symlink { 0o777 } else { stat.st_mode & 0o7777 };
         // A store without sub-ids has everything as its user's: what was copied up gets its owner back.
@@ -368,7 +368,7 @@ impl<W: Write> Packer<'_, W> {
     }
 
     /// Attributes that belong into an image, and whether overlayfs calls the directory opaque.
-    fn xattrs(&self, file: BorrowedFd<'_>, path: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
+    fn xattrs(&self, file: BorrowedFd<'_>, path: &[u8]) -> Result<(Vec<Xattr>, bool)> {
         let mut list = vec![0u8; 64 << 10];
         let length = match rustix::fs::flistxattr(file, &mut list[..]) {
             Err(rustix::io::Errno::NOTSUP) => return Ok((Vec::new(), false)),
@@ -388,7 +388,9 @@ impl<W: Write> Packer<'_, W> {
             match overlay {
                 Some(b"opaque") => opaque = matches!(&value[..], b"y" | b"x"),
                 Some(b"redirect" | b"metacopy") => {
-                    return Err(self.refuse(path, "its content is in another layer (overlay redirect); mount without it"));
+                    return Err(
+                        self.refuse(path, "its content is in another layer (overlay redirect); mount without it")
+                    );
                 }
                 Some(_) => {}
                 None if name == b"security.capability" => xattrs.push((name.to_vec(), plain_capability(value))),

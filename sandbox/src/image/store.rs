@@ -139,9 +139,10 @@ impl Store {
     /// `Config` where neither variable is set to an absolute path, and those of [`Store::open`].
     pub fn open_default() -> Result<Store> {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share"))).ok_or_else(|| {
-            Failure::new("image-store", "HOME", "no directory for images").hint("say where the store is").config()
-        })?;
+        let data =
+            absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share"))).ok_or_else(|| {
+                Failure::new("image-store", "HOME", "no directory for images").hint("say where the store is").config()
+            })?;
         fs::create_dir_all(data.join("sandcell")).map_err(|e| failed(&data, "making a directory", &e))?;
         Store::open(data.join("sandcell/images"))
     }
@@ -370,7 +371,8 @@ impl Store {
         let before = refs.clone();
         let result = change(&mut refs);
         if refs != before {
-            let mut text = serde_json::to_vec_pretty(&refs).map_err(|e| failed(&self.dir, "writing names", &e.into()))?;
+            let mut text =
+                serde_json::to_vec_pretty(&refs).map_err(|e| failed(&self.dir, "writing names", &e.into()))?;
             text.push(b'\n');
             self.replace_file("refs.json", &text)?;
         }
@@ -395,12 +397,14 @@ impl Store {
     }
 
     pub(crate) fn read_image(&self, id: Digest, refs: &BTreeMap<String, Digest>) -> Result<Image> {
-        let gone = |what: String| Failure::new("image-store", what, "not in the store, or damaged").hint("load it again");
+        let gone =
+            |what: String| Failure::new("image-store", what, "not in the store, or damaged").hint("load it again");
         let config_bytes = self.config_bytes(id)?.ok_or_else(|| gone(format!("image {id}")).setup())?;
         let config = ImageConfig::parse(&config_bytes, &id.to_string(), usize::MAX)?;
-        let layers = config.rootfs.diff_ids.iter().map(|diff_id| {
-            self.layer(*diff_id)?.ok_or_else(|| gone(format!("layer {diff_id} of image {id}")).setup())
-        });
+        let layers =
+            config.rootfs.diff_ids.iter().map(|diff_id| {
+                self.layer(*diff_id)?.ok_or_else(|| gone(format!("layer {diff_id} of image {id}")).setup())
+            });
         let layers = layers.collect::<Result<_>>()?;
         let names = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name.clone()).collect();
         Ok(Image { id, names, config, config_bytes, layers })
@@ -417,7 +421,8 @@ impl Store {
     pub fn images(&self) -> Result<Vec<Image>> {
         let _lock = self.shared()?;
         let refs = self.refs()?;
-        let mut images = self.image_ids()?.into_iter().map(|id| self.read_image(id, &refs)).collect::<Result<Vec<_>>>()?;
+        let mut images =
+            self.image_ids()?.into_iter().map(|id| self.read_image(id, &refs)).collect::<Result<Vec<_>>>()?;
         images.sort_by(|a, b| (a.names.is_empty(), &a.names, a.id).cmp(&(b.names.is_empty(), &b.names, b.id)));
         Ok(images)
     }
@@ -521,9 +526,10 @@ impl Store {
         let refs = self.refs()?;
         let id = self.resolve(name, &refs)?;
         let names: Vec<&String> = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name).collect();
-        let one = name.parse::<Reference>().ok().and_then(|reference| {
-            reference.candidates().into_iter().find(|candidate| refs.contains_key(candidate))
-        });
+        let one = name
+            .parse::<Reference>()
+            .ok()
+            .and_then(|reference| reference.candidates().into_iter().find(|candidate| refs.contains_key(candidate)));
         let last = one.is_none() || names.len() <= 1;
         if last && !self.lock_unused(id)? {
             return Err(Failure::new("image-store", name, "a run is using this image").hint("end it first").setup());

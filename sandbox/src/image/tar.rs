@@ -16,6 +16,9 @@ pub(crate) const PATH_LIMIT: usize = 4095;
 /// Extended headers and long names are read into memory; Go's reader has the same bound.
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
+/// Name and value of an extended attribute.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -44,7 +47,7 @@ pub(crate) struct Member {
     /// Where a link leads; a hard link's is cleaned as `path` is.
     pub link: Vec<u8>,
     pub device: (u32, u32),
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// Why an archive is refused, and at which member.
@@ -71,7 +74,7 @@ struct Extended {
     uid: Option<u64>,
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Vec<Xattr>,
 }
 
 pub(crate) struct Reader<R> {
@@ -535,7 +538,14 @@ mod tests {
         assert_eq!(size(b""), Ok(0));
         assert_eq!(size(b"777777777777"), Ok(0o777777777777));
         assert_eq!(size(b"\x80\0\0\0\0\0\0\x02\0\0\0\0"), Ok(2 << 32));
-        for bad in [&b"-1"[..], b"8", b"1x", b"1\x002", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for bad in [
+            &b"-1"[..],
+            b"8",
+            b"1x",
+            b"1\x002",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
     }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
-use super::tar::{Kind, Member, Reader, Refusal, clean, shown};
+use super::tar::{Kind, Member, Reader, Refusal, Xattr, clean, shown};
 
 /// Parents that stay open. Archives are nearly always packed directory by directory, so a few suffice.
 const OPEN_DIRS: usize = 24;
@@ -177,7 +177,7 @@ impl<'a> Unpacker<'a> {
         member: &'m Member,
         name: &[u8],
         reader: &mut Reader<R>,
-    ) -> Result<Vec<&'m (Vec<u8>, Vec<u8>)>, Refusal> {
+    ) -> Result<Vec<&'m Xattr>, Refusal> {
         let mode = on_disk_mode(member);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = None;
@@ -208,12 +208,7 @@ impl<'a> Unpacker<'a> {
         Ok(left_out)
     }
 
-    fn directory<'m>(
-        &mut self,
-        at: usize,
-        member: &'m Member,
-        name: &[u8],
-    ) -> Result<Vec<&'m (Vec<u8>, Vec<u8>)>, Refusal> {
+    fn directory<'m>(&mut self, at: usize, member: &'m Member, name: &[u8]) -> Result<Vec<&'m Xattr>, Refusal> {
         let path = &member.path[..];
         let mode = on_disk_mode(member);
         let dir = self.dirs[at].1.as_fd();
@@ -257,16 +252,16 @@ impl<'a> Unpacker<'a> {
         }
         let (target_parent, target_name) = split(&target);
         // The target's directory must be there: a link to a lower layer's file is not possible.
-        let target_dir = resolve(self.root.as_fd(), target_parent)
-            .map_err(|e| failed(path, &format!("a hard link to {}, which this layer does not have", shown(&target)), e))?;
-        let stat = rustix::fs::statat(&target_dir, target_name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failed(path, &format!("a hard link to {}, which this layer does not have", shown(&target)), e))?;
+        let target_dir = resolve(self.root.as_fd(), target_parent).map_err(|e| {
+            failed(path, &format!("a hard link to {}, which this layer does not have", shown(&target)), e)
+        })?;
+        let stat = rustix::fs::statat(&target_dir, target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
+            failed(path, &format!("a hard link to {}, which this layer does not have", shown(&target)), e)
+        })?;
         if matches!(FileType::from_raw_mode(stat.st_mode), FileType::Directory | FileType::CharacterDevice) {
             return Err(refuse(path, &format!("a hard link to {}, which is no file", shown(&target))));
         }
-        self.create(at, path, name, |dir| {
-            rustix::fs::linkat(&target_dir, target_name, dir, name, AtFlags::empty())
-        })?;
+        self.create(at, path, name, |dir| rustix::fs::linkat(&target_dir, target_name, dir, name, AtFlags::empty()))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
             self.counts.tree_bytes += stat.st_size as u64;
         }
@@ -362,7 +357,8 @@ impl<'a> Unpacker<'a> {
             let (_, name) = split(&parent[..end]);
             match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) if !self.exact_modes => {
-                    let made = open_nofollow(dir.as_fd(), name).map_err(|e| failed(path, "opening its directory", e))?;
+                    let made =
+                        open_nofollow(dir.as_fd(), name).map_err(|e| failed(path, "opening its directory", e))?;
                     rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))
                         .map_err(|e| failed(path, "making its directory", e))?;
                 }
@@ -443,7 +439,11 @@ impl<'a> Unpacker<'a> {
     }
 
     fn spool_failed(&self, error: std::io::Error) -> Refusal {
-        Refusal { member: String::new(), message: "writing what the layer's tree cannot say".to_owned(), io: Some(error) }
+        Refusal {
+            member: String::new(),
+            message: "writing what the layer's tree cannot say".to_owned(),
+            io: Some(error),
+        }
     }
 }
 
@@ -479,7 +479,7 @@ fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
 
 /// Sets what is harmless and gives back the rest: only `user.*` is an image's to set, and of that not overlay's own,
 /// which would make the kernel see whiteouts, redirects and other files' content where the image says so.
-fn set_xattrs<'m>(file: BorrowedFd<'_>, member: &'m Member) -> Result<Vec<&'m (Vec<u8>, Vec<u8>)>, Refusal> {
+fn set_xattrs<'m>(file: BorrowedFd<'_>, member: &'m Member) -> Result<Vec<&'m Xattr>, Refusal> {
     let mut left_out = Vec::new();
     for attribute in &member.xattrs {
         let (name, value) = attribute;

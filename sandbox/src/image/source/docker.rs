@@ -48,7 +48,7 @@ fn image(files: &Files, path: &Path, entry: Entry, max_layers: usize) -> Result<
     });
     let layers = layers.collect::<Result<_>>()?;
     let names = entry.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_>>()?;
-    Ok(Found { config: Some(bytes), manifest: None, layers, names, subject })
+    Ok(Found { config: Some(bytes), manifest: None, layers, names })
 }
 
 /// The archive's own names, nothing that leads out of it.

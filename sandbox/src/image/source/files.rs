@@ -80,7 +80,9 @@ impl Files {
                         Some(Place::At(offset, len)) => {
                             return Ok(Part { file: file.clone(), offset: *offset, len: *len });
                         }
-                        Some(Place::Link(target)) => key = join(&key, target).ok_or_else(|| refuse("a link that leads out"))?,
+                        Some(Place::Link(target)) => {
+                            key = join(&key, target).ok_or_else(|| refuse("a link that leads out"))?
+                        }
                         None => return Err(refuse("not in the archive")),
                     }
                 }
@@ -95,7 +97,9 @@ impl Files {
         let (Files::Dir(path) | Files::Archive { path, .. }) = self;
         let len = part.len;
         if len > DOCUMENT_LIMIT {
-            return Err(failure(path, format!("{name}: a document of {len} bytes; at most {DOCUMENT_LIMIT} are read")).setup());
+            return Err(
+                failure(path, format!("{name}: a document of {len} bytes; at most {DOCUMENT_LIMIT} are read")).setup()
+            );
         }
         let mut content = Vec::with_capacity(len as usize);
         let mut part = part;
@@ -159,7 +163,13 @@ fn index(file: &Arc<File>, stop: &Stop) -> std::result::Result<BTreeMap<Vec<u8>,
 }
 
 /// Blobs are read in any order and side by side, which a packed archive does not allow.
-fn decompress(path: &Path, file: File, compression: Compression, store: &Store, stop: &Stop) -> Result<(File, TempDir)> {
+fn decompress(
+    path: &Path,
+    file: File,
+    compression: Compression,
+    store: &Store,
+    stop: &Stop,
+) -> Result<(File, TempDir)> {
     let temp = store.temp_dir()?;
     let to = temp.path.join("archive");
     let len = file.metadata().map_err(|e| failure(path, "reading it").cause(&e).setup())?.len();
@@ -176,9 +186,7 @@ fn decompress(path: &Path, file: File, compression: Compression, store: &Store, 
             break;
         }
         total += bytes as u64;
-        if total > store.limits.layer_bytes
-            || (total > 64 << 20 && total / store.limits.ratio > len)
-        {
+        if total > store.limits.layer_bytes || (total > 64 << 20 && total / store.limits.ratio > len) {
             return Err(failure(path, "it decompresses to more than the limits allow").setup());
         }
         io::Write::write_all(&mut spool, &buffer[..bytes]).map_err(|e| failed(&to, "decompressing an archive", &e))?;

@@ -36,8 +36,6 @@ pub(crate) struct Found {
     pub manifest: Option<Vec<u8>>,
     pub layers: Vec<LayerSource>,
     pub names: Vec<Reference>,
-    /// For errors.
-    pub subject: String,
 }
 
 /// The images of a source. The temporary directory, where there is one, holds an archive that had to be decompressed:

@@ -45,7 +45,7 @@ impl Layout<'_> {
         let bytes = self.document(entry)?;
         match Document::parse(&bytes, Some(&entry.media_type), &subject, self.max_layers)? {
             Document::Manifest(manifest) => {
-                let found = self.image(manifest, bytes, names, subject)?;
+                let found = self.image(manifest, bytes, names, &subject)?;
                 self.found.push(found);
                 if self.found.len() > IMAGE_LIMIT {
                     return Err(failure(self.path, format!("more than {IMAGE_LIMIT} images")).setup());
@@ -54,7 +54,11 @@ impl Layout<'_> {
             }
             Document::Index(entries) => {
                 if !self.seen.insert(entry.digest) {
-                    return Err(failure(self.path, format!("the index {} leads to itself, or stands there twice", entry.digest)).setup());
+                    return Err(failure(
+                        self.path,
+                        format!("the index {} leads to itself, or stands there twice", entry.digest),
+                    )
+                    .setup());
                 }
                 if depth >= INDEX_DEPTH {
                     return Err(failure(self.path, format!("indexes in indexes, more than {INDEX_DEPTH} deep")).setup());
@@ -68,13 +72,15 @@ impl Layout<'_> {
         }
     }
 
-    fn image(&self, manifest: Manifest, bytes: Vec<u8>, names: Vec<Reference>, subject: String) -> Result<Found> {
+    fn image(&self, manifest: Manifest, bytes: Vec<u8>, names: Vec<Reference>, subject: &str) -> Result<Found> {
         let config_bytes = self.document(&manifest.config)?;
-        let config = ImageConfig::parse(&config_bytes, &subject, self.max_layers)?;
+        let config = ImageConfig::parse(&config_bytes, subject, self.max_layers)?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             let (layers, ids) = (manifest.layers.len(), diff_ids.len());
-            return Err(failure(self.path, format!("{layers} layers in the manifest, {ids} in the configuration")).setup());
+            return Err(
+                failure(self.path, format!("{layers} layers in the manifest, {ids} in the configuration")).setup()
+            );
         }
         let layers = manifest.layers.iter().zip(diff_ids).map(|((layer, compression), diff_id)| {
             Ok(LayerSource {
@@ -86,7 +92,7 @@ impl Layout<'_> {
             })
         });
         let layers = layers.collect::<Result<_>>()?;
-        Ok(Found { config: Some(config_bytes), manifest: Some(bytes), layers, names, subject })
+        Ok(Found { config: Some(config_bytes), manifest: Some(bytes), layers, names })
     }
 
     fn document(&self, of: &Descriptor) -> Result<Vec<u8>> {

@@ -24,7 +24,7 @@ pub(super) fn open(path: &Path, store: &Store) -> Result<(Vec<Found>, Option<Tem
     } else {
         let file = open_file(path).map_err(|e| failure(path, "opening it").cause(&e).setup())?;
         let blob = Part { file: file.into(), offset: 0, len: meta.len() };
-        (LayerSource { blob, compression: None, digest: None, diff_id: None, name: name.clone() }, None)
+        (LayerSource { blob, compression: None, digest: None, diff_id: None, name }, None)
     };
-    Ok((vec![Found { config: None, manifest: None, layers: vec![layer], names: Vec::new(), subject: name }], temp))
+    Ok((vec![Found { config: None, manifest: None, layers: vec![layer], names: Vec::new() }], temp))
 }
