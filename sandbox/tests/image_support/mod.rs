@@ -13,7 +13,11 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        // An ordinary user cannot write where root has built the tests.
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let base =
+            if rustix::fs::access(base, rustix::fs::Access::WRITE_OK).is_ok() { base } else { Path::new("/var/tmp") };
+        let path = base.join(format!("sandcell-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Scratch(path)
