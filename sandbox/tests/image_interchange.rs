@@ -151,9 +151,11 @@ fn podman_and_the_store_read_each_other() {
     let store = scratch.store();
     let name = "localhost/sandcell-test:1";
     let loaded = store.load(&Source::Detect(layout), &Load::new().name(name.parse().unwrap())).unwrap();
+    // podman takes no more than 50 bytes for it.
+    let runroot = std::env::temp_dir().join(format!("sc{}", std::process::id()));
     let podman = || {
         let mut podman = Command::new("podman");
-        podman.arg("--root").arg(scratch.path("podman")).arg("--runroot").arg(scratch.path("run"));
+        podman.arg("--root").arg(scratch.path("podman")).arg("--runroot").arg(&runroot);
         podman.args(["--storage-driver", "vfs"]);
         podman
     };
@@ -177,4 +179,5 @@ fn podman_and_the_store_read_each_other() {
         run(podman().args(["rmi", "-f", name]));
     }
     run(podman().args(["system", "reset", "-f"]));
+    let _ = std::fs::remove_dir_all(&runroot);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::manifest::{Descriptor, Document, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use super::pack::{NewMember, TarWriter};
 use super::reference::{Digest, Reference};
-use super::store::{Image, LayerInfo, Store, failed};
+use super::store::{Image, LayerInfo, Store, because, failed};
 use super::stream::{CHUNK, Decoder, Part, Tee, chunked};
 use super::tar::Kind;
 use crate::error::{Failure, Result};
@@ -214,7 +214,7 @@ impl Files for Dir {
             }
             to.flush()
         };
-        write().map_err(|e| failure(&path, "writing it").cause(&e).setup())
+        write().map_err(|e| because(failure(&path, "writing it"), &e))
     }
 }
 
@@ -226,13 +226,13 @@ struct Archive {
 
 impl Archive {
     fn create(path: &Path) -> Result<Archive> {
-        let file = File::create_new(path).map_err(|e| failure(path, "making it").cause(&e).setup())?;
+        let file = File::create_new(path).map_err(|e| because(failure(path, "making it"), &e))?;
         let tar = TarWriter::new(BufWriter::with_capacity(CHUNK, file));
         Ok(Archive { path: path.to_owned(), tar, dirs: HashSet::new() })
     }
 
     fn finish(self) -> Result<()> {
-        self.tar.finish().map(drop).map_err(|e| failure(&self.path, "writing it").cause(&e).setup())
+        self.tar.finish().map(drop).map_err(|e| because(failure(&self.path, "writing it"), &e))
     }
 }
 
@@ -253,6 +253,6 @@ impl Files for Archive {
             }
             Ok(())
         };
-        write().map_err(|e| failure(&self.path, name).cause(&e).setup())
+        write().map_err(|e| because(failure(&self.path, name), &e))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::manifest::Compression;
 use super::reference::Digest;
-use super::store::{LayerInfo, Store, TempDir, boot_id, failed};
+use super::store::{LayerInfo, Store, TempDir, because, boot_id, failed};
 use super::stream::{CHUNK, Decoder, Part, STOPPED, Stop, Tee, chunked};
 use super::tar::{Reader, Refusal};
 use super::unpack::{Unpacker, private_umask};
@@ -74,7 +74,7 @@ pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(
                 Err(refusal) if !refusal.member.is_empty() => format!(" (at {})", refusal.member),
                 _ => String::new(),
             };
-            return Err(subject(&format!("reading the layer{member}")).cause(&e).setup());
+            return Err(because(subject(&format!("reading the layer{member}")), &e));
         }
         (Ok(hashed), _) => hashed,
     };
@@ -116,12 +116,7 @@ fn refused(layer: &str, refusal: Refusal) -> crate::Error {
     let message = format!("{} (in {layer})", refusal.message);
     let failure = Failure::new("image-layer", refusal.member, message);
     match refusal.io {
-        Some(e) => match e.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                failure.cause(&e).hint("make room, or prune the store, and try again").setup()
-            }
-            _ => failure.cause(&e).setup(),
-        },
+        Some(e) => because(failure, &e),
         None => failure.hint("the layer is damaged or made to do harm").setup(),
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
+use super::store::because;
 use super::stream::CHUNK;
 use super::tar::{BLOCK, Kind, PATH_LIMIT, Xattr, shown};
 use crate::error::{Failure, Result};
@@ -210,10 +211,12 @@ fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
 fn failed(dir: &Path, path: &[u8], doing: &str, error: impl Into<io::Error>) -> crate::Error {
     let error = error.into();
     let subject = format!("{}/{}", dir.display(), shown(path));
-    let failure = Failure::new("image-pack", subject, doing).cause(&error);
+    let failure = Failure::new("image-pack", subject, doing);
     match error.kind() {
-        io::ErrorKind::PermissionDenied => failure.hint("pack it as the user whom the files belong to").setup(),
-        _ => failure.setup(),
+        io::ErrorKind::PermissionDenied => {
+            failure.cause(&error).hint("pack it as the user whom the files belong to").setup()
+        }
+        _ => because(failure, &error),
     }
 }
 

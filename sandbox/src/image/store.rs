@@ -118,10 +118,16 @@ pub struct InUse {
 }
 
 pub(crate) fn failed(path: &Path, doing: &str, error: &io::Error) -> crate::Error {
-    let failure = Failure::new("image-store", path.display().to_string(), doing).cause(error);
+    because(Failure::new("image-store", path.display().to_string(), doing), error)
+}
+
+/// The cause, and the remedy where the disk is full.
+pub(crate) fn because(failure: Failure, error: &io::Error) -> crate::Error {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => failure.hint("make room, or prune the store, and try again").setup(),
-        _ => failure.setup(),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            failure.cause(error).hint("make room, or prune the store, and try again").setup()
+        }
+        _ => failure.cause(error).setup(),
     }
 }
 
