@@ -24,6 +24,8 @@ mod identity;
 #[cfg(feature = "landlock")]
 mod landlock;
 mod launch;
+#[cfg(feature = "image")]
+pub mod image;
 mod limits;
 mod outcome;
 mod plan;

@@ -1,0 +1,71 @@
+//! Images: read-only layers, each stored once, and what makes them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `reference` | names of images, digests |
+//! | `manifest`, `config` | OCI's and Docker's documents, the choice of a platform |
+//! | `source/` | where images come from: OCI layouts, `docker save` archives, plain root file systems |
+//! | `tar` | a strict reader of tar streams |
+//! | `unpack` | a layer onto the disk, never outside its root |
+//! | `layer` | one layer into the store: decompress, hash, unpack in one pass |
+//! | `load` | a source into the store, its layers in parallel |
+//! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
+//! | `pack` | a directory or an overlay's upper into a reproducible tar |
+//! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
+//!
+//! Running an image is [`Store::use_image`]: its layers' directories for [`Root::Layers`](crate::Root::Layers), and a
+//! lock that keeps them while the run lasts.
+
+mod commit;
+mod config;
+mod export;
+mod layer;
+mod load;
+mod lock;
+mod look;
+mod manifest;
+mod pack;
+mod reference;
+mod remove;
+mod source;
+mod store;
+mod stream;
+mod tar;
+mod unpack;
+
+use std::time::Duration;
+
+pub use commit::Commit;
+pub use config::{HistoryEntry, ImageConfig, RootFs, RunConfig};
+pub use export::Format;
+pub use load::{Load, Loaded, Progress};
+pub use look::{Change, ChangeKind, HistoryRow, changes};
+pub use manifest::Compression;
+pub use pack::{IdRange, Owners};
+pub use reference::{Digest, Reference};
+pub use source::Source;
+pub use store::{Image, InUse, LayerInfo, Pruned, Sizes, Store};
+pub use unpack::Withheld;
+
+/// What an image may at most be. The defaults let every real image through and stop what was made to fill a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Layers of an image; 500 is the most that overlayfs stacks.
+    pub layers: usize,
+    /// Members of a layer (1,000,000).
+    pub members: u64,
+    /// Bytes of a layer's uncompressed tar (32 GiB).
+    pub layer_bytes: u64,
+    /// How many times larger than the compressed layer the tar may be, counted from 64 MiB on (250). gzip can reach
+    /// 1,000, Zstandard much more; programs and documents stay below 20.
+    pub ratio: u64,
+    /// Time for a whole load (none).
+    pub time: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { layers: 500, members: 1_000_000, layer_bytes: 32 << 30, ratio: 250, time: None }
+    }
+}
