@@ -21,11 +21,11 @@ mod command;
 mod error;
 mod host;
 mod identity;
+#[cfg(feature = "image")]
+pub mod image;
 #[cfg(feature = "landlock")]
 mod landlock;
 mod launch;
-#[cfg(feature = "image")]
-pub mod image;
 mod limits;
 mod outcome;
 mod plan;

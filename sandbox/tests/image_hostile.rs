@@ -92,7 +92,7 @@ fn cases(canary: &Path) -> Vec<Case> {
         // Symbolic links.
         case(
             "sym_absolute_write",
-            &[symlink("l", &to("file")), file("l", "pwned")],
+            &[symlink("l", to("file")), file("l", "pwned")],
             Inside(|root| {
                 assert!(!root.join("l").symlink_metadata().unwrap().is_symlink());
             }),
@@ -135,17 +135,17 @@ fn cases(canary: &Path) -> Vec<Case> {
         case("sym_proc_fd", &[symlink("p", "/proc/self/fd/0"), file("p/x", "x")], Refused("p/x")),
         case("sym_etc_passwd", &[symlink("etc", &absolute), file("etc/passwd", "x")], Refused("etc/passwd")),
         case("sym_dev", &[symlink("dev", &absolute), dir("dev/pts")], Refused("dev/pts")),
-        case("sym_time", &[symlink("l", &to("file"))], Inside(|root| assert!(root.join("l").is_symlink()))),
+        case("sym_time", &[symlink("l", to("file"))], Inside(|root| assert!(root.join("l").is_symlink()))),
         case("sym_empty", &[symlink("l", "")], Refused("l")),
         case("sym_long", &[symlink("l", "x").pax("linkpath", long("x", 5000))], Refused("l")),
         case(
             "sym_xattr",
-            &[symlink("l", &to("file")).pax("SCHILY.xattr.user.pwned", "1")],
+            &[symlink("l", to("file")).pax("SCHILY.xattr.user.pwned", "1")],
             Inside(|root| assert!(has(root, "l"))),
         ),
         case(
             "sym_fifo_chmod",
-            &[symlink("f", &to("file")), file("f", "").kind(b'6').mode(0o777)],
+            &[symlink("f", to("file")), file("f", "").kind(b'6').mode(0o777)],
             Inside(|root| {
                 assert!(root.join("f").symlink_metadata().unwrap().file_type().is_fifo());
             }),
@@ -156,14 +156,14 @@ fn cases(canary: &Path) -> Vec<Case> {
         case("hard_through_symlink", &[symlink("d", &absolute), hard("l", "d/file")], Refused("l")),
         case(
             "hard_to_symlink",
-            &[symlink("s", &to("file")), hard("l", "s"), file("l", "pwned")],
+            &[symlink("s", to("file")), hard("l", "s"), file("l", "pwned")],
             Inside(|root| {
                 assert_eq!(fs::read(root.join("l")).unwrap(), b"pwned");
             }),
         ),
         case(
             "hard_to_symlink_mode",
-            &[symlink("s", &to("file")), hard("l", "s").mode(0o777)],
+            &[symlink("s", to("file")), hard("l", "s").mode(0o777)],
             Inside(|root| assert!(has(root, "l"))),
         ),
         case("hard_missing", &[hard("l", "nowhere")], Refused("nowhere")),
