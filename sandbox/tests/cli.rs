@@ -177,7 +177,7 @@ fn the_report_can_go_to_a_descriptor() {
 
 #[test]
 fn leftovers_fail_a_run_only_where_that_was_asked_for() {
-    let program = ["--", "sh", "-c", "sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done"];
+    let program = ["--", "sh", "-c", "sleep 1000 & until grep -q sleep /proc/$!/cmdline; do :; done; sleep 0.1"];
     assert_eq!(run(&program).0, Some(0));
     let (status, _, error) = run(&[&["--leftovers", "fail"], &program[..]].concat());
     assert_eq!(status, Some(125));
