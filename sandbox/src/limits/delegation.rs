@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::hierarchy::{Controller, Host, Version, writable};
 use super::settings::Cannot;
-use crate::error::Result;
 use crate::Failure;
+use crate::error::Result;
 
 /// The leaf that [`adopt_cgroup`] makes.
 const CALLER: &str = "sandcell-caller";
@@ -31,7 +31,8 @@ impl Base {
     fn at(dir: &Path) -> Base {
         let handed_down = list(dir, "cgroup.subtree_control");
         // The root of the host is exempt from the rule; only there `cgroup.type` is missing.
-        let free = is_host_root(dir) || fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
+        let free =
+            is_host_root(dir) || fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
         let controllers = match free && writable(&dir.join("cgroup.subtree_control")) {
             true => list(dir, "cgroup.controllers"),
             false => handed_down,
@@ -47,7 +48,10 @@ impl Base {
         if missing.is_empty() {
             return Ok(());
         }
-        fs::OpenOptions::new().write(true).open(self.dir.join("cgroup.subtree_control"))?.write_all(missing.join(" ").as_bytes())
+        fs::OpenOptions::new()
+            .write(true)
+            .open(self.dir.join("cgroup.subtree_control"))?
+            .write_all(missing.join(" ").as_bytes())
     }
 }
 
@@ -71,7 +75,11 @@ pub(super) fn find(host: &Host, named: Option<&Path>) -> Result<Base, Cannot> {
             let common = own.ancestors().find(|ancestor| dir.starts_with(ancestor)).unwrap_or(&v2.mount);
             if !writable(&common.join("cgroup.procs")) {
                 return Err(Cannot::new(
-                    format!("{} is what the caller and {} have in common, and the caller may not move processes there", common.display(), dir.display()),
+                    format!(
+                        "{} is what the caller and {} have in common, and the caller may not move processes there",
+                        common.display(),
+                        dir.display()
+                    ),
                     "start the caller in the same delegated subtree",
                 ));
             }
@@ -79,7 +87,10 @@ pub(super) fn find(host: &Host, named: Option<&Path>) -> Result<Base, Cannot> {
         return Ok(Base::at(dir));
     }
     let Some(own) = &v2.own else {
-        return Err(Cannot::new("the mounted cgroup v2 does not show the caller's own group", "name a delegated group with `cgroup`"));
+        return Err(Cannot::new(
+            "the mounted cgroup v2 does not show the caller's own group",
+            "name a delegated group with `cgroup`",
+        ));
     };
     if is_host_root(own) {
         return usable(own).map(|()| Base::at(own));
@@ -87,7 +98,10 @@ pub(super) fn find(host: &Host, named: Option<&Path>) -> Result<Base, Cannot> {
     match own.parent().filter(|parent| parent.starts_with(&v2.mount)) {
         Some(parent) if usable(parent).is_ok() && delegated(parent, host) => Ok(Base::at(parent)),
         _ if usable(own).is_ok() && delegated(own, host) => Err(Cannot::new(
-            format!("the caller itself sits in {}, which was delegated to it, and a group with processes cannot hand limits down", own.display()),
+            format!(
+                "the caller itself sits in {}, which was delegated to it, and a group with processes cannot hand limits down",
+                own.display()
+            ),
             "call sandcell::adopt_cgroup() once, early: it moves the caller into a group of its own below that one; or have \
              systemd do it (DelegateSubgroup=)",
         )),
@@ -149,7 +163,9 @@ pub(super) fn adopt(host: &Host) -> Result<PathBuf> {
         return Err(Failure::new("cgroup-adopt", "cgroup", cannot.why).hint(cannot.remedy).unsupported());
     };
     let failed = |dir: &Path, e: &io::Error| {
-        Failure::new("cgroup-adopt", dir.display().to_string(), "moving the caller into a group of its own failed").cause(e).setup()
+        Failure::new("cgroup-adopt", dir.display().to_string(), "moving the caller into a group of its own failed")
+            .cause(e)
+            .setup()
     };
     let leaf = own.join(CALLER);
     match fs::create_dir(&leaf) {
@@ -163,9 +179,13 @@ pub(super) fn adopt(host: &Host) -> Result<PathBuf> {
         enter(own).map_err(|e| failed(own, &e))?;
         let _ = fs::remove_dir(&leaf);
         let others: Vec<&str> = others.lines().take(10).collect();
-        return Err(Failure::new("cgroup-adopt", own.display().to_string(), format!("other processes are in it: {}", others.join(", ")))
-            .hint("start the caller in a delegated group of its own: `systemd-run --user --scope -p Delegate=yes PROGRAM`")
-            .unsupported());
+        return Err(Failure::new(
+            "cgroup-adopt",
+            own.display().to_string(),
+            format!("other processes are in it: {}", others.join(", ")),
+        )
+        .hint("start the caller in a delegated group of its own: `systemd-run --user --scope -p Delegate=yes PROGRAM`")
+        .unsupported());
     }
     Ok(own.to_owned())
 }

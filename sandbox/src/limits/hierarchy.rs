@@ -203,8 +203,10 @@ mod tests {
     #[test]
     fn a_hybrid_host_has_a_hierarchy_for_each_mount_that_can_hold_limits() {
         let found = parse("4:memory:/a/b\n3:cpu,cpuacct:/\n2:devices:/\n1:name=systemd:/\n0::/c\n", HYBRID_MOUNTS);
-        let seen: Vec<_> =
-            found.iter().map(|h| (h.version, h.mount.to_str().unwrap(), h.own.as_ref().unwrap().to_str().unwrap())).collect();
+        let seen: Vec<_> = found
+            .iter()
+            .map(|h| (h.version, h.mount.to_str().unwrap(), h.own.as_ref().unwrap().to_str().unwrap()))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -231,7 +233,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_hierarchy() {
-        for mounts in ["", "- cgroup2", "a b c - cgroup2 x", "1 2 3 / /x - cgroup", r"1 2 3 / /x\9 - cgroup x rw,devices"] {
+        for mounts in
+            ["", "- cgroup2", "a b c - cgroup2 x", "1 2 3 / /x - cgroup", r"1 2 3 / /x\9 - cgroup x rw,devices"]
+        {
             assert_eq!(parse("", mounts), []);
         }
     }

@@ -94,9 +94,14 @@ pub(super) fn compile(limits: &Limits, host: &Host) -> Result<Vec<Setting>> {
     if let Some(bytes) = limits.memory_high {
         at_least("memory_high", bytes, PAGE)?;
         if limits.memory.is_some_and(|max| bytes > max) {
-            return Err(config("memory_high", "above `memory`, so it can never be reached", "ask for less than `memory`"));
+            return Err(config(
+                "memory_high",
+                "above `memory`, so it can never be reached",
+                "ask for less than `memory`",
+            ));
         }
-        let v1 = Cannot::new("cgroup v1 has no such limit", "leave it out, or boot with systemd.unified_cgroup_hierarchy=1");
+        let v1 =
+            Cannot::new("cgroup v1 has no such limit", "leave it out, or boot with systemd.unified_cgroup_hierarchy=1");
         let v2 = vec![write("memory.high", bytes)];
         add("memory_high", Requested::Number(bytes), Controller::Memory, Ok(v2), Err(v1), None);
     }
@@ -152,7 +157,11 @@ pub(super) fn compile(limits: &Limits, host: &Host) -> Result<Vec<Setting>> {
     if let Some(dir) = &limits.cgroup
         && !dir.join("cgroup.controllers").exists()
     {
-        return Err(config("cgroup", format!("{} is no cgroup v2 directory", dir.display()), "name one below /sys/fs/cgroup"));
+        return Err(config(
+            "cgroup",
+            format!("{} is no cgroup v2 directory", dir.display()),
+            "name one below /sys/fs/cgroup",
+        ));
     }
     if limits.cpu_time.is_some_and(|time| time.is_zero()) {
         return Err(config("cpu_time", "no program can run in no time at all", "leave it out for no limit"));
@@ -165,7 +174,9 @@ const V1_IO: &str = "cgroup v1 does not count what is written through the page c
 fn at_least(item: &str, asked: u64, least: u64) -> Result<()> {
     match asked {
         0 => Err(config(item, "0 leaves no room for any program", "leave it out for no limit")),
-        less if less < least => Err(config(item, format!("{less} is less than the smallest possible, {least}"), "ask for more")),
+        less if less < least => {
+            Err(config(item, format!("{less} is less than the smallest possible, {least}"), "ask for more"))
+        }
         _ => Ok(()),
     }
 }
@@ -184,7 +195,11 @@ fn cpu_quota(cpus: f64) -> Result<u64> {
         return Err(config("cpus", format!("{cpus} is no number of CPUs"), "give a number such as 0.5 or 2"));
     }
     if cpus < least {
-        return Err(config("cpus", format!("{cpus} is less than the smallest possible, {least}"), "leave it out for no limit"));
+        return Err(config(
+            "cpus",
+            format!("{cpus} is less than the smallest possible, {least}"),
+            "leave it out for no limit",
+        ));
     }
     Ok((cpus * CPU_PERIOD_MICROSECONDS as f64).round() as u64)
 }
@@ -258,7 +273,11 @@ fn io_max(limit: &IoMax, host: &Host) -> Result<(String, Vec<Write>, Vec<Write>)
     ] {
         let Some(value) = value else { continue };
         if value == 0 {
-            return Err(config("io_max", format!("{key} of 0 would stop {} for good", limit.device), "leave it out for no limit"));
+            return Err(config(
+                "io_max",
+                format!("{key} of 0 would stop {} for good", limit.device),
+                "leave it out for no limit",
+            ));
         }
         v2.push_str(&format!(" {key}={value}"));
         v1.push(write(file, format!("{device} {value}")));
@@ -276,7 +295,8 @@ fn device_number(device: &str, host: &Host) -> Result<String> {
         Some((major, minor)) if digits(major) && digits(minor) => device.to_owned(),
         _ => {
             let hint = "give a disk such as /dev/sda, or its number such as 8:0 (see lsblk)";
-            let found = fs::metadata(device).map_err(|e| Failure::new("option", "io_max", device).cause(&e).hint(hint).config())?;
+            let found = fs::metadata(device)
+                .map_err(|e| Failure::new("option", "io_max", device).cause(&e).hint(hint).config())?;
             if !found.file_type().is_block_device() {
                 return Err(config("io_max", format!("{device} is no block device"), hint));
             }

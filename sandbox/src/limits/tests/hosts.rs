@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use nix::sys::resource::Resource;
 
-use crate::limits::hierarchy::{Controller, Host};
-use crate::limits::{Driver, Facts, Placed, Sources, delegation, describe_on, place_on};
+use crate::limits::hierarchy::{Controller, Host, Version};
+use crate::limits::{Driver, Facts, Placed, Sources, delegation, describe_on, prepare_on, settings};
 use crate::{BestEffort, Limits, Mechanism};
 
 /// A directory that looks like the root of a host; removed when dropped.
@@ -105,7 +105,9 @@ fn a_caller_in_the_delegated_group_itself_is_told_to_step_down() {
 
 #[test]
 fn under_systemd_only_what_it_has_given_out_is_used() {
-    let scope = |host: FakeHost| host.dir("run/systemd/system").group("u/x.scope", "memory\n", "").group("u/x.scope/caller", "", "1\n");
+    let scope = |host: FakeHost| {
+        host.dir("run/systemd/system").group("u/x.scope", "memory\n", "").group("u/x.scope/caller", "", "1\n")
+    };
     let mut host = scope(v2("systemd", "/u/x.scope/caller"));
     let cannot = delegation::find(&host.read(), None).unwrap_err();
     assert!(cannot.why.contains("was not delegated"), "{cannot:?}");
@@ -128,14 +130,18 @@ fn a_named_group_is_used_as_it_is() {
 #[test]
 fn each_version_takes_what_it_has_and_v2_comes_first() {
     let both = "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n35 31 0:32 / /v1/memory rw - cgroup cgroup rw,memory\n36 31 0:33 / /v1/pids rw - cgroup cgroup rw,pids\n";
-    let host = v2("hybrid", "/").file("proc/self/mountinfo", both).file("proc/self/cgroup", "5:pids:/\n4:memory:/\n0::/\n").dir("v1/memory").dir("v1/pids");
+    let host = v2("hybrid", "/")
+        .file("proc/self/mountinfo", both)
+        .file("proc/self/cgroup", "5:pids:/\n4:memory:/\n0::/\n")
+        .dir("v1/memory")
+        .dir("v1/pids");
     let host = host.file("sys/fs/cgroup/cgroup.controllers", "memory\n");
     let read = host.read();
     let sources = Sources { host: &read, base: delegation::find(&read, None) };
     let limits = Limits { memory: Some(1 << 20), pids: Some(1), ..Limits::default() };
-    let settings = crate::limits::settings::compile(&limits, &read).unwrap();
-    let chosen: Vec<_> = settings.iter().map(|s| sources.choose(s).map(crate::limits::mechanism).unwrap()).collect();
-    assert_eq!(chosen, [Mechanism::Cgroup2, Mechanism::Cgroup1]);
+    let settings = settings::compile(&limits, &read).unwrap();
+    let chosen: Vec<_> = settings.iter().map(|s| sources.choose(s).unwrap()).collect();
+    assert_eq!(chosen, [Version::V2, Version::V1]);
 }
 
 #[test]
@@ -154,11 +160,15 @@ fn without_cgroups_best_effort_names_what_is_weaker_or_missing() {
     for (item, limits) in each_limit() {
         let mut best_effort = BestEffort::default();
         best_effort.add(item);
-        let Placed { placement, enforced, rlimits } = place_on(&host.read(), &limits, &best_effort, Facts::default()).unwrap();
+        let Placed { placement, enforced, rlimits } =
+            place_on(&host.read(), &limits, &best_effort, Facts::default()).unwrap();
         assert!(placement.is_none());
         assert_eq!(enforced.len(), 1);
         assert_eq!(enforced[0].item, item);
-        assert!(enforced[0].why.as_ref().is_some_and(|why| why.contains("no cgroup v2 is mounted") || item == "io_weight"), "{enforced:?}");
+        assert!(
+            enforced[0].why.as_ref().is_some_and(|why| why.contains("no cgroup v2 is mounted") || item == "io_weight"),
+            "{enforced:?}"
+        );
         let expected = match item {
             "memory" => vec![(Resource::RLIMIT_AS, 1 << 26, 1 << 26)],
             "pids" => vec![(Resource::RLIMIT_NPROC, 6, 6)],
@@ -191,11 +201,18 @@ fn best_effort_for_one_limit_does_not_excuse_another() {
 
 #[test]
 fn nothing_asked_for_is_nothing_made() {
-    let placed = place_on(&FakeHost::new("nothing").read(), &Limits::default(), &BestEffort::default(), Facts::default()).unwrap();
+    let placed =
+        place_on(&FakeHost::new("nothing").read(), &Limits::default(), &BestEffort::default(), Facts::default())
+            .unwrap();
     assert!(placed.placement.is_none() && placed.enforced.is_empty() && placed.rlimits.is_empty());
     // Figures are no limit: without them the sandbox starts as well.
     let facts = Facts { usage: true, ..Facts::default() };
-    assert!(place_on(&FakeHost::new("figures").read(), &Limits::default(), &BestEffort::default(), facts).unwrap().placement.is_none());
+    assert!(
+        place_on(&FakeHost::new("figures").read(), &Limits::default(), &BestEffort::default(), facts)
+            .unwrap()
+            .placement
+            .is_none()
+    );
 }
 
 #[test]
@@ -207,6 +224,10 @@ fn doctor_names_what_holds_and_what_blocks() {
     assert_eq!((old.name, old.holds), ("cgroup1", vec!["memory"]));
     assert!(old.cannot.iter().any(|c| c.why.contains("missing")), "{:?}", old.cannot);
     assert!(old.cannot.iter().all(|c| !c.remedy.is_empty()));
+}
+
+fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> crate::Result<Placed> {
+    prepare_on(host, limits, best_effort, facts)?.place()
 }
 
 /// Every limit alone, by its option.
@@ -225,7 +246,12 @@ pub(super) fn each_limit() -> Vec<(&'static str, Limits)> {
         ("cpu_weight", one(|l| l.cpu_weight = Some(50))),
         ("cpuset", one(|l| l.cpuset = Some("0".into()))),
         ("io_weight", one(|l| l.io_weight = Some(50))),
-        ("io_max", one(|l| l.io_max = vec![crate::IoMax { device: disk(), read_bytes: Some(1 << 20), ..crate::IoMax::default() }])),
+        (
+            "io_max",
+            one(|l| {
+                l.io_max = vec![crate::IoMax { device: disk(), read_bytes: Some(1 << 20), ..crate::IoMax::default() }]
+            }),
+        ),
         ("cpu_time", one(|l| l.cpu_time = Some(Duration::from_millis(1500)))),
     ]
 }
@@ -234,5 +260,8 @@ pub(super) fn each_limit() -> Vec<(&'static str, Limits)> {
 fn disk() -> String {
     let numbers = fs::read_dir("/sys/dev/block").into_iter().flatten().flatten();
     let whole = numbers.filter(|n| !n.path().join("partition").exists() && !n.path().join("loop").exists());
-    whole.filter_map(|n| n.file_name().into_string().ok()).find(|n| !n.starts_with("7:")).unwrap_or_else(|| "8:0".into())
+    whole
+        .filter_map(|n| n.file_name().into_string().ok())
+        .find(|n| !n.starts_with("7:"))
+        .unwrap_or_else(|| "8:0".into())
 }

@@ -2,15 +2,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::hosts::FakeHost;
-use crate::limits::settings::{compile, parse_cpus};
+use crate::limits::settings::{Cannot, Write, compile, parse_cpus};
 use crate::{IoMax, Limits};
 
 /// Compiles on a host with CPUs 0 to 3, a disk 8:0 and a partition 8:1 of it.
 fn ask(change: impl Fn(&mut Limits)) -> crate::Result<Vec<(&'static str, String, String)>> {
     let mut limits = Limits::default();
     change(&mut limits);
-    let host = FakeHost::new("requests").file("sys/devices/system/cpu/online", "0-3\n").dir("sys/dev/block/8:0").file("sys/dev/block/8:1/partition", "1");
-    let words = |writes: &Result<Vec<super::super::Write>, super::super::Cannot>| match writes {
+    let host = FakeHost::new("requests")
+        .file("sys/devices/system/cpu/online", "0-3\n")
+        .dir("sys/dev/block/8:0")
+        .file("sys/dev/block/8:1/partition", "1");
+    let words = |writes: &Result<Vec<Write>, Cannot>| match writes {
         Ok(writes) => writes.iter().map(|w| format!("{}={}", w.file, w.value)).collect::<Vec<_>>().join(" "),
         Err(cannot) => format!("cannot: {}", cannot.why),
     };
@@ -92,7 +95,11 @@ fn zero_is_refused() {
     refused(|l| l.cpu_weight = Some(0), "cpu_weight", "not between");
     refused(|l| l.io_weight = Some(0), "io_weight", "not between");
     refused(|l| l.cpu_time = Some(Duration::ZERO), "cpu_time", "no time");
-    refused(|l| l.io_max = vec![IoMax { device: "8:0".into(), read_bytes: Some(0), ..IoMax::default() }], "io_max", "rbps of 0");
+    refused(
+        |l| l.io_max = vec![IoMax { device: "8:0".into(), read_bytes: Some(0), ..IoMax::default() }],
+        "io_max",
+        "rbps of 0",
+    );
 }
 
 #[test]
