@@ -149,7 +149,7 @@ impl Sandbox {
         let policy = &self.shared.policy;
         let identity = self.shared.ids.assign_for(&self.shared.policy)?;
         let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
-        let mut placed = limits::place(&policy.limits, &policy.best_effort, facts)?;
+        let mut placed = limits::prepare(&policy.limits, &policy.best_effort, facts)?.place()?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
         let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
         enforced.append(&mut placed.enforced);

@@ -2,7 +2,7 @@
 //!
 //! Its maker keeps it open and locked (flock(2)). The lock goes when the maker dies, however it dies; so who finds a
 //! group of ours that can be locked has found one without an owner and removes it, if it is empty. The name carries the
-//! maker's PID only to make that search cheap.
+//! maker's PID so that a maker can pass over its own.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
@@ -23,8 +23,9 @@ use super::hierarchy::{Controller, Version};
 const PREFIX: &str = "sandcell-";
 /// For processes that are dying already; one that sits in the kernel for longer is reported.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A caller with many dead siblings should not pay for all of them at once.
-const COLLECT_AT_ONCE: usize = 32;
+/// A start beside thousands of live sandboxes should not pay for all of them; the kernel lists groups by a hash of their
+/// random names, so that each comes to the front in time.
+const LOOK_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Group {
@@ -144,6 +145,16 @@ impl Group {
         }
     }
 
+    /// Whether nothing lives in it or beneath it.
+    pub(super) fn is_empty(&self) -> bool {
+        match self.version {
+            Version::V2 => {
+                self.read("cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+            }
+            Version::V1 => self.read("cgroup.procs").is_ok_and(|procs| procs.is_empty()),
+        }
+    }
+
     /// Waits, not for ever, until nothing lives in it.
     pub(super) fn wait_until_empty(&self) {
         if self.version == Version::V2 {
@@ -151,7 +162,7 @@ impl Group {
             return;
         }
         let until = Instant::now() + PATIENCE;
-        while self.read("cgroup.procs").is_ok_and(|procs| !procs.is_empty()) && Instant::now() < until {
+        while !self.is_empty() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -191,20 +202,14 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// Removes the empty groups in `parent` whose makers are dead.
 fn collect(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
-    let mut collected = 0;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(maker) else { continue };
-        if Path::new("/proc").join(pid.to_string()).exists() {
+    for entry in entries.take(LOOK_AT_ONCE).flatten() {
+        if entry.file_name().to_str().and_then(maker).is_none_or(|pid| pid == std::process::id()) {
             continue;
         }
-        // The maker may live in another PID namespace; the lock knows.
+        // Not whether the PID exists: it may be a zombie, or of another PID namespace. The lock knows.
         let path = entry.path();
-        if File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok() && remove_tree(&path).is_ok()) {
-            collected += 1;
-        }
-        if collected == COLLECT_AT_ONCE {
-            break;
+        if File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            let _ = remove_tree(&path);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Limits of a whole sandbox: cgroups, and what stands in for them.
 //!
-//! [`place`] makes the groups with their limits already in force, before anything is cloned; the sandbox's init is born
-//! into them ([`Placement::clone_into`]) or steps in before it executes anything ([`Placement::join`]). Each limit goes
-//! to cgroup v2 where a subtree was delegated, otherwise to a v1 hierarchy that the caller may write to. On hosts that
+//! [`prepare`] finds out who can hold each limit. [`Prepared::place`] makes the groups of one sandbox with their limits
+//! already in force, before anything is cloned; the sandbox's init is born into them ([`Placement::clone_into`]) or steps
+//! in before it executes anything ([`Placement::join`]). Each limit goes to cgroup v2 where a subtree was delegated, otherwise to a v1 hierarchy that the caller may write to. On hosts that
 //! have both, v1 holds the limits and v2 serves to kill, freeze and count.
 //!
 //! Without cgroups a limit is refused; under best effort a resource limit stands in where there is one, and the report
@@ -11,6 +11,7 @@
 mod delegation;
 mod group;
 mod hierarchy;
+mod placement;
 mod settings;
 mod sys;
 #[cfg(test)]
@@ -18,20 +19,20 @@ mod tests;
 mod usage;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::Resource;
 
 use crate::error::Result;
-use crate::{BestEffort, Enforced, Error, Failure, Limits, Mechanism, Requested};
+use crate::{BestEffort, Enforced, Failure, Limits, Mechanism, Requested};
 use delegation::Base;
 pub use delegation::adopt_cgroup;
 use group::Group;
 use hierarchy::{Controller, Host, Version, writable};
+use placement::Refused;
+pub(crate) use placement::{Closed, CpuClock, Placement};
+use settings::Setting;
 pub(crate) use settings::{Cannot, check};
-use settings::{Setting, Write};
-pub(crate) use usage::GroupUsage;
 
 /// What else bears on the limits of a sandbox.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,8 +45,8 @@ pub(crate) struct Facts {
     pub(crate) ids: u32,
 }
 
-/// What [`place`] came to.
-#[derive(Debug, Default)]
+/// What [`Prepared::place`] came to.
+#[derive(Debug)]
 pub(crate) struct Placed {
     /// `None` where no group was asked for, or none could be had under best effort.
     pub(crate) placement: Option<Placement>,
@@ -57,100 +58,138 @@ pub(crate) struct Placed {
 /// A resource limit that stands in for a limit of a group: which, soft, hard.
 pub(crate) type Rlimit = (Resource, u64, u64);
 
-/// The groups of one sandbox. Dropping it kills what is in them and removes them.
-#[derive(Debug)]
-pub(crate) struct Placement {
-    groups: Vec<Group>,
-    /// What was written where, to see at the end whether it still holds.
-    written: Vec<(Setting, Version)>,
-    join: Vec<OwnedFd>,
-    cpu_clock: Option<CpuClock>,
+/// Who holds which limit: what can be found out once for many sandboxes, without making anything.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    limits: Limits,
+    best_effort: BestEffort,
+    facts: Facts,
+    groups: Vec<Wanted>,
+    chosen: Vec<(Setting, Version)>,
+    /// What has been said about limits that no group holds.
+    enforced: Vec<Enforced>,
+    rlimits: Vec<Rlimit>,
 }
 
-/// A file that tells the CPU time of all processes of a sandbox; `pread` it at 0.
-#[derive(Debug)]
-pub(crate) struct CpuClock {
-    pub(crate) file: OwnedFd,
-    /// v1: a bare number of nanoseconds. Otherwise v2: a first line `usage_usec N`.
-    pub(crate) nanoseconds: bool,
+/// A group to be made in one hierarchy.
+#[derive(Debug, Clone)]
+struct Wanted {
+    version: Version,
+    parent: PathBuf,
+    controllers: Vec<Controller>,
 }
 
-/// What is left to say when a sandbox has ended.
-#[derive(Debug)]
-pub(crate) struct Closed {
-    pub(crate) usage: GroupUsage,
-    /// Limits that no longer held at the end, by name, and why: someone else changed the group or took its controller.
-    pub(crate) lost: Vec<(&'static str, String)>,
-    /// Whether the groups are gone.
-    pub(crate) removed: Result<()>,
+/// Looks for groups that can hold `limits`. Finds the mistakes in them, and what this host cannot hold.
+pub(crate) fn prepare(limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Prepared> {
+    prepare_on(&Host::read(Path::new("/")), limits, best_effort, facts)
 }
 
-/// Makes the groups for one sandbox and sets their limits.
-pub(crate) fn place(limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Placed> {
-    place_on(&Host::read(Path::new("/")), limits, best_effort, facts)
-}
-
-fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Placed> {
+fn prepare_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Prepared> {
     let settings = settings::compile(limits, host)?;
-    let mut placed = Placed::default();
+    let mut prepared = Prepared {
+        limits: limits.clone(),
+        best_effort: best_effort.clone(),
+        facts,
+        groups: Vec::new(),
+        chosen: Vec::new(),
+        enforced: Vec::new(),
+        rlimits: Vec::new(),
+    };
     if settings.is_empty() && limits.cpu_time.is_none() && !facts.usage {
-        return Ok(placed);
+        return Ok(prepared);
     }
     let sources = Sources { host, base: delegation::find(host, limits.cgroup.as_deref()) };
-    let mut chosen = Vec::new();
     for setting in settings {
         match sources.choose(&setting) {
-            Ok(version) => chosen.push((setting, version)),
-            Err(cannot) => {
-                placed.without_cgroup(setting.item, setting.requested, &cannot, limits, best_effort, facts)?
-            }
+            Ok(version) => prepared.chosen.push((setting, version)),
+            Err(cannot) => prepared.without_cgroup(setting.item, setting.requested, &cannot)?,
         }
     }
-    let groups = match sources.make_groups(&chosen, facts.usage || limits.cpu_time.is_some()) {
-        Ok(groups) => groups,
-        // Nothing depends on it but figures, and those may be missing.
-        Err(_) if chosen.is_empty() => Vec::new(),
-        Err(error) => return Err(error),
-    };
-
-    let mut written = Vec::new();
-    for (setting, version) in chosen {
-        let group = group_for(&groups, setting.controller).filter(|group| group.version == version);
-        let group =
-            group.ok_or_else(|| Failure::new("cgroup-limit", setting.item, "its group was not made").setup())?;
-        match apply(group, &setting) {
-            Ok(()) => {
-                let by = mechanism(version);
-                let mut line = Enforced::new(setting.item, setting.requested.clone(), by);
-                line.why = setting.v1_weaker.filter(|_| version == Version::V1).map(str::to_owned);
-                placed.enforced.push(line);
-                written.push((setting, version));
-            }
-            Err(Refused::Cannot(cannot)) => {
-                placed.without_cgroup(setting.item, setting.requested, &cannot, limits, best_effort, facts)?;
-            }
-            Err(Refused::Failed(error)) => return Err(error),
-        }
-    }
-
-    let cpu_clock = if limits.cpu_time.is_some() { cpu_clock(&groups) } else { None };
+    prepared.groups = sources.wanted(&prepared.chosen, facts.usage || limits.cpu_time.is_some())?;
     if let Some(time) = limits.cpu_time {
         let requested = Requested::Number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        match (&cpu_clock, &sources.base) {
-            (Some(_), _) => placed.enforced.push(Enforced::new("cpu_time", requested, Mechanism::Supervisor)),
-            (None, Err(cannot)) => placed.without_cgroup("cpu_time", requested, cannot, limits, best_effort, facts)?,
-            (None, Ok(base)) => {
-                let cannot = Cannot::new(format!("{} does not tell CPU time", base.dir.display()), "");
-                placed.without_cgroup("cpu_time", requested, &cannot, limits, best_effort, facts)?;
+        let counted =
+            |wanted: &Wanted| wanted.version == Version::V2 || wanted.controllers.contains(&Controller::Cpuacct);
+        match &sources.base {
+            Err(cannot) if !prepared.groups.iter().any(counted) => {
+                prepared.without_cgroup("cpu_time", requested, cannot)?
             }
+            _ => prepared.enforced.push(Enforced::new("cpu_time", requested, Mechanism::Supervisor)),
         }
     }
-    if !groups.is_empty() {
-        let join = groups.iter().filter(|group| group.version == Version::V1).map(Group::entrance);
-        let join = join.collect::<io::Result<_>>().map_err(|e| failed("cgroup-create", "cgroup.procs", &e))?;
-        placed.placement = Some(Placement { groups, written, join, cpu_clock });
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Makes the groups for one sandbox and sets their limits.
+    pub(crate) fn place(&self) -> Result<Placed> {
+        let mut rest = Prepared { chosen: Vec::new(), groups: Vec::new(), ..self.clone() };
+        let clock = self.enforced.iter().any(|line| line.by == Mechanism::Supervisor);
+        let groups = match self.groups.iter().map(Wanted::make).collect::<Result<Vec<Group>>>() {
+            Ok(groups) => groups,
+            // Nothing depends on it but figures, and those may be missing.
+            Err(_) if self.chosen.is_empty() && !clock => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut lines = Vec::new();
+        let mut placement = Placement::new(groups, clock)?;
+        for (setting, version) in &self.chosen {
+            match placement.set(setting) {
+                Ok(()) => {
+                    let by = if *version == Version::V2 { Mechanism::Cgroup2 } else { Mechanism::Cgroup1 };
+                    let mut line = Enforced::new(setting.item, setting.requested.clone(), by);
+                    line.why = setting.v1_weaker.filter(|_| *version == Version::V1).map(str::to_owned);
+                    lines.push(line);
+                }
+                Err(Refused::Cannot(cannot)) => {
+                    rest.without_cgroup(setting.item, setting.requested.clone(), &cannot)?
+                }
+                Err(Refused::Failed(error)) => return Err(error),
+            }
+        }
+        lines.append(&mut rest.enforced);
+        Ok(Placed { placement: (!placement.is_empty()).then_some(placement), enforced: lines, rlimits: rest.rlimits })
     }
-    Ok(placed)
+
+    /// A limit that no group takes: refused, or under best effort handed to a resource limit or to nobody.
+    fn without_cgroup(&mut self, item: &'static str, requested: Requested, cannot: &Cannot) -> Result<()> {
+        let fallback = fallback(item, &self.limits, self.facts);
+        if !self.best_effort.allows(item) {
+            let message = format!("no cgroup can hold this limit: {}", cannot.why);
+            let instead =
+                fallback.map(|(_, weaker)| format!("`best_effort` for it uses a resource limit, and {weaker}"));
+            let hint = [Some(cannot.remedy.clone()).filter(|remedy| !remedy.is_empty()), instead];
+            let hint = hint.into_iter().flatten().collect::<Vec<_>>().join("; or ");
+            return Err(Failure::new("cgroup-find", item, message).hint(hint).unsupported());
+        }
+        self.enforced.push(match fallback {
+            Some((rlimit, weaker)) => {
+                self.rlimits.push(rlimit);
+                Enforced::new(item, requested, Mechanism::Rlimit).why(format!("{weaker} ({})", cannot.why))
+            }
+            None => Enforced::new(item, requested, Mechanism::Nothing).why(cannot.why.clone()),
+        });
+        Ok(())
+    }
+}
+
+impl Wanted {
+    fn make(&self) -> Result<Group> {
+        let failed = |e: &io::Error| {
+            let hint = match e.raw_os_error() {
+                Some(libc::EAGAIN) => "a group above allows no more groups: see cgroup.max.descendants",
+                Some(libc::ENOENT) => "the group was removed since the sandbox was built: build it anew",
+                _ => "",
+            };
+            let subject = self.parent.display().to_string();
+            Failure::new("cgroup-create", subject, "no group could be made here").cause(e).hint(hint).setup()
+        };
+        let group = Group::create(self.version, &self.parent, self.controllers.clone()).map_err(|e| failed(&e))?;
+        if self.version == Version::V1 && self.controllers.contains(&Controller::Cpuset) {
+            inherit_cpuset(&group, &self.parent).map_err(|e| failed(&e))?;
+        }
+        Ok(group)
+    }
 }
 
 /// What this host offers for groups.
@@ -212,28 +251,26 @@ impl Sources<'_> {
         }
     }
 
-    /// One group in each hierarchy that is needed.
-    fn make_groups(&self, chosen: &[(Setting, Version)], usage: bool) -> Result<Vec<Group>> {
+    /// One group in each hierarchy that is needed. Hands controllers down in the v2 base where that was not done yet.
+    fn wanted(&self, chosen: &[(Setting, Version)], usage: bool) -> Result<Vec<Wanted>> {
         let needs = |version| chosen.iter().filter(move |(_, v)| *v == version).map(|(setting, _)| setting.controller);
-        let mut groups = Vec::new();
+        let counting = [Controller::Memory, Controller::Pids, Controller::Io].into_iter().filter(|_| usage);
+        let mut groups: Vec<Wanted> = Vec::new();
         if let Ok(base) = &self.base {
-            let counting = [Controller::Memory, Controller::Pids, Controller::Io];
-            let counting = counting.into_iter().filter(|c| usage && base.controllers.contains(c));
-            let controllers = distinct(needs(Version::V2).chain(counting));
-            base.enable(&controllers).map_err(|e| failed("cgroup-create", &base.dir.display().to_string(), &e))?;
-            groups.push(create(Version::V2, &base.dir, controllers)?);
+            let controllers =
+                distinct(needs(Version::V2).chain(counting.clone().filter(|c| base.controllers.contains(c))));
+            base.enable(&controllers).map_err(|e| {
+                Failure::new("cgroup-create", base.dir.display().to_string(), "its controllers cannot be handed down")
+                    .cause(&e)
+                    .hint("see `sandcell doctor`")
+                    .setup()
+            })?;
+            groups.push(Wanted { version: Version::V2, parent: base.dir.clone(), controllers });
         }
         // On a host with both, v2 has these for every group.
-        let (clock, freezer) = match self.base {
-            Ok(_) => (None, None),
-            Err(_) => (Some(Controller::Cpuacct), Some(Controller::Freezer)),
-        };
-        let counting = [Some(Controller::Memory), Some(Controller::Pids), Some(Controller::Io), clock];
-        let counting = counting
-            .into_iter()
-            .flatten()
-            .filter(|c| usage && !groups.iter().any(|g: &Group| g.controllers.contains(c)));
-        let optional = distinct(counting.chain(freezer).filter(|c| self.v1_parent(*c).is_ok()));
+        let clock = self.base.is_err().then_some(Controller::Cpuacct).filter(|_| usage);
+        let freezer = self.base.is_err().then_some(Controller::Freezer);
+        let optional = counting.chain(clock).chain(freezer).filter(|c| self.v1_parent(*c).is_ok());
         for controller in distinct(needs(Version::V1).chain(optional)) {
             // Where two share a hierarchy, one group does for both.
             if groups.iter().any(|group| group.controllers.contains(&controller)) {
@@ -242,12 +279,8 @@ impl Sources<'_> {
             let (Some(hierarchy), Ok(parent)) = (self.host.v1(controller), self.v1_parent(controller)) else {
                 continue;
             };
-            let group = create(Version::V1, parent, hierarchy.controllers.clone())?;
-            if group.controllers.contains(&Controller::Cpuset) {
-                inherit_cpuset(&group, parent)
-                    .map_err(|e| failed("cgroup-create", &group.path.display().to_string(), &e))?;
-            }
-            groups.push(group);
+            let controllers = hierarchy.controllers.clone();
+            groups.push(Wanted { version: Version::V1, parent: parent.to_owned(), controllers });
         }
         Ok(groups)
     }
@@ -263,10 +296,6 @@ fn distinct(controllers: impl Iterator<Item = Controller>) -> Vec<Controller> {
     seen
 }
 
-fn create(version: Version, parent: &Path, controllers: Vec<Controller>) -> Result<Group> {
-    Group::create(version, parent, controllers).map_err(|e| failed("cgroup-create", &parent.display().to_string(), &e))
-}
-
 /// A new v1 cpuset is empty, and nothing can live in an empty one.
 fn inherit_cpuset(group: &Group, parent: &Path) -> io::Result<()> {
     for (file, effective) in [("cpuset.mems", "cpuset.effective_mems"), ("cpuset.cpus", "cpuset.effective_cpus")] {
@@ -275,136 +304,6 @@ fn inherit_cpuset(group: &Group, parent: &Path) -> io::Result<()> {
         group.write(file, value.trim())?;
     }
     Ok(())
-}
-
-fn cpu_clock(groups: &[Group]) -> Option<CpuClock> {
-    groups.iter().find_map(|group| {
-        let nanoseconds = group.version == Version::V1;
-        if nanoseconds && !group.controllers.contains(&Controller::Cpuacct) {
-            return None;
-        }
-        let file = group.open_to_read(if nanoseconds { "cpuacct.usage" } else { "cpu.stat" }).ok()?;
-        Some(CpuClock { file, nanoseconds })
-    })
-}
-
-fn group_for(groups: &[Group], controller: Controller) -> Option<&Group> {
-    groups.iter().find(|group| group.controllers.contains(&controller))
-}
-
-fn mechanism(version: Version) -> Mechanism {
-    match version {
-        Version::V1 => Mechanism::Cgroup1,
-        Version::V2 => Mechanism::Cgroup2,
-    }
-}
-
-/// What a control file says where no limit is set: v2 `max` (before a period, too), v1 the largest number, or -1 for CPU time.
-fn unlimited(text: &str) -> bool {
-    let first = text.split_whitespace().next().unwrap_or_default();
-    first == "max" || first == "-1" || first.parse::<u64>().is_ok_and(|n| n >= i64::MAX as u64 - 4095)
-}
-
-enum Refused {
-    /// The kernel does not have it, or not for this caller.
-    Cannot(Cannot),
-    Failed(Error),
-}
-
-/// Writes a setting and, for a cpuset, looks whether the kernel took it: v2 falls back to all CPUs without a word.
-fn apply(group: &Group, setting: &Setting) -> Result<(), Refused> {
-    for write in writes(setting, group.version) {
-        let Err(e) = group.write(write.file, &write.value) else { continue };
-        let path = group.path.join(write.file).display().to_string();
-        match e.raw_os_error() {
-            Some(libc::ENOENT) if write.optional => {}
-            Some(libc::ENOENT) if write.file.contains("swap") || write.file.contains("memsw") => {
-                return Err(Refused::Cannot(Cannot::new(
-                    "this host swaps, and its kernel does not count swap for groups",
-                    "boot with swapaccount=1, or turn swap off: `swapoff -a`",
-                )));
-            }
-            Some(libc::ENOENT | libc::EACCES | libc::EPERM | libc::EROFS | libc::EOPNOTSUPP) => {
-                return Err(Refused::Cannot(Cannot::new(format!("{path}: {e}"), "")));
-            }
-            _ => {
-                let failure =
-                    Failure::new("cgroup-limit", setting.item, format!("writing {} to {path}", write.value)).cause(&e);
-                return Err(Refused::Failed(failure.hint(hint(setting, &e)).setup()));
-            }
-        }
-    }
-    if setting.controller == Controller::Cpuset && group.version == Version::V2 {
-        let effective = group.read("cpuset.cpus.effective").ok();
-        let asked = writes(setting, group.version).first().and_then(|write| settings::parse_cpus(&write.value));
-        if effective.as_deref().and_then(settings::parse_cpus) != asked {
-            let has = effective.unwrap_or_default();
-            return Err(Refused::Cannot(Cannot::new(
-                format!("the caller's own group has only the CPUs {}", has.trim()),
-                "ask for CPUs among these",
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn hint(setting: &Setting, e: &io::Error) -> &'static str {
-    match (setting.controller, e.raw_os_error()) {
-        (Controller::Cpu, Some(libc::EINVAL)) => "a group above has a lower CPU limit: ask for less",
-        (Controller::Memory, Some(libc::EBUSY)) => "more than that is in use already and cannot be reclaimed",
-        (Controller::Io, Some(libc::ENODEV)) => "name a whole disk: see lsblk",
-        _ => "",
-    }
-}
-
-fn writes(setting: &Setting, version: Version) -> &[Write] {
-    let writes = if version == Version::V2 { &setting.v2 } else { &setting.v1 };
-    writes.as_deref().unwrap_or_default()
-}
-
-fn failed(stage: &'static str, subject: &str, e: &io::Error) -> Error {
-    let hint = match e.raw_os_error() {
-        Some(libc::EBUSY) => {
-            "a group with processes in it cannot hand limits down: call sandcell::adopt_cgroup() first"
-        }
-        Some(libc::EAGAIN | libc::ENOSPC) => "a group above allows no more groups: see cgroup.max.descendants",
-        _ => "",
-    };
-    Failure::new(stage, subject, "the group could not be made").cause(e).hint(hint).setup()
-}
-
-impl Placed {
-    /// A limit that no group takes: refused, or under best effort handed to a resource limit or to nobody.
-    fn without_cgroup(
-        &mut self,
-        item: &'static str,
-        requested: Requested,
-        cannot: &Cannot,
-        limits: &Limits,
-        best_effort: &BestEffort,
-        facts: Facts,
-    ) -> Result<()> {
-        if !best_effort.allows(item) {
-            let message = format!("no cgroup can hold this limit: {}", cannot.why);
-            let hint = match (cannot.remedy.as_str(), fallback(item, limits, facts)) {
-                (remedy, None) => remedy.to_owned(),
-                ("", Some((_, weaker))) => format!("`best_effort` for it uses a resource limit, and {weaker}"),
-                (remedy, Some((_, weaker))) => {
-                    format!("{remedy}; or `best_effort` for it uses a resource limit, and {weaker}")
-                }
-            };
-            return Err(Failure::new("cgroup-find", item, message).hint(hint).unsupported());
-        }
-        let line = match fallback(item, limits, facts) {
-            Some((rlimit, weaker)) => {
-                self.rlimits.push(rlimit);
-                Enforced::new(item, requested, Mechanism::Rlimit).why(format!("{weaker} ({})", cannot.why))
-            }
-            None => Enforced::new(item, requested, Mechanism::Nothing).why(cannot.why.clone()),
-        };
-        self.enforced.push(line);
-        Ok(())
-    }
 }
 
 /// The resource limit nearest to a limit, and in what it is weaker.
@@ -430,156 +329,6 @@ fn fallback(item: &str, limits: &Limits, facts: Facts) -> Option<(Rlimit, &'stat
             Some((rlimit, "it holds for each process apart and in whole seconds"))
         }
         _ => None,
-    }
-}
-
-impl Placement {
-    fn v2(&self) -> Option<&Group> {
-        self.groups.iter().find(|group| group.version == Version::V2)
-    }
-
-    /// The v2 group, for `CLONE_INTO_CGROUP` (Linux 5.7).
-    pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.v2().map(Group::fd)
-    }
-
-    /// The v1 groups: the new process writes "0" to each of these before it executes anything.
-    pub(crate) fn join(&self) -> &[OwnedFd] {
-        &self.join
-    }
-
-    /// The same for the v2 group, where `clone3` is refused.
-    pub(crate) fn join_v2(&self) -> Result<Option<OwnedFd>> {
-        let entrance = self.v2().map(Group::entrance).transpose();
-        entrance.map_err(|e| failed("cgroup-create", "cgroup.procs", &e))
-    }
-
-    /// Where init reads the CPU time that `cpu_time` limits; `None` where that was not asked for.
-    pub(crate) fn cpu_clock(&self) -> Option<&CpuClock> {
-        self.cpu_clock.as_ref()
-    }
-
-    /// What has been used so far.
-    pub(crate) fn usage(&self) -> GroupUsage {
-        usage::read(&self.groups)
-    }
-
-    /// Whether a process of the sandbox, at any depth, was killed for memory.
-    pub(crate) fn oom_killed(&self) -> bool {
-        group_for(&self.groups, Controller::Memory).and_then(usage::oom_kills).is_some_and(|kills| kills > 0)
-    }
-
-    /// Kills all in it.
-    pub(crate) fn kill(&self) -> Result<()> {
-        self.control("cgroup-kill", Group::kill)
-    }
-
-    /// Stops all in it and waits until it stands still.
-    pub(crate) fn freeze(&self) -> Result<()> {
-        self.control("cgroup-freeze", |group| group.freeze(true))
-    }
-
-    /// Lets it go on.
-    pub(crate) fn thaw(&self) -> Result<()> {
-        self.control("cgroup-freeze", |group| group.freeze(false))
-    }
-
-    fn control(&self, stage: &'static str, act: impl Fn(&Group) -> io::Result<()>) -> Result<()> {
-        let Some(group) = self.v2().or_else(|| group_for(&self.groups, Controller::Freezer)) else {
-            return Err(Failure::new(stage, "cgroup", "no group of this sandbox can do that")
-                .hint("have a cgroup v2 subtree, or the v1 freezer, delegated to the caller")
-                .unsupported());
-        };
-        act(group).map_err(|e| {
-            Failure::new(stage, group.path.display().to_string(), "the group did not follow").cause(&e).setup()
-        })
-    }
-
-    /// Changes the limits that `limits` names; the others stay. Only those whose controller the sandbox was started with.
-    pub(crate) fn update(&mut self, limits: &Limits) -> Result<()> {
-        for setting in settings::compile(limits, &Host::read(Path::new("/")))? {
-            let group = group_for(&self.groups, setting.controller).ok_or_else(|| {
-                Failure::new("cgroup-limit", setting.item, "the sandbox was started without a limit of this kind")
-                    .hint("set one at the start; it can be changed from then on")
-                    .unsupported()
-            })?;
-            let usable = if group.version == Version::V2 { &setting.v2 } else { &setting.v1 };
-            if let Err(cannot) = usable {
-                return Err(Failure::new("cgroup-limit", setting.item, cannot.why.clone())
-                    .hint(cannot.remedy.clone())
-                    .unsupported());
-            }
-            // v1 keeps memory + swap above memory at every moment: on the way up the other order is the right one.
-            let mut reversed = setting.clone();
-            let _ = reversed.v1.as_mut().map(|writes| writes.reverse());
-            match apply(group, &setting).or_else(|_| apply(group, &reversed)).or_else(|_| apply(group, &setting)) {
-                Ok(()) => {}
-                Err(Refused::Failed(error)) => return Err(error),
-                Err(Refused::Cannot(cannot)) => {
-                    let why = format!("the limit cannot be changed: {}", cannot.why);
-                    return Err(Failure::new("cgroup-limit", setting.item, why)
-                        .hint("was the controller taken away?")
-                        .unsupported());
-                }
-            }
-            let version = group.version;
-            self.written.retain(|(old, _)| old.item != setting.item || setting.item == "io_max");
-            self.written.push((setting, version));
-        }
-        Ok(())
-    }
-
-    /// The limits that do not hold any more.
-    fn lost(&self) -> Vec<(&'static str, String)> {
-        let mut lost = Vec::new();
-        for (setting, _) in &self.written {
-            let Some(group) = group_for(&self.groups, setting.controller) else { continue };
-            // The file that carries the limit comes first.
-            let Some(write) = writes(setting, group.version).first() else { continue };
-            let why = match group.read(write.file) {
-                Ok(text) if unlimited(&text) || (setting.item == "io_max" && text.trim().is_empty()) => {
-                    "someone lifted it while the sandbox ran"
-                }
-                Ok(_) => continue,
-                Err(_) => "its controller was taken away while the sandbox ran",
-            };
-            lost.push((setting.item, format!("{}: {why}", group.path.join(write.file).display())));
-        }
-        lost
-    }
-
-    /// Ends what is still in the groups, takes the last figures and removes the groups.
-    pub(crate) fn close(mut self) -> Closed {
-        let _ = self.kill();
-        let lost = self.lost();
-        // The last ones to die are charged until they are gone, and nothing is readable once the group is.
-        let groups = std::mem::take(&mut self.groups);
-        for group in &groups {
-            group.wait_until_empty();
-        }
-        let (usage, mut removed) = (usage::read(&groups), Ok(()));
-        for group in &groups {
-            if let Err(e) = group.remove() {
-                let left =
-                    Failure::new("cgroup-remove", group.path.display().to_string(), "the group could not be removed");
-                removed = Err(left
-                    .cause(&e)
-                    .hint("a process in it does not die; the next sandbox removes the group")
-                    .setup());
-            }
-        }
-        Closed { usage, lost, removed }
-    }
-}
-
-impl Drop for Placement {
-    fn drop(&mut self) {
-        if !self.groups.is_empty() {
-            let _ = self.kill();
-        }
-        for group in &self.groups {
-            let _ = group.remove();
-        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use nix::sys::resource::Resource;
 
-use crate::limits::hierarchy::{Controller, Host};
-use crate::limits::{Driver, Facts, Placed, Sources, delegation, describe_on, place_on};
+use crate::limits::hierarchy::{Controller, Host, Version};
+use crate::limits::{Driver, Facts, Placed, Sources, delegation, describe_on, prepare_on, settings};
 use crate::{BestEffort, Limits, Mechanism};
 
 /// A directory that looks like the root of a host; removed when dropped.
@@ -139,9 +139,9 @@ fn each_version_takes_what_it_has_and_v2_comes_first() {
     let read = host.read();
     let sources = Sources { host: &read, base: delegation::find(&read, None) };
     let limits = Limits { memory: Some(1 << 20), pids: Some(1), ..Limits::default() };
-    let settings = crate::limits::settings::compile(&limits, &read).unwrap();
-    let chosen: Vec<_> = settings.iter().map(|s| sources.choose(s).map(crate::limits::mechanism).unwrap()).collect();
-    assert_eq!(chosen, [Mechanism::Cgroup2, Mechanism::Cgroup1]);
+    let settings = settings::compile(&limits, &read).unwrap();
+    let chosen: Vec<_> = settings.iter().map(|s| sources.choose(s).unwrap()).collect();
+    assert_eq!(chosen, [Version::V2, Version::V1]);
 }
 
 #[test]
@@ -224,6 +224,10 @@ fn doctor_names_what_holds_and_what_blocks() {
     assert_eq!((old.name, old.holds), ("cgroup1", vec!["memory"]));
     assert!(old.cannot.iter().any(|c| c.why.contains("missing")), "{:?}", old.cannot);
     assert!(old.cannot.iter().all(|c| !c.remedy.is_empty()));
+}
+
+fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> crate::Result<Placed> {
+    prepare_on(host, limits, best_effort, facts)?.place()
 }
 
 /// Every limit alone, by its option.

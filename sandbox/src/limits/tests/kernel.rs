@@ -2,15 +2,20 @@
 //! step into the groups by themselves here, as init does on v1.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::hosts::each_limit;
 use crate::limits::hierarchy::{Controller, Host, Version};
-use crate::limits::{Facts, Placed, Placement, delegation, group_for, place, usage};
+use crate::limits::{Facts, Placed, Placement, delegation, prepare};
 use crate::{BestEffort, Limits, Mechanism};
+
+fn place(limits: &Limits, best_effort: &BestEffort, facts: Facts) -> crate::Result<Placed> {
+    prepare(limits, best_effort, facts)?.place()
+}
 
 /// Groups with these limits. Where the host has none to give the refusal is checked instead, and the skip said aloud.
 fn placed(limits: &Limits) -> Option<Placed> {
@@ -36,11 +41,18 @@ fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
-/// Runs a shell script in the groups.
+/// Runs a shell script in the groups; returns when it is in all of them.
 fn spawn(placement: &Placement, script: &str) -> Child {
     let enter: String =
         placement.groups.iter().map(|g| format!("echo 0 > {}/cgroup.procs && ", g.path.display())).collect();
-    Command::new("/bin/sh").args(["-c", &format!("{enter} {{ {script}\n}}")]).spawn().unwrap()
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", &format!("{enter} echo && exec > /dev/null && {{ {script}\n}}")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut entered = [0];
+    child.stdout.take().unwrap().read_exact(&mut entered).expect("it could not enter");
+    child
 }
 
 fn run(placement: &Placement, script: &str) -> ExitStatus {
@@ -91,7 +103,7 @@ fn a_grandchild_killed_for_memory_is_known_though_the_program_goes_on() {
     let Some(placement) = placement(|l| l.memory = Some(MEMORY)) else { return };
     let status = run(&placement, &format!("({MEMORY_BOMB}; true); true"));
     // v2 kills the whole group; v1 the grandchild alone.
-    let group = group_for(&placement.groups, Controller::Memory).unwrap();
+    let group = placement.group(Controller::Memory).unwrap();
     match group.version {
         Version::V2 => assert_eq!(status.signal(), Some(libc::SIGKILL)),
         Version::V1 => assert!(status.success(), "{status}"),
@@ -102,7 +114,8 @@ fn a_grandchild_killed_for_memory_is_known_though_the_program_goes_on() {
 #[test]
 fn memory_peak_is_what_was_allocated() {
     let Some(placement) = placement(|_| {}) else { return };
-    if group_for(&placement.groups, Controller::Memory)
+    if placement
+        .group(Controller::Memory)
         .is_none_or(|g| g.read("memory.peak").or_else(|_| g.read("memory.max_usage_in_bytes")).is_err())
     {
         return skip("nothing here counts the peak of memory");
@@ -141,13 +154,15 @@ fn four_busy_processes_get_half_a_cpu_together() {
     std::thread::sleep(Duration::from_secs(5));
     let closed = placement.close();
     let wall = start.elapsed();
+    closed.removed.unwrap();
     child.wait().unwrap();
     let used = closed.usage.user.unwrap() + closed.usage.system.unwrap();
     let cpus = used.as_secs_f64() / wall.as_secs_f64();
     eprintln!("{cpus:.3} CPUs of 0.5 over {wall:?}, throttled for {:?}", closed.usage.throttled);
-    // No lower bound: on a busy machine four processes may get less.
+    // No lower bound: on a busy machine four processes may get less, and then nothing has to hold them back.
     assert!(cpus <= 0.55, "{cpus}");
-    assert!(closed.usage.throttled.unwrap() > Duration::ZERO);
+    let throttled = closed.usage.throttled.unwrap();
+    assert!(cpus < 0.45 || throttled > Duration::ZERO, "{cpus}");
 }
 
 #[test]
@@ -190,28 +205,24 @@ fn a_dropped_placement_leaves_nothing() {
     let mut child = spawn(&placement, "sleep 1000 & sleep 1000");
     eventually("both run", || placement.groups[0].read("cgroup.procs").unwrap().lines().count() >= 2);
     drop(placement);
-    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     assert!(paths.iter().all(|path| !path.exists()), "{paths:?}");
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
 }
 
 #[test]
 fn frozen_processes_stand_still_until_they_are_thawed() {
     let Some(placement) = placement(|l| l.pids = Some(50)) else { return };
     let mut child = spawn(&placement, "while :; do :; done");
-    let state = |child: &Child| {
+    // A loop like this is never seen asleep by itself.
+    let runs = |child: &Child| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        fields[11].parse::<u64>().unwrap()
+        stat.rsplit_once(") ").unwrap().1.starts_with('R')
     };
-    eventually("it runs", || state(&child) > 1);
+    eventually("it runs", || runs(&child));
     placement.freeze().unwrap();
-    let before = state(&child);
-    std::thread::sleep(Duration::from_millis(200));
-    // The tick in which it was frozen may be counted late; 200 ms are 20 of them.
-    assert!(state(&child) <= before + 1, "{before}");
-    let before = state(&child);
+    eventually("it stands still", || !runs(&child));
     placement.thaw().unwrap();
-    eventually("it goes on", || state(&child) > before);
+    eventually("it goes on", || runs(&child));
     // Frozen processes can be killed too.
     placement.freeze().unwrap();
     placement.kill().unwrap();
@@ -223,7 +234,7 @@ fn a_limit_can_be_raised_and_lowered_while_programs_run() {
     let Some(mut placement) = placement(|l| (l.memory, l.pids) = (Some(MEMORY), Some(50))) else { return };
     for memory in [MEMORY * 16, MEMORY / 2, MEMORY * 16] {
         placement.update(&Limits { memory: Some(memory), ..Limits::default() }).unwrap();
-        let group = group_for(&placement.groups, Controller::Memory).unwrap();
+        let group = placement.group(Controller::Memory).unwrap();
         let file = if group.version == Version::V2 { "memory.max" } else { "memory.limit_in_bytes" };
         assert_eq!(group.read(file).unwrap().trim(), memory.to_string());
     }
@@ -235,7 +246,7 @@ fn a_limit_can_be_raised_and_lowered_while_programs_run() {
 #[test]
 fn a_limit_that_someone_lifts_is_reported_as_lost() {
     let Some(placement) = placement(|l| (l.memory, l.pids) = (Some(MEMORY), Some(50))) else { return };
-    group_for(&placement.groups, Controller::Pids).unwrap().write("pids.max", "max").unwrap();
+    placement.group(Controller::Pids).unwrap().write("pids.max", "max").unwrap();
     let lost = placement.close().lost;
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert_eq!(lost[0].0, "pids");
@@ -260,7 +271,7 @@ fn a_controller_that_is_taken_away_is_reported_as_lost() {
 #[test]
 fn groups_whose_maker_was_killed_are_collected_by_the_next_start() {
     let Some(placement) = placement(|l| l.pids = Some(50)) else { return };
-    // Like ours, but by a process that is no more: no PID is that large.
+    // Like ours, but by another process.
     let orphan = |path: &Path, random: u64| path.with_file_name(format!("sandcell-4194305-{random:016x}"));
     for path in paths(&placement) {
         fs::create_dir(orphan(&path, 1)).unwrap();
@@ -285,24 +296,32 @@ fn groups_whose_maker_was_killed_are_collected_by_the_next_start() {
     assert!(paths(&placement).iter().all(|path| !orphan(path, 2).exists()));
 }
 
+/// Prints what tests/vm/limits-table puts into docs/limits.md.
 #[test]
 fn every_limit_is_enforced_here_or_refused_with_the_remedy() {
     for (item, limits) in each_limit() {
-        match place(&limits, &BestEffort::default(), Facts::default()) {
+        let word = match place(&limits, &BestEffort::default(), Facts::default()) {
             Ok(placed) => {
-                assert_eq!(placed.enforced.len(), 1, "{item}");
-                assert_eq!(placed.enforced[0].item, item);
-                assert_ne!(placed.enforced[0].by, Mechanism::Nothing);
-                let placement = placed.placement.unwrap();
-                assert_eq!(placement.close().lost, []);
-                println!("{item}: {}", placed.enforced[0].by.as_str());
+                let [line] = &placed.enforced[..] else { panic!("{item}: {:?}", placed.enforced) };
+                assert_eq!(line.item, item);
+                assert_ne!(line.by, Mechanism::Nothing);
+                let by = line.by.as_str();
+                assert_eq!(placed.placement.unwrap().close().lost, []);
+                by.to_owned()
             }
             Err(error) => {
                 assert_eq!((error.kind(), error.subject()), ("unsupported", item), "{error}");
                 assert!(!error.hint().is_empty(), "{error}");
-                println!("{item}: refused: {error}");
+                let mut best_effort = BestEffort::default();
+                best_effort.add(item);
+                let [line] = &place(&limits, &best_effort, Facts::default()).unwrap().enforced[..] else {
+                    panic!("{item}")
+                };
+                assert!(line.why.is_some());
+                format!("refused (best effort: {})", line.by.as_str())
             }
-        }
+        };
+        println!("limit {item}: {word}");
     }
 }
 
@@ -349,7 +368,6 @@ fn step_down(own: &Path) {
     } else {
         assert_eq!(adopted.unwrap(), own);
         assert_eq!(now, own.join("sandcell-caller"));
-        assert!(usage::read(&[]) == Default::default());
         // Once is enough; a second call finds all in order.
         assert_eq!(delegation::find(&host_below(own), None).unwrap().dir, own);
     }

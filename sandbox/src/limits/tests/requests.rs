@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::hosts::FakeHost;
-use crate::limits::settings::{compile, parse_cpus};
+use crate::limits::settings::{Cannot, Write, compile, parse_cpus};
 use crate::{IoMax, Limits};
 
 /// Compiles on a host with CPUs 0 to 3, a disk 8:0 and a partition 8:1 of it.
@@ -13,7 +13,7 @@ fn ask(change: impl Fn(&mut Limits)) -> crate::Result<Vec<(&'static str, String,
         .file("sys/devices/system/cpu/online", "0-3\n")
         .dir("sys/dev/block/8:0")
         .file("sys/dev/block/8:1/partition", "1");
-    let words = |writes: &Result<Vec<super::super::Write>, super::super::Cannot>| match writes {
+    let words = |writes: &Result<Vec<Write>, Cannot>| match writes {
         Ok(writes) => writes.iter().map(|w| format!("{}={}", w.file, w.value)).collect::<Vec<_>>().join(" "),
         Err(cannot) => format!("cannot: {}", cannot.why),
     };
