@@ -81,28 +81,42 @@ impl Failure {
         self
     }
 
+    /// A caller that is out of descriptors learns just that, wherever it meets the limit.
+    fn boxed(mut self) -> Box<Failure> {
+        if let Some(libc::EMFILE | libc::ENFILE) = self.errno {
+            self.hint = "close some descriptors, or raise RLIMIT_NOFILE".to_owned();
+        }
+        Box::new(self)
+    }
+
     pub(crate) fn config(self) -> Error {
-        Error::Config(Box::new(self))
+        Error::Config(self.boxed())
     }
 
     pub(crate) fn unsupported(self) -> Error {
-        Error::Unsupported(Box::new(self))
+        Error::Unsupported(self.boxed())
     }
 
     pub(crate) fn setup(self) -> Error {
-        Error::Setup(Box::new(self))
+        Error::Setup(self.boxed())
     }
 
     pub(crate) fn exec(self) -> Error {
-        Error::Exec(Box::new(self))
+        Error::Exec(self.boxed())
     }
 
     pub(crate) fn io(self) -> Error {
-        Error::Io(Box::new(self))
+        Error::Io(self.boxed())
     }
 }
 
 impl Error {
+    /// [`Error::Config`] for an option that cannot even be read: what the command line and other languages find
+    /// before there is a [`Builder`](crate::Builder).
+    pub fn option(subject: impl Into<String>, message: impl Into<String>) -> Error {
+        Failure::new("option", subject, message).config()
+    }
+
     /// The particulars, whatever the kind.
     pub fn failure(&self) -> &Failure {
         match self {

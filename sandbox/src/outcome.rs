@@ -222,6 +222,46 @@ pub struct IdentityReport {
     pub host_gid: u32,
 }
 
+/// All that is known of a run when it is over.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// How the program ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Who it was.
+    pub identity: IdentityReport,
+    /// What was enforced, and by what.
+    pub enforced: Vec<Enforced>,
+    /// Processes that were alive when it ended, where that was asked for.
+    pub leftovers: Vec<Leftover>,
+    /// What it changed in its overlay, where that was asked for.
+    pub changes: Option<Vec<crate::Change>>,
+    /// What went wrong in cleaning up; the result stands all the same.
+    pub warnings: Vec<String>,
+}
+
+/// A [`Report`] with what the program wrote; the report's fields can be reached through it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Output {
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub stderr: Vec<u8>,
+    /// Everything else.
+    pub report: Report,
+}
+
+impl std::ops::Deref for Output {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.report
+    }
+}
+
 /// A process that was still alive when the program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -85,6 +85,23 @@ pub enum User {
     },
 }
 
+impl User {
+    /// These numbers: [`User::Fixed`], which may get more fields.
+    pub fn fixed(uid: u32, gid: u32) -> User {
+        User::Fixed { uid, gid }
+    }
+
+    /// The word or numbers of the option.
+    pub(crate) fn word(self) -> String {
+        match self {
+            User::Random => "random".to_owned(),
+            User::Root => "root".to_owned(),
+            User::Caller => "caller".to_owned(),
+            User::Fixed { uid, gid } => format!("{uid}:{gid}"),
+        }
+    }
+}
+
 /// Where the host's UID of a sandbox comes from. See `docs/identity.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -181,6 +198,17 @@ pub enum Network {
     Host,
 }
 
+impl Network {
+    /// The word of the option.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::Loopback => "loopback",
+            Network::Host => "host",
+        }
+    }
+}
+
 /// Which system calls the program may make.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
@@ -229,6 +257,10 @@ impl BestEffort {
     /// Whether the caller accepts that `item` is not enforced.
     pub fn allows(&self, item: &str) -> bool {
         self.all || self.items.iter().any(|i| i == item)
+    }
+
+    pub(crate) fn named(&self) -> &[String] {
+        &self.items
     }
 
     pub(crate) fn add(&mut self, item: &str) {

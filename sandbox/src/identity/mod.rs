@@ -1,1 +1,284 @@
-//! Who the program is: UIDs inside and on the host.
+//! Who a sandbox is on the host: leased ids, and the user namespaces that map them. See `docs/identity.md`.
+
+mod caller;
+mod lease;
+mod map;
+mod namespace;
+mod newidmap;
+mod ranges;
+mod source;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Failure, Result};
+use crate::policy::{HostIds, Identity, Policy, User};
+use lease::Lease;
+pub(crate) use map::IdMap;
+use source::{Host, Source};
+
+/// Who one sandbox is. Its ids are free for others when it is dropped, so not before the last process has ended.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    /// Inside.
+    pub uid: u32,
+    /// Inside.
+    pub gid: u32,
+    /// The same UID on the host.
+    pub host_uid: u32,
+    /// The same GID on the host.
+    pub host_gid: u32,
+    /// Whether no other live sandbox can have that UID.
+    pub disjoint: bool,
+    /// Where it is not disjoint: why, and what to do about it.
+    pub why_shared: Option<String>,
+    /// Whether files that only a supplementary group of the caller may read are out of reach inside.
+    pub groups_dropped: bool,
+    /// Whether init is to call setgroups(2), with no groups.
+    pub setgroups: bool,
+    /// How the user namespace is made.
+    pub namespace: UserNamespace,
+    /// What is written to its uid_map.
+    pub uid_map: IdMap,
+    /// What is written to its gid_map.
+    pub gid_map: IdMap,
+    _lease: Option<Lease>,
+}
+
+/// Who makes the sandbox's user namespace, and who writes its maps. In each case the namespace is the sandbox's own.
+#[derive(Debug, Clone)]
+pub(crate) enum UserNamespace {
+    /// A child of the caller's. `deny` goes to setgroups, then the maps (one id each) are written: by the launch child
+    /// itself, or by the caller. setgroups(2) is refused inside.
+    OneId,
+    /// A child of the caller's. The caller, who has CAP_SETUID and CAP_SETGID, writes the maps to /proc/PID. setgroups
+    /// is allowed inside.
+    Written,
+    /// A child of this kept namespace, which maps all sub-ids of the caller to themselves. The launch child enters it
+    /// (setns), makes the sandbox's with clone3(CLONE_PARENT | CLONE_NEWUSER | …), and writes the maps to /proc/PID:
+    /// it alone has the capabilities for that. setgroups is allowed inside.
+    Nested(Arc<OwnedFd>),
+}
+
+impl UserNamespace {
+    /// Whether setgroups(2) works inside, as far as the namespace goes.
+    pub(crate) fn allows_setgroups(&self) -> bool {
+        !matches!(self, UserNamespace::OneId)
+    }
+}
+
+/// Why there are no ids of the sandbox's own.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The host has none for this caller. `HostIds::Auto` goes on without.
+    Absent(Failure),
+    /// Something is wrong that has to be mended; also every id in use.
+    Broken(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Broken(error)
+    }
+}
+
+/// What the sandboxes of one handle share: where ids come from, found out and prepared once. No lease is in it.
+#[derive(Debug)]
+pub(crate) struct IdPool {
+    identity: Identity,
+    host: Host,
+    source: Mutex<Option<Arc<Prepared>>>,
+}
+
+/// What the search for ids came to.
+#[derive(Debug)]
+enum Prepared {
+    Found(Source),
+    Absent(Failure),
+}
+
+impl IdPool {
+    /// Finds mistakes in what is asked for; looks at nothing on the host yet.
+    pub(crate) fn new(identity: &Identity) -> Result<IdPool> {
+        IdPool::on(identity, Host::new()?)
+    }
+
+    fn on(identity: &Identity, host: Host) -> Result<IdPool> {
+        let mistake = |message: &str, hint: &str| Err(Failure::new("option", "identity", message).hint(hint).config());
+        if identity.count == 0 {
+            return mistake("a sandbox has at least one id", "Set count to 1 or more.");
+        }
+        if let User::Fixed { uid, gid } = identity.user
+            && (uid == u32::MAX || gid == u32::MAX)
+        {
+            return mistake("4294967295 is no id: it stands for \"none\"", "The last id is 4294967294.");
+        }
+        if identity.keep_caller && identity.host_ids == HostIds::Disjoint {
+            return mistake(
+                "the caller's own UID cannot be disjoint from itself",
+                "Ask for keep_caller or for disjoint host ids, not for both.",
+            );
+        }
+        if identity.count > 1 && identity.host_ids == HostIds::Shared {
+            return mistake(
+                "only the caller's own id can be shared, and that is one",
+                "Leave count at 1, or do not ask for shared host ids.",
+            );
+        }
+        Ok(IdPool { identity: identity.clone(), host, source: Mutex::new(None) })
+    }
+
+    /// Does ahead of the first `assign` what takes time: two set-uid programs, some milliseconds.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        if self.identity.host_ids != HostIds::Shared {
+            self.prepared()?;
+        }
+        Ok(())
+    }
+
+    /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
+    pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
+        let own_layers = self.identity.host_ids == HostIds::Auto;
+        let needs = caller::only_for_caller(policy, self.host.uid, own_layers);
+        let Some(needs) = needs else { return self.assign() };
+        match self.identity.host_ids {
+            HostIds::Disjoint => Err(needs.unsupported()),
+            HostIds::Shared => self.assign(),
+            HostIds::Auto if self.identity.keep_caller => self.assign(),
+            HostIds::Auto => self.assign_as(Some(format!("{}: {}", needs.subject, needs.message))),
+        }
+    }
+
+    /// Who the next sandbox is.
+    pub(crate) fn assign(&self) -> Result<Assigned> {
+        let keep = "keep_caller maps the caller's own UID to the program's";
+        self.assign_as(self.identity.keep_caller.then(|| keep.to_owned()))
+    }
+
+    /// With a reason to keep the caller's UID, or without.
+    fn assign_as(&self, keep: Option<String>) -> Result<Assigned> {
+        self.try_assign(keep).map_err(|error| match error.errno() {
+            Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
+                crate::launch::descriptors(nix::errno::Errno::from_raw(errno))
+            }
+            _ => error,
+        })
+    }
+
+    fn try_assign(&self, keep: Option<String>) -> Result<Assigned> {
+        if self.identity.host_ids == HostIds::Shared {
+            return self.shared("shared host ids were asked for".to_owned());
+        }
+        let absent = match &*self.prepared()? {
+            Prepared::Found(source) => match self.leased(source, keep) {
+                Ok(assigned) => return Ok(assigned),
+                Err(Refusal::Broken(error)) => return Err(error),
+                Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
+                Err(Refusal::Absent(failure)) => failure,
+            },
+            Prepared::Absent(failure) => failure.clone(),
+        };
+        if self.identity.host_ids == HostIds::Disjoint {
+            return Err(absent.unsupported());
+        }
+        if self.identity.count > 1 {
+            let message = format!("{} ids were asked for, and there are no sub-ids: {absent}", self.identity.count);
+            return Err(Failure { message, subject: "identity".to_owned(), ..absent }.unsupported());
+        }
+        self.shared(format!("{absent}. {}", absent.hint))
+    }
+
+    fn prepared(&self) -> Result<Arc<Prepared>> {
+        // Locked while it is being made: whoever comes meanwhile waits for this one instead of making another.
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = &*source {
+            return Ok(Arc::clone(prepared));
+        }
+        let prepared = match self.host.source() {
+            Ok(found) => Prepared::Found(found),
+            Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
+            Err(Refusal::Absent(failure)) => Prepared::Absent(failure),
+            Err(Refusal::Broken(error)) => return Err(error),
+        };
+        Ok(Arc::clone(source.insert(Arc::new(prepared))))
+    }
+
+    fn leased(&self, source: &Source, keep: Option<String>) -> Result<Assigned, Refusal> {
+        let Identity { count, wait, .. } = self.identity;
+        let keep_caller = keep.is_some();
+        let (uid, gid) = self.inside()?;
+        // One of the sandbox's ids is the caller's where that is kept: with one id nothing is left to lease.
+        let lease = match (keep_caller, count) {
+            (true, 1) => None,
+            _ => {
+                source.check_size(count)?;
+                Some(self.host.places.lease(&source.uids, &source.gids, count, wait)?)
+            }
+        };
+        let map = |id, own, leased: Option<u32>| match leased {
+            None => IdMap::one(id, own),
+            Some(host) if keep_caller => IdMap::slice_around(id, own, host, count),
+            Some(host) => IdMap::slice(id, host, count),
+        };
+        let uid_map = map(uid, self.host.uid, lease.as_ref().map(|l| l.uid));
+        let gid_map = map(gid, self.host.gid, lease.as_ref().map(|l| l.gid));
+        Ok(Assigned {
+            uid,
+            gid,
+            host_uid: uid_map.host(uid).unwrap_or(self.host.uid),
+            host_gid: gid_map.host(gid).unwrap_or(self.host.gid),
+            disjoint: !keep_caller,
+            why_shared: keep,
+            setgroups: source.namespace.allows_setgroups() && self.host.allows_setgroups,
+            groups_dropped: self.host.allows_setgroups || !self.host.has_groups,
+            namespace: source.namespace.clone(),
+            uid_map,
+            gid_map,
+            _lease: lease,
+        })
+    }
+
+    fn shared(&self, why: String) -> Result<Assigned> {
+        let (uid, gid) = self.inside()?;
+        let written = self.host.may_write_maps && self.host.own_proc;
+        let namespace = if written { UserNamespace::Written } else { UserNamespace::OneId };
+        Ok(Assigned {
+            uid,
+            gid,
+            host_uid: self.host.uid,
+            host_gid: self.host.gid,
+            disjoint: false,
+            why_shared: Some(why),
+            setgroups: namespace.allows_setgroups() && self.host.allows_setgroups,
+            groups_dropped: namespace.allows_setgroups() && self.host.allows_setgroups || !self.host.has_groups,
+            namespace,
+            uid_map: IdMap::one(uid, self.host.uid),
+            gid_map: IdMap::one(gid, self.host.gid),
+            _lease: None,
+        })
+    }
+
+    /// Who the program is inside.
+    fn inside(&self) -> Result<(u32, u32)> {
+        Ok(match self.identity.user {
+            // Above the ids that images use, and below 8^7, which tar and cpio archives can hold.
+            User::Random => {
+                let random = sys::random().map_err(|e| {
+                    Failure::new("identity", "", "the kernel gives no random numbers").cause(&e).setup()
+                })?;
+                (1_000_000 + (random % (2_097_152 - 1_000_000)) as u32, 0)
+            }
+            User::Root => (0, 0),
+            User::Caller => (self.host.uid, self.host.gid),
+            User::Fixed { uid, gid } => (uid, gid),
+        })
+    }
+}
+
+/// A caller that has run out of descriptors has ids all the same: no reason to share.
+fn lacks_descriptors(failure: &Failure) -> bool {
+    matches!(failure.errno, Some(libc::EMFILE | libc::ENFILE))
+}

@@ -1,5 +1,17 @@
 //! Which system calls a program may make: profiles, and their translation to BPF.
+//!
+//! [`Profile`] says it in rules, [`compile`] turns it into the kernel's form before anything is started.
 
-/// A seccomp profile.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Profile {}
+mod compile;
+#[cfg(feature = "json")]
+mod json;
+mod profile;
+mod sets;
+mod table;
+
+pub use profile::{Action, Compare, Condition, Profile};
+pub use sets::{Set, sets};
+pub use table::name_of;
+
+#[allow(unused_imports)] // The launch path is the user.
+pub(crate) use compile::{Kill, Program, compile, observe};

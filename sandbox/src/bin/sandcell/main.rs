@@ -1,1 +1,105 @@
-fn main() {}
+//! The `sandcell` program: a sandbox from the command line.
+
+/// A line on standard error. A reader that has gone must not turn the program's status into a panic's.
+macro_rules! complain {
+    ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
+}
+
+mod options;
+mod run;
+mod sys;
+mod values;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use options::{Action, Cli, Options};
+use sandcell::Error;
+
+/// The sandbox failed, or was asked for wrongly.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no errors; everything else must not look like a status of the program.
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { FAILED.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.action {
+        Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
+        Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Doctor { json } => printed(Ok(doctor(json))),
+        Action::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);
+            printed(Ok(script))
+        }
+        Action::Man => printed(manual()),
+    }
+}
+
+fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Error> {
+    let steps = options.sandbox()?.explain()?;
+    if json {
+        return Ok((sandcell::report::steps_to_json(&steps) + "\n").into());
+    }
+    let mut text = String::new();
+    for (number, step) in (1..).zip(&steps) {
+        let subject = if step.subject.is_empty() { String::new() } else { format!("{}: ", step.subject) };
+        text += &format!("{number:3}  {:<18} {subject}{}\n", step.name, step.words);
+    }
+    Ok(text.into())
+}
+
+fn doctor(json: bool) -> Vec<u8> {
+    let findings = sandcell::doctor();
+    if json {
+        return (sandcell::report::findings_to_json(&findings) + "\n").into();
+    }
+    let mut text = String::new();
+    for finding in &findings {
+        let mark = if finding.ok { "yes" } else { "no " };
+        text += &format!("{mark} {:<16} {}\n", finding.name, finding.detail);
+        if !finding.remedy.is_empty() {
+            text += &format!("    {:<16} remedy: {}\n", "", finding.remedy);
+        }
+    }
+    text.into()
+}
+
+fn manual() -> Result<Vec<u8>, Error> {
+    let mut page = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    for part in std::iter::once(&command).chain(command.get_subcommands().filter(|c| c.get_name() != "help")) {
+        clap_mangen::Man::new(part.clone()).render(&mut page).expect("writing to memory does not fail");
+    }
+    Ok(page)
+}
+
+/// Prints what was asked for. A reader that has seen enough (`| head`) is no error.
+fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
+    match what {
+        Ok(bytes) => {
+            let _ = std::io::stdout().write_all(&bytes);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tell(&error);
+            FAILED.into()
+        }
+    }
+}
+
+/// One line of what went wrong, and one of what to do.
+fn tell(error: &Error) {
+    complain!("sandcell: {error}");
+    if !error.hint().is_empty() {
+        complain!("hint: {}", error.hint());
+    }
+}

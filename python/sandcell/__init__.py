@@ -1,0 +1,44 @@
+"""Rootless sandboxes for Linux, with subprocess's habits.
+
+>>> import sandcell
+>>> r = sandcell.run(["/bin/sh", "-c", "id -u"], capture_output=True, text=True, memory="64M", timeout=10)
+>>> r.returncode, r.stdout, r.outcome.kind, r.usage.memory_peak_bytes
+"""
+
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError("sandcell needs Linux: it is made of Linux namespaces, seccomp and cgroups")
+
+from ._errors import (
+    CalledProcessError,
+    PolicyError,
+    SandboxError,
+    SetupError,
+    TimeoutExpired,
+    UnsupportedError,
+)
+from ._native import __version__
+from ._run import DEVNULL, PIPE, STDOUT, Sandbox, run
+from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
+
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "CalledProcessError",
+    "CompletedProcess",
+    "Enforced",
+    "Identity",
+    "Leftover",
+    "Outcome",
+    "PolicyError",
+    "Sandbox",
+    "SandboxError",
+    "SetupError",
+    "TimeoutExpired",
+    "UnsupportedError",
+    "Usage",
+    "__version__",
+    "run",
+]

@@ -1,0 +1,76 @@
+"""What can go wrong. A program that ends badly is no error: that is its outcome."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from . import _native
+
+if TYPE_CHECKING:
+    from ._types import CompletedProcess
+
+
+class SandboxError(OSError):
+    """The sandbox failed; the program did not run, or is gone. ``str()`` says what, while doing what, and why."""
+
+    #: ``unsupported``, ``setup`` or ``io``.
+    kind: str
+    #: Stable name of the step that failed, such as ``mount-proc`` or ``uid-map``.
+    stage: str
+    #: The path, option, program or limit that it is about.
+    subject: str
+    #: What to do about it; may be empty.
+    hint: str
+
+
+class SetupError(SandboxError):
+    """A step of building the sandbox failed. Nothing of it is left."""
+
+
+class UnsupportedError(SandboxError):
+    """This host cannot enforce what was asked for. ``hint`` names the remedy."""
+
+
+class PolicyError(ValueError):
+    """What was asked for makes no sense. Found before anything starts; ``subject`` names the keyword."""
+
+    def __init__(self, subject: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{subject}: {message}" if subject else message)
+        self.subject = subject
+        self.hint = hint
+
+
+class TimeoutExpired(subprocess.TimeoutExpired):
+    """The program ran past its timeout and was ended, with all that it had started."""
+
+    #: What is known of the run; ``output`` and ``stderr`` are what had been written by then.
+    result: CompletedProcess[Any]
+
+
+class CalledProcessError(subprocess.CalledProcessError):
+    """With ``check``: the program did not end with status 0."""
+
+    #: What is known of the run: its outcome says why.
+    result: CompletedProcess[Any]
+
+    def __str__(self) -> str:
+        return f"{super().__str__()[:-1]} ({self.result.outcome})."
+
+
+def translated(error: _native.NativeError) -> Exception:
+    """The public exception for what the native half raised."""
+    kind, stage, errno, subject, message, hint = error.args
+    if kind == "config":
+        return PolicyError(subject, message, hint)
+    if kind == "exec":
+        # OSError makes itself a FileNotFoundError or a PermissionError, as for subprocess.
+        return OSError(errno, message, subject) if errno is not None else OSError(f"{subject}: {message}")
+    classes = {"setup": SetupError, "unsupported": UnsupportedError}
+    chosen = classes.get(kind, SandboxError)
+    words = f"{message} [{stage}]"
+    made = chosen(errno, words, subject) if errno is not None else chosen(f"{subject}: {words}" if subject else words)
+    made.kind, made.stage, made.subject, made.hint = kind, stage, subject, hint
+    if hint and hasattr(made, "add_note"):
+        made.add_note(f"hint: {hint}")
+    return made

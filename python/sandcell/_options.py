@@ -1,0 +1,183 @@
+"""The keywords of Sandbox: checked here, so that a mistake is named with its keyword, and handed on as bytes and
+seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict, Union
+
+from ._errors import PolicyError
+from ._types import Path
+
+Size = Union[int, str]
+Duration = Union[int, float, str]
+Bind = Union[Path, "tuple[Path, Path]"]
+
+
+class Options(TypedDict, total=False):
+    """The options of the program `sandcell`, `-` as `_`. Sizes are bytes or "64M", durations seconds or "500ms"."""
+
+    root: Path
+    layers: Iterable[Path]
+    upper: Path
+    ro: Iterable[Bind]
+    rw: Iterable[Bind]
+    tmpfs: Iterable[Path | tuple[Path, Size]]
+    user: str | int | tuple[int, int]
+    hostname: str
+    memory: Size
+    swap: Size
+    pids: int
+    cpus: float
+    cpuset: str
+    disk: Size
+    rlimit: Mapping[str, Size | tuple[Size, Size]]
+    grace: Duration
+    output_limit: Size
+    network: str
+    seccomp: Path
+    landlock: str
+    cap_add: Iterable[str]
+    keep_env: bool
+    chdir: Path
+    best_effort: Iterable[str]
+    leftovers: str
+
+
+_SHIFTS = {"": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def whole(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PolicyError(key, f"{value!r} is not a whole number")
+    if not 0 <= value < 1 << 64:
+        raise PolicyError(key, f"{value} is negative, or more than 64 bits can count")
+    return value
+
+
+def size(key: str, value: Any) -> int:
+    """Bytes: 4096, "512K", "64M", "2G", "1T"; powers of 1024."""
+    if not isinstance(value, str):
+        return whole(key, value)
+    found = re.fullmatch(r"([0-9]+)([BKMGT]?)(?:iB)?", value)
+    if not found:
+        raise PolicyError(key, f"{value!r} is not a size", "write 4096, '512K', '64M' or '2G'")
+    return whole(key, int(found[1]) << _SHIFTS[found[2]])
+
+
+def seconds(key: str, value: Any) -> float:
+    """A number of seconds, or "500ms", "30s", "5m", "2h"."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", value) if isinstance(value, str) else None
+    if found:
+        return float(found[1]) * _SECONDS[found[2]]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PolicyError(key, f"{value!r} is not a duration", "write seconds, or '500ms', '30s', '5m'")
+    return float(value)
+
+
+def _word(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise PolicyError(key, f"{value!r} is not a string")
+    return value
+
+
+def path(key: str, value: Any) -> str:
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise PolicyError(key, f"{value!r} is not a path") from None
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise PolicyError(key, f"{value!r} is neither True nor False")
+    return value
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PolicyError(key, f"{value!r} is not a number")
+    return float(value)
+
+
+def _each(one: Callable[[str, Any], Any]) -> Callable[[str, Any], list[Any]]:
+    def every(key: str, value: Any) -> list[Any]:
+        # A lone string would be taken apart into its letters.
+        if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+            raise PolicyError(key, f"{value!r} is not a list")
+        return [one(key, item) for item in value]
+
+    return every
+
+
+def _bind(key: str, value: Any) -> tuple[str, str]:
+    if isinstance(value, tuple) and len(value) == 2:
+        return path(key, value[0]), path(key, value[1])
+    source, colon, dest = path(key, value).partition(":")
+    return source, dest if colon else os.path.abspath(source)
+
+
+def _tmpfs(key: str, value: Any) -> tuple[str, int | None]:
+    if isinstance(value, tuple) and len(value) == 2:
+        return path(key, value[0]), size(key, value[1])
+    dest, colon, limit = path(key, value).partition(":")
+    return dest, size(key, limit) if colon else None
+
+
+def _user(key: str, value: Any) -> str | tuple[int, int]:
+    ids = tuple(value.split(":")) if isinstance(value, str) and value[:1].isdigit() else value
+    ids = ids if isinstance(ids, tuple) else (ids,)
+    if isinstance(value, str) and not value[:1].isdigit():
+        return value
+    try:
+        uid, gid = (int(ids[0]), int(ids[-1]))
+    except (TypeError, ValueError, IndexError):
+        uid = gid = -1
+    if len(ids) > 2 or not (0 <= uid < 1 << 32 and 0 <= gid < 1 << 32):
+        raise PolicyError(key, f"{value!r} is not a user", "write 'random', 'root', 'caller', UID or (UID, GID)")
+    return uid, gid
+
+
+def _rlimit(key: str, value: Any) -> list[tuple[str, int, int]]:
+    if not isinstance(value, Mapping):
+        raise PolicyError(key, f"{value!r} is not a mapping", "write {'nofile': 256} or {'nofile': (256, 512)}")
+    limits = []
+    for name, limit in value.items():
+        soft, hard = limit if isinstance(limit, tuple) and len(limit) == 2 else (limit, limit)
+        limits.append((_word(key, name).lower().removeprefix("rlimit_"), size(key, soft), size(key, hard)))
+    return limits
+
+
+def environment(key: str, value: Any) -> list[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        raise PolicyError(key, f"{value!r} is not a mapping")
+    return [(path(key, name), path(key, text)) for name, text in value.items()]
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("memory", "swap", "disk", "output_limit"), size),
+    **dict.fromkeys(("hostname", "cpuset", "network", "landlock", "leftovers"), _word),
+    **dict.fromkeys(("root", "upper", "seccomp", "chdir"), path),
+    **dict.fromkeys(("ro", "rw"), _each(_bind)),
+    **dict.fromkeys(("cap_add", "best_effort"), _each(_word)),
+    **dict.fromkeys(("timeout", "grace"), seconds),
+    "layers": _each(path),
+    "tmpfs": _each(_tmpfs),
+    "user": _user,
+    "pids": whole,
+    "cpus": _number,
+    "rlimit": _rlimit,
+    "env": environment,
+    "keep_env": _flag,
+}
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """As the native half wants them; None stands for the default."""
+    unknown = sorted(set(options) - set(_CHECKS))
+    if unknown:
+        raise TypeError(f"sandcell has no keyword {unknown[0]!r}; it has {', '.join(sorted(_CHECKS))}")
+    return {key: _CHECKS[key](key, value) for key, value in options.items() if value is not None}

@@ -1,0 +1,273 @@
+"""run and Sandbox: subprocess's names and errors around the native half."""
+
+from __future__ import annotations
+
+import locale
+import os
+import selectors
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Union
+
+from . import _native
+from ._errors import SandboxError, TimeoutExpired, translated
+from ._options import Duration, Options, checked, environment, path, seconds
+from ._types import CompletedProcess, Path, completed
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+PIPE = subprocess.PIPE
+STDOUT = subprocess.STDOUT
+DEVNULL = subprocess.DEVNULL
+
+Stream = Union[int, "IO[Any]", None]
+Args = Union[Path, "Sequence[Path]"]
+
+#: The longest wait, in seconds, before it is looked whether the supervisor is overdue.
+_SLICE = 0.2
+
+
+class Sandbox:
+    """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
+
+    The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
+    the clean default. Raises PolicyError for what makes no sense.
+    """
+
+    def __init__(
+        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
+    ) -> None:
+        values = checked({**options, "timeout": timeout, "env": env})
+        self._leftovers_fail = values.get("leftovers") == "fail"
+        self._timeout: float | None = values.get("timeout")
+        try:
+            self._native = _native.Sandbox(values)
+        except _native.NativeError as error:
+            raise translated(error) from None
+
+    def run(
+        self,
+        args: Args,
+        *,
+        stdin: Stream = None,
+        input: str | bytes | None = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        executable: Path | None = None,
+        cwd: Path | None = None,
+        env: Mapping[Any, Any] | None = None,
+        pass_fds: Iterable[int] = (),
+        timeout: Duration | None = None,
+        check: bool = False,
+        text: bool | None = None,
+        universal_newlines: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> CompletedProcess[Any]:
+        """As subprocess.run. `cwd` is a directory inside; `env` is the whole environment, without it that of the
+        policy; `timeout` is seconds or "500ms", and ends everything that the program had started.
+
+        Raises TimeoutExpired, with `check` CalledProcessError, FileNotFoundError or PermissionError where the program
+        cannot be executed, SetupError or UnsupportedError where the sandbox cannot be made.
+        """
+        if input is not None:
+            if stdin is not None:
+                raise ValueError("stdin and input arguments may not both be used.")
+            stdin = PIPE
+        if capture_output:
+            if stdout is not None or stderr is not None:
+                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+            stdout = stderr = PIPE
+        if text is not None and universal_newlines is not None and bool(text) != bool(universal_newlines):
+            raise subprocess.SubprocessError("Cannot disambiguate when both text and universal_newlines are supplied")
+        codec = None
+        if text or universal_newlines or encoding or errors:
+            codec = (encoding or locale.getpreferredencoding(False), errors or "strict")
+        data = _encoded(input, codec)
+        limit = None if timeout is None else seconds("timeout", timeout)
+        program = {
+            "argv": [path("args", word) for word in ([args] if isinstance(args, (str, bytes, os.PathLike)) else args)],
+            "executable": None if executable is None else path("executable", executable),
+            "cwd": None if cwd is None else path("cwd", cwd),
+            "env": None if env is None else environment("env", env),
+            "pass_fds": list(pass_fds),
+            "timeout": limit,
+        }
+        try:
+            report, out, err = self._finish(program, stdin, stdout, stderr, data)
+        except _native.NativeError as error:
+            raise translated(error) from None
+        result = completed(args, _decoded(out, codec), _decoded(err, codec), report)
+        if result.outcome.kind == "timed_out":
+            used = limit if limit is not None else self._timeout
+            raise _expired(result, used or 0.0, out, err)
+        if self._leftovers_fail and result.leftovers:
+            raise SandboxError(f"still alive when the program ended: {', '.join(p.command for p in result.leftovers)}")
+        if check:
+            result.check_returncode()
+        return result
+
+    def _finish(
+        self, program: dict[str, Any], stdin: Stream, stdout: Stream, stderr: Stream, data: bytes
+    ) -> tuple[str, bytes | None, bytes | None]:
+        """Starts the program, sees it to its end; its report and what it wrote into pipes."""
+        ours = theirs = None
+        numbers = [_number(stdin), _number(stdout), _number(stderr)]
+        try:
+            if numbers[2] == STDOUT:
+                if numbers[1] == PIPE:
+                    ours, theirs = os.pipe()
+                    numbers[1] = theirs
+                # The caller's own stdout, where nothing else was said.
+                numbers[2] = 1 if numbers[1] is None else numbers[1]
+            child = self._native.spawn({**program, "streams": numbers})
+        except BaseException:
+            _close(ours)
+            raise
+        finally:
+            _close(theirs)
+        into, out, err = child.pipes
+        try:
+            return _exchange(child, into, ours if ours is not None else out, err, data)
+        except BaseException:
+            child.kill()
+            child.wait(2 * _SLICE)
+            raise
+
+
+def run(
+    args: Args,
+    *,
+    stdin: Stream = None,
+    input: str | bytes | None = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = False,
+    executable: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[Any, Any] | None = None,
+    pass_fds: Iterable[int] = (),
+    timeout: Duration | None = None,
+    check: bool = False,
+    text: bool | None = None,
+    universal_newlines: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    **options: Unpack[Options],
+) -> CompletedProcess[Any]:
+    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox."""
+    return Sandbox(**options).run(
+        args,
+        stdin=stdin,
+        input=input,
+        stdout=stdout,
+        stderr=stderr,
+        capture_output=capture_output,
+        executable=executable,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        timeout=timeout,
+        check=check,
+        text=text,
+        universal_newlines=universal_newlines,
+        encoding=encoding,
+        errors=errors,
+    )
+
+
+# Made here and not where it is raised: a local name there would keep its own frame, and with it the sandbox, alive.
+def _expired(result: CompletedProcess[Any], limit: float, out: bytes | None, err: bytes | None) -> TimeoutExpired:
+    # Bytes whatever was asked for, as in subprocess: the output may end amid a character.
+    expired = TimeoutExpired(result.args, limit, output=out, stderr=err)
+    expired.result = result
+    return expired
+
+
+def _number(stream: Stream) -> int | None:
+    return stream if stream is None or isinstance(stream, int) else stream.fileno()
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
+
+
+def _encoded(data: str | bytes | None, codec: tuple[str, str] | None) -> bytes:
+    if isinstance(data, str):
+        if codec is None:
+            raise TypeError("input is a str: say text=True or encoding=…, or pass bytes")
+        return data.encode(*codec)
+    if data is not None and codec is not None:
+        raise TypeError("input is bytes, but text was asked for: pass a str")
+    return bytes(data or b"")
+
+
+def _decoded(data: bytes | None, codec: tuple[str, str] | None) -> Any:
+    if data is None or codec is None:
+        return data
+    return data.decode(*codec).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _exchange(
+    child: _native.Child, into: int | None, out: int | None, err: int | None, data: bytes
+) -> tuple[str, bytes | None, bytes | None]:
+    """Writes the input and reads the outputs until the program has ended."""
+    read = {fd: bytearray() for fd in (out, err) if fd is not None}
+    open_fds = set(read)
+    rest = memoryview(data)
+    try:
+        with selectors.DefaultSelector() as selector:
+            if into is not None:
+                open_fds.add(into)
+                os.set_blocking(into, False)
+                selector.register(into, selectors.EVENT_WRITE)
+            for fd in read:
+                os.set_blocking(fd, False)
+                selector.register(fd, selectors.EVENT_READ)
+            selector.register(child.fileno(), selectors.EVENT_READ)
+            report = None
+            while report is None:
+                for key, _ in selector.select(_SLICE):
+                    fd = key.fd
+                    if fd == into:
+                        rest = _write(fd, rest)
+                        if rest:
+                            continue
+                    elif fd not in read or _read(fd, read[fd]):
+                        continue
+                    selector.unregister(fd)
+                    open_fds.remove(fd)
+                    os.close(fd)
+                report = child.wait(0)
+        # What is in the pipes now is all that belongs to the program.
+        for fd in open_fds & set(read):
+            _read(fd, read[fd], all_of_it=True)
+    finally:
+        for fd in open_fds:
+            os.close(fd)
+    return report, None if out is None else bytes(read[out]), None if err is None else bytes(read[err])
+
+
+def _write(fd: int, rest: memoryview) -> memoryview:
+    """What is left to write; nothing if the program does not read any more."""
+    try:
+        return rest[os.write(fd, rest) :] if rest else rest
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[:0]
+
+
+def _read(fd: int, into: bytearray, all_of_it: bool = False) -> bool:
+    """Whether more may come."""
+    while True:
+        try:
+            piece = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return True
+        into += piece
+        if not piece or not all_of_it:
+            return bool(piece)

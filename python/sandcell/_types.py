@@ -1,0 +1,163 @@
+"""What comes of a run."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, Union
+
+if TYPE_CHECKING:
+    from ._errors import CalledProcessError
+
+Path = Union[str, bytes, "PathLike[str]", "PathLike[bytes]"]
+Made = TypeVar("Made")
+
+
+def _known(cls: type[Made], values: dict[str, Any]) -> Made:
+    """Only the fields that the class has: a report may have more."""
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended."""
+
+    #: exited, signaled, timed_out, out_of_memory, output_limit, syscall_denied or killed.
+    kind: str
+    #: The exit status, with ``exited``.
+    code: int | None = None
+    #: The signal's number, with ``signaled``.
+    signal: int | None = None
+    #: Whether the kernel wrote a core dump, with ``signaled``.
+    core_dumped: bool | None = None
+    #: The system call's name, with ``syscall_denied``.
+    syscall: str | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether it ended by itself with status 0."""
+        return self.code == 0
+
+    @property
+    def returncode(self) -> int:
+        """As subprocess has it: the exit status, or a signal's number negated. What the sandbox ended counts as
+        SIGKILL, but SIGXFSZ for the output limit and SIGSYS for a denied system call."""
+        if self.code is not None:
+            return self.code
+        if self.signal is not None:
+            return -self.signal
+        signals = {"output_limit": signal.SIGXFSZ, "syscall_denied": signal.SIGSYS}
+        return -signals.get(self.kind, signal.SIGKILL)
+
+    def __str__(self) -> str:
+        particulars = [str(v) for v in (self.code, self.signal, self.syscall) if v is not None]
+        return " ".join([self.kind.replace("_", " "), *particulars])
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run used; None where nothing on this host counted it. Times in seconds, sizes in bytes."""
+
+    wall_seconds: float | None = None
+    user_seconds: float | None = None
+    system_seconds: float | None = None
+    #: Of the cgroup where there is one, otherwise of the largest single process.
+    memory_peak_bytes: int | None = None
+    pids_peak: int | None = None
+    output_bytes: int | None = None
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
+    throttled_seconds: float | None = None
+    oom_kills: int | None = None
+    pids_refused: int | None = None
+    #: Share of time, 0 to 100 %, in which some process waited for it (average over 10 s; cgroup v2 only).
+    memory_pressure: float | None = None
+    cpu_pressure: float | None = None
+    io_pressure: float | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the program was, inside and as the host saw it."""
+
+    uid: int
+    gid: int
+    host_uid: int
+    host_gid: int
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """One thing that was asked for, and what carried it out."""
+
+    #: The option: memory, pids, network, …
+    item: str
+    requested: int | float | str
+    #: namespace, cgroup2, cgroup1, rlimit, tmpfs, seccomp, landlock, supervisor or nothing.
+    by: str
+    why: str | None = None
+    host_uid: int | None = None
+    disjoint: bool | None = None
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A process that was still alive when the program ended."""
+
+    pid: int
+    command: str
+
+
+@dataclass
+class CompletedProcess(Generic[AnyStr]):
+    """subprocess.CompletedProcess with what the sandbox knows of the run."""
+
+    args: Sequence[Path] | Path
+    returncode: int
+    stdout: AnyStr | None
+    stderr: AnyStr | None
+    outcome: Outcome
+    usage: Usage
+    identity: Identity
+    enforced: list[Enforced]
+    leftovers: list[Leftover]
+    #: What went wrong in cleaning up; the result stands all the same.
+    warnings: list[str]
+    #: The whole report, as the program `sandcell` writes it.
+    report: dict[str, Any] = field(repr=False)
+
+    def check_returncode(self) -> None:
+        """Raises CalledProcessError unless the program ended with status 0."""
+        if self.returncode:
+            raise self._error()
+
+    # Made here and not where it is raised: a local name there would keep its own frame alive.
+    def _error(self) -> CalledProcessError:
+        from ._errors import CalledProcessError
+
+        error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
+        error.result = self
+        return error
+
+
+def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:
+    """From the report's JSON."""
+    report = json.loads(text)
+    outcome = _known(Outcome, report["outcome"])
+    return CompletedProcess(
+        args,
+        outcome.returncode,
+        stdout,
+        stderr,
+        outcome,
+        _known(Usage, report["usage"]),
+        _known(Identity, report["identity"]),
+        [_known(Enforced, line) for line in report["enforced"]],
+        [_known(Leftover, line) for line in report["leftovers"]],
+        report["warnings"],
+        report,
+    )

@@ -1,0 +1,292 @@
+//! What can be said on the command line, and the [`Builder`] that it comes to.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::resource::Resource;
+use sandcell::{Builder, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile};
+
+use crate::values;
+
+/// Runs a program in a rootless sandbox.
+#[derive(Parser)]
+#[command(name = "sandcell", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Subcommand)]
+pub enum Action {
+    /// Run a program and pass its exit status on
+    #[command(after_help = STATUSES)]
+    Run {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// Where the JSON report goes when the run ends, also when it failed: a file, or fd:N
+        #[arg(long, value_name = "FILE|fd:N")]
+        report: Option<OsString>,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Print every step that a run would take; nothing is run
+    Explain {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Tell what this host allows, what blocks, and the remedy
+    Doctor {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
+}
+
+const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n; 124 timed out; 125 the sandbox \
+    failed; 126 cannot be executed; 127 not found; 137 out of memory; 153 output limit; 159 system call denied.";
+
+#[derive(Args)]
+pub struct Program {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub words: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NetworkWord {
+    None,
+    Loopback,
+    Host,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LandlockWord {
+    Default,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LeftoversWord {
+    Kill,
+    Report,
+    Fail,
+}
+
+#[derive(Args)]
+pub struct Options {
+    /// Root file system: `host` is a read-only view of the system directories, never the homes
+    #[arg(long, value_name = "host|empty|DIR", conflicts_with = "layer")]
+    root: Option<PathBuf>,
+    /// Read-only layer of an overlay root; repeat, the first is the lowest
+    #[arg(long, value_name = "DIR")]
+    layer: Vec<PathBuf>,
+    /// Where writes to the overlay go: thrown away, or kept in DIR [default: tmpfs]
+    #[arg(long, value_name = "tmpfs|DIR")]
+    upper: Option<PathBuf>,
+    /// Show a file or directory of the host read-only
+    #[arg(long, value_name = "SRC[:DEST]")]
+    ro: Vec<OsString>,
+    /// Show a file or directory of the host writable
+    #[arg(long, value_name = "SRC[:DEST]")]
+    rw: Vec<OsString>,
+    /// An empty writable directory in memory
+    #[arg(long, value_name = "DEST[:SIZE]")]
+    tmpfs: Vec<OsString>,
+    /// Who the program is inside
+    #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user, default_value = "random")]
+    user: User,
+    /// The host's name inside [default: cell- and 6 random characters]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Memory of all processes: 512K, 64M, 2G
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    memory: Option<u64>,
+    /// Swap on top of the memory
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    swap: Option<u64>,
+    /// Processes and threads
+    #[arg(long, value_name = "N")]
+    pids: Option<u64>,
+    /// CPUs, such as 0.5
+    #[arg(long, value_name = "F")]
+    cpus: Option<f64>,
+    /// CPUs that may be used, such as 0-3,8
+    #[arg(long, value_name = "LIST")]
+    cpuset: Option<String>,
+    /// What the private writable directories may hold together
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    disk: Option<u64>,
+    /// Limit of each process, as in setrlimit(2): nofile=256, fsize=64M
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = values::rlimit)]
+    rlimit: Vec<(Resource, u64, u64)>,
+    /// Wall-clock time: 500ms, 30s, 5m; then TERM, the grace, KILL of all
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    timeout: Option<Duration>,
+    /// Between TERM and KILL
+    #[arg(long, value_name = "DUR", value_parser = values::duration, default_value = "2s")]
+    grace: Duration,
+    /// Standard output and error together
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    output_limit: Option<u64>,
+    /// The network; `loopback` is a private one
+    #[arg(long, value_enum, default_value = "loopback")]
+    network: NetworkWord,
+    /// System call filter; FILE has the JSON form of Docker's profiles
+    #[arg(long, value_name = "default|off|FILE", default_value = "default")]
+    seccomp: PathBuf,
+    /// The second wall behind the namespaces
+    #[arg(long, value_enum, default_value = "default")]
+    landlock: LandlockWord,
+    /// Keep a capability inside; all are dropped otherwise
+    #[arg(long, value_name = "CAP", value_parser = values::capability)]
+    cap_add: Vec<caps::Capability>,
+    /// Set a variable, or pass the caller's on
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<OsString>,
+    /// Variables, one KEY[=VALUE] a line; empty lines and lines with # are skipped
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Pass the caller's whole environment on
+    #[arg(long)]
+    keep_env: bool,
+    /// Working directory inside [default: the home]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    chdir: Option<PathBuf>,
+    /// Where the host cannot enforce ITEM (or `all`), go on and say so in the report
+    #[arg(long, value_name = "ITEM")]
+    best_effort: Vec<String>,
+    /// Processes still alive when the program ends
+    #[arg(long, value_enum, default_value = "kill")]
+    leftovers: LeftoversWord,
+}
+
+impl Options {
+    /// Whether processes that outlive the program make the run a failed one.
+    pub fn leftovers_fail(&self) -> bool {
+        matches!(self.leftovers, LeftoversWord::Fail)
+    }
+
+    /// The sandbox that was asked for, or what is wrong with what was said.
+    pub fn sandbox(&self) -> Result<Sandbox, Error> {
+        self.builder()?.build()
+    }
+
+    fn builder(&self) -> Result<Builder, Error> {
+        let mut builder = Sandbox::builder()
+            .user(self.user)
+            .grace(self.grace)
+            .keep_env(self.keep_env)
+            .network(match self.network {
+                NetworkWord::None => Network::None,
+                NetworkWord::Loopback => Network::Loopback,
+                NetworkWord::Host => Network::Host,
+            })
+            .landlock(match self.landlock {
+                LandlockWord::Default => Landlock::Default,
+                LandlockWord::Off => Landlock::Off,
+            })
+            .leftovers(match self.leftovers {
+                LeftoversWord::Kill => Leftovers::Kill,
+                LeftoversWord::Report => Leftovers::Report,
+                LeftoversWord::Fail => Leftovers::Fail,
+            })
+            .seccomp(self.filter()?);
+        builder = match self.root.as_deref().map(|root| (root, root.to_str())) {
+            None | Some((_, Some("host"))) => builder,
+            Some((_, Some("empty"))) => builder.root(Root::Empty),
+            Some((dir, _)) => builder.root(Root::Dir(dir.to_owned())),
+        };
+        builder = self.layer.iter().fold(builder, |builder, layer| builder.layer(layer));
+        if let Some(upper) = &self.upper {
+            builder = builder.upper(match upper.to_str() {
+                Some("tmpfs") => Upper::Tmpfs,
+                _ => Upper::Dir(upper.clone()),
+            });
+        }
+        for text in &self.ro {
+            let (source, dest) = values::bind(text).map_err(|e| wrong("--ro", text, e))?;
+            builder = builder.ro(source, dest);
+        }
+        for text in &self.rw {
+            let (source, dest) = values::bind(text).map_err(|e| wrong("--rw", text, e))?;
+            builder = builder.rw(source, dest);
+        }
+        for text in &self.tmpfs {
+            let (dest, size) = values::tmpfs(text).map_err(|e| wrong("--tmpfs", text, e))?;
+            builder = builder.tmpfs(dest, size);
+        }
+        for (resource, soft, hard) in &self.rlimit {
+            builder = builder.rlimit(*resource, *soft, *hard);
+        }
+        builder = self.cap_add.iter().fold(builder, |builder, cap| builder.cap_add(*cap));
+        builder = self.best_effort.iter().fold(builder, |builder, item| builder.best_effort(item));
+        self.variables(self.limits(builder))
+    }
+
+    fn limits(&self, mut builder: Builder) -> Builder {
+        macro_rules! pass {
+            ($($option:ident => $method:ident),*) => {
+                $(if let Some(value) = self.$option.clone() { builder = builder.$method(value); })*
+            };
+        }
+        pass!(hostname => hostname, memory => memory, swap => swap, pids => pids, cpus => cpus, cpuset => cpuset,
+              disk => disk, timeout => timeout, output_limit => output_limit, chdir => current_dir);
+        builder
+    }
+
+    fn filter(&self) -> Result<Seccomp, Error> {
+        Ok(match self.seccomp.to_str() {
+            Some("default") => Seccomp::Default,
+            Some("off") => Seccomp::Off,
+            _ => {
+                let text = read(&self.seccomp, "--seccomp")?;
+                Seccomp::Profile(Profile::from_json(&text)?)
+            }
+        })
+    }
+
+    /// Those of files first, so that the command line wins.
+    fn variables(&self, mut builder: Builder) -> Result<Builder, Error> {
+        let mut lines = Vec::new();
+        for file in &self.env_file {
+            let text = read(file, "--env-file")?;
+            let wanted = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+            lines.extend(wanted.map(OsString::from));
+        }
+        for line in lines.iter().chain(&self.env) {
+            let bytes = line.as_bytes();
+            builder = match bytes.iter().position(|b| *b == b'=') {
+                Some(at) => {
+                    let (key, value) = (&bytes[..at], &bytes[at + 1..]);
+                    builder.env(OsString::from_vec(key.to_vec()), OsString::from_vec(value.to_vec()))
+                }
+                None => match std::env::var_os(line) {
+                    Some(value) => builder.env(line, value),
+                    None => builder,
+                },
+            };
+        }
+        Ok(builder)
+    }
+}
+
+fn read(file: &std::path::Path, option: &str) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(|error| wrong(option, file.as_os_str(), format!("cannot be read: {error}")))
+}
+
+/// A mistake in what was said on the command line.
+pub fn wrong(option: &str, value: &OsStr, message: impl Into<String>) -> Error {
+    Error::option(format!("{option} {}", value.to_string_lossy()), message)
+}

@@ -1,0 +1,122 @@
+//! `sandcell run`: one program in a sandbox of its own, with the caller's signals passed on.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sandcell::{Child, Error, Report};
+
+use crate::options::{Options, wrong};
+use crate::{FAILED, sys, tell};
+
+pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> ExitCode {
+    // Opened first: a place that cannot be written to is found before anything runs.
+    let mut file = match report.map(open).transpose() {
+        Ok(file) => file,
+        Err(error) => {
+            tell(&error);
+            return FAILED.into();
+        }
+    };
+    let sandbox = match options.sandbox() {
+        Ok(sandbox) => sandbox,
+        Err(error) => return finish(Err(error), file.as_mut(), options),
+    };
+    let mut command = sandbox.command(&words[0]);
+    // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
+    command.args(&words[1..]).count_output(file.is_some() && !std::io::stdout().is_terminal());
+    let signals = match hold_signals() {
+        Ok(signals) => signals,
+        Err(errno) => {
+            complain!("sandcell: cannot hold signals back: {errno}");
+            return FAILED.into();
+        }
+    };
+    let result = command.spawn().and_then(|child| attend(child, &signals));
+    finish(result, file.as_mut(), options)
+}
+
+fn open(place: &OsStr) -> Result<File, Error> {
+    let opened = match place.to_str().and_then(|text| text.strip_prefix("fd:")) {
+        Some(number) => match number.parse() {
+            Ok(number) => sys::inherited(number),
+            Err(_) => return Err(wrong("--report", place, "not the number of a descriptor")),
+        },
+        None => File::create(place),
+    };
+    opened.map_err(|error| wrong("--report", place, format!("cannot be written: {error}")))
+}
+
+/// From here on the signals that are meant for the program wait in a descriptor. No handler: the library's caller
+/// could not have one either.
+fn hold_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Passes signals on until the program has ended.
+fn attend(mut child: Child, signals: &SignalFd) -> Result<Report, Error> {
+    loop {
+        let mut polls =
+            [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polls, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            // Waiting works without: only the passing on is lost.
+            Err(_) => return child.wait(),
+            Ok(_) => {}
+        }
+        let ended = polls[0].any().unwrap_or(true);
+        while let Ok(Some(signal)) = signals.read_signal() {
+            child.signal(signal.ssi_signo.cast_signed())?;
+        }
+        if ended {
+            return child.wait();
+        }
+    }
+}
+
+/// Writes the report, says what went wrong, and finds the status to end with.
+fn finish(result: Result<Report, Error>, file: Option<&mut File>, options: &Options) -> ExitCode {
+    let json = sandcell::report::to_json(&result);
+    let status = match result {
+        Ok(report) => {
+            let left = report.leftovers.iter().map(|l| l.command.as_str()).collect::<Vec<_>>().join(", ");
+            if options.leftovers_fail() && !left.is_empty() {
+                complain!("sandcell: still alive when the program ended: {left}");
+                match report.outcome.exit_status() {
+                    0 => FAILED,
+                    status => status as u8,
+                }
+            } else {
+                report.outcome.exit_status() as u8
+            }
+        }
+        Err(error) => {
+            let status = match (&error, error.errno()) {
+                (Error::Exec(_), Some(nix::libc::ENOENT)) if error.stage() == "exec" => 127,
+                (Error::Exec(_), _) => 126,
+                _ => FAILED,
+            };
+            tell(&error);
+            status
+        }
+    };
+    if let Some(file) = file
+        && let Err(error) = writeln!(file, "{json}")
+    {
+        complain!("sandcell: the report cannot be written: {error}");
+        return FAILED.into();
+    }
+    status.into()
+}

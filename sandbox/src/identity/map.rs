@@ -1,0 +1,75 @@
+//! The lines of /proc/PID/uid_map and gid_map: user_namespaces(7).
+
+use std::fmt;
+
+use crate::identity::ranges::Ranges;
+
+/// `count` ids from `inside` on are `host …` in the namespace above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MapLine {
+    pub inside: u32,
+    pub host: u32,
+    pub count: u32,
+}
+
+/// A map, as it is written to the kernel in one piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMap(Vec<MapLine>);
+
+impl fmt::Display for IdMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|l| writeln!(f, "{} {} {}", l.inside, l.host, l.count))
+    }
+}
+
+impl IdMap {
+    pub(crate) fn one(inside: u32, host: u32) -> IdMap {
+        IdMap(vec![MapLine { inside, host, count: 1 }])
+    }
+
+    /// Every id of the set and `own` stand for themselves.
+    pub(crate) fn identity(own: u32, ids: &Ranges) -> IdMap {
+        let ranges =
+            ids.iter().map(|r| MapLine { inside: r.start as u32, host: r.start as u32, count: r.len() as u32 });
+        IdMap(std::iter::once(MapLine { inside: own, host: own, count: 1 }).chain(ranges).collect())
+    }
+
+    /// `count` ids, 0 and up, are the slice from `host` on; `id` is among them, if need be in place of the last one.
+    pub(crate) fn slice(id: u32, host: u32, count: u32) -> IdMap {
+        if id < count {
+            return IdMap(vec![MapLine { inside: 0, host, count }]);
+        }
+        let below = MapLine { inside: 0, host, count: count - 1 };
+        let own = MapLine { inside: id, host: host + (count - 1), count: 1 };
+        IdMap([below, own].into_iter().filter(|line| line.count > 0).collect())
+    }
+
+    /// As `slice` with `own` in the place of `id`: the slice's id that would stand there stays unused.
+    pub(crate) fn slice_around(id: u32, own: u32, host: u32, count: u32) -> IdMap {
+        let hole = id.min(count - 1);
+        let below = MapLine { inside: 0, host, count: hole };
+        let own = MapLine { inside: id, host: own, count: 1 };
+        // Where `id` lies above the slice, the last one gave up its place for it.
+        let above = if id < count {
+            MapLine { inside: id + 1, host: host + hole + 1, count: count - hole - 1 }
+        } else {
+            MapLine { inside: 0, host, count: 0 }
+        };
+        IdMap([below, own, above].into_iter().filter(|line| line.count > 0).collect())
+    }
+
+    /// The ids that are mapped stand for themselves: the map of a namespace below.
+    pub(crate) fn inside(&self) -> IdMap {
+        IdMap(self.0.iter().map(|l| MapLine { host: l.inside, ..*l }).collect())
+    }
+
+    pub(crate) fn lines(&self) -> &[MapLine] {
+        &self.0
+    }
+
+    /// What `inside` is above.
+    pub(crate) fn host(&self, inside: u32) -> Option<u32> {
+        let line = self.0.iter().find(|l| inside >= l.inside && inside - l.inside < l.count)?;
+        Some(line.host + (inside - line.inside))
+    }
+}

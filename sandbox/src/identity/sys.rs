@@ -1,0 +1,64 @@
+//! The few system calls of this room for which neither std nor nix has a safe function.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::rawsys::call;
+use crate::rawsys::{self, nr};
+
+const GETXATTR: usize = 191;
+const WAITID: usize = 247;
+const GETRANDOM: usize = 318;
+const PIDFD_OPEN: usize = 434;
+
+fn os_error(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+/// Eight bytes of the kernel's generator: getrandom(2). Waits only before the generator is seeded, early at boot.
+pub(super) fn random() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: the buffer is as long as is said.
+        match unsafe { call!(GETRANDOM, bytes.as_mut_ptr(), bytes.len(), 0) } {
+            Ok(8) => return Ok(u64::from_ne_bytes(bytes)),
+            Ok(_) | Err(rawsys::EINTR) => {}
+            Err(errno) => return Err(os_error(errno)),
+        }
+    }
+}
+
+/// Whether the file gains capabilities when it is executed: capabilities(7).
+pub(super) fn has_file_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    const NAME: &CStr = c"security.capability";
+    // SAFETY: both strings end with NUL; without a buffer the call only tells the length.
+    unsafe { call!(GETXATTR, path.as_ptr(), NAME.as_ptr(), 0, 0) }.is_ok()
+}
+
+/// A descriptor for a process: pidfd_open(2).
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; the descriptor that comes back is new and nobody else's.
+    unsafe {
+        let fd = call!(PIDFD_OPEN, pid, 0).map_err(os_error)?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Kills the process behind the descriptor; one that has ended already is no error worth telling.
+pub(super) fn pidfd_kill(pidfd: BorrowedFd<'_>) {
+    // SAFETY: numbers and a null pointer, which stands for the signal's default details.
+    let _ = unsafe { call!(nr::PIDFD_SEND_SIGNAL, pidfd.as_raw_fd(), rawsys::SIGKILL, 0, 0) };
+}
+
+/// Waits for the end of exactly this child, whatever signal it sends at its end, and reaps it.
+pub(super) fn pidfd_reap(pidfd: BorrowedFd<'_>) {
+    // `P_PIDFD` wants Linux 5.4. `__WALL`: a child without an exit signal is invisible to an ordinary wait.
+    let options = libc::WEXITED | libc::__WALL;
+    // SAFETY: numbers and null pointers where the call has nothing to tell us.
+    while unsafe { call!(WAITID, libc::P_PIDFD, pidfd.as_raw_fd(), 0, options, 0) } == Err(rawsys::EINTR) {}
+}

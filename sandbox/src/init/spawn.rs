@@ -1,0 +1,333 @@
+//! Starts a program: a child that shares init's memory until it executes. See clone(2), CLONE_VFORK.
+
+use core::ffi::CStr;
+
+use crate::rawsys::{self, call, clone_onto, nr};
+use crate::wire::{self, Ask, NO_SLOT, Reader, stage};
+use crate::{At, Fault};
+
+const STACK: usize = 32 * 1024;
+const CAP_KILL: u64 = 1 << 5;
+
+/// What every program of this sandbox gets.
+struct Common {
+    keep: u64,
+    filter: Option<(&'static [u8], u32)>,
+}
+
+#[repr(C, align(16))]
+struct Stack([u8; STACK]);
+
+static mut COMMON: Common = Common { keep: 0, filter: None };
+static mut CHILD_STACK: Stack = Stack([0; STACK]);
+
+fn common() -> &'static mut Common {
+    // SAFETY: one thread; no reference outlives the statement that takes it, and the child only reads.
+    unsafe { &mut *(&raw mut COMMON) }
+}
+
+pub fn set_filter(program: &'static [u8], flags: u32) {
+    common().filter = Some((program, flags));
+}
+
+/// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.
+pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
+    common().keep = keep;
+    for capability in 0..64u32 {
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: numbers only.
+        match unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+            Ok(_) => {}
+            // Past the last capability of this kernel.
+            Err(rawsys::EINVAL) => break,
+            Err(errno) => return Err(Fault { stage: stage::BOUNDING, errno }),
+        }
+    }
+    Ok(())
+}
+
+/// All is built: init keeps only what it needs to end its programs and to give them theirs.
+pub fn shed_capabilities() -> Result<(), Fault> {
+    let own = common().keep | CAP_KILL;
+    // SAFETY: numbers only.
+    unsafe { call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.at(stage::BOUNDING)?;
+    rawsys::set_capabilities(own, own, 0).at(stage::BOUNDING)
+}
+
+/// Signals as a fresh program expects them: nothing ignored, whatever the caller did.
+pub fn default_signals() {
+    let action = [0usize; 4];
+    for signal in 1..=64 {
+        // SAFETY: an all-zero struct sigaction is SIG_DFL. SIGKILL and SIGSTOP refuse, which is as well.
+        let _ = unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) };
+    }
+}
+
+/// A request, read once and laid out for execve.
+pub struct Request {
+    bytes: &'static [u8],
+    pub flags: u32,
+    umask: u32,
+    pub timeout: u64,
+    pub grace: u64,
+    pub output_limit: u64,
+    work_dir: Option<&'static CStr>,
+    /// argv, NULL, envp, NULL in memory of their own.
+    pointers: *mut usize,
+    pointer_bytes: usize,
+    environment: usize,
+}
+
+impl Request {
+    /// Reads and checks all of it before anything is started.
+    pub fn read(bytes: &'static [u8]) -> Result<Request, Fault> {
+        const PROT_READ_WRITE: usize = 3;
+        const MAP_PRIVATE_ANONYMOUS: usize = 0x22;
+        let malformed = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
+        let mut request = Request {
+            bytes,
+            flags: 0,
+            umask: 0o22,
+            timeout: 0,
+            grace: 0,
+            output_limit: 0,
+            work_dir: None,
+            pointers: core::ptr::null_mut(),
+            pointer_bytes: 0,
+            environment: 0,
+        };
+        let (mut arguments, mut variables, mut programs) = (0, 0, 0);
+        for ask in request.asks() {
+            match ask.map_err(|_| malformed)? {
+                Ask::Settings { flags, umask, timeout, grace, output_limit } => {
+                    (request.flags, request.umask) = (flags, umask);
+                    (request.timeout, request.grace, request.output_limit) = (timeout, grace, output_limit);
+                }
+                Ask::WorkDir { path } => request.work_dir = Some(path),
+                Ask::Argument { .. } => arguments += 1,
+                Ask::Variable { .. } => variables += 1,
+                Ask::Program { .. } => programs += 1,
+                Ask::Rlimit { .. } | Ask::Descriptor { .. } | Ask::Null { .. } => {}
+            }
+        }
+        if programs == 0 || arguments == 0 {
+            return Err(malformed);
+        }
+        request.pointer_bytes = (arguments + variables + 2) * size_of::<usize>();
+        request.environment = arguments + 1;
+        // SAFETY: a new anonymous mapping, filled within its bounds: the same records are counted and stored.
+        unsafe {
+            let (bytes, protection) = (request.pointer_bytes, PROT_READ_WRITE);
+            let mapped = call!(nr::MMAP, 0, bytes, protection, MAP_PRIVATE_ANONYMOUS, -1i32, 0).at(stage::MAP_REQUEST)?;
+            request.pointers = mapped as *mut usize;
+            let (mut argument, mut variable) = (0, request.environment);
+            for ask in request.asks() {
+                match ask {
+                    Ok(Ask::Argument { text }) => {
+                        request.pointers.add(argument).write(text.as_ptr() as usize);
+                        argument += 1;
+                    }
+                    Ok(Ask::Variable { text }) => {
+                        request.pointers.add(variable).write(text.as_ptr() as usize);
+                        variable += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(request)
+    }
+
+    fn asks(&self) -> impl Iterator<Item = Result<Ask<'static>, wire::Malformed>> + use<> {
+        let mut reader = Reader::new(self.bytes);
+        let mut broken = false;
+        core::iter::from_fn(move || {
+            if broken {
+                return None;
+            }
+            let next = Ask::next(&mut reader).transpose();
+            broken = matches!(next, Some(Err(_)));
+            next
+        })
+    }
+
+    /// The index, in the message, of the descriptor that becomes `number`; `NO_SLOT` where it is /dev/null.
+    pub fn descriptor(&self, number: u32) -> u32 {
+        self.asks().fold(NO_SLOT, |found, ask| match ask {
+            Ok(Ask::Descriptor { index, number: n }) if n == number => index,
+            _ => found,
+        })
+    }
+
+    pub fn free(self) {
+        // SAFETY: the mapping was made by `read`; the program has its own copies by now.
+        let _ = unsafe { call!(nr::MUNMAP, self.pointers, self.pointer_bytes) };
+        crate::unmap(self.bytes);
+    }
+}
+
+struct Start<'a> {
+    request: &'a Request,
+    /// The descriptors of the message, index by index.
+    fds: &'a [i32],
+    fault: Option<Fault>,
+}
+
+/// Starts the program; its pid and a pidfd of it.
+pub fn start(request: &Request, fds: &[i32]) -> Result<(i32, i32), Fault> {
+    let mut start = Start { request, fds, fault: None };
+    let mut pidfd = -1i32;
+    let flags = rawsys::CLONE_VM | rawsys::CLONE_VFORK | rawsys::CLONE_PIDFD | rawsys::SIGCHLD as u64;
+    // SAFETY: this process waits (CLONE_VFORK) while the child uses the stack and `start`.
+    let result = unsafe {
+        let top = (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize;
+        let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
+        clone_onto(nr::CLONE, args, child, (&raw mut start).cast())
+    };
+    let pid = rawsys::check(result).at(stage::CLONE)? as i32;
+    // SAFETY: the child may have written the fault behind the compiler's back.
+    match unsafe { (&raw const start.fault).read_volatile() } {
+        None => Ok((pid, pidfd)),
+        Some(fault) => {
+            rawsys::close(pidfd);
+            // SAFETY: reaps the child that has just exited.
+            let _ = unsafe { call!(nr::WAIT4, pid, 0, 0, 0) };
+            Err(fault)
+        }
+    }
+}
+
+/// # Safety
+/// `arg` is the `Start` of a parent that waits.
+unsafe extern "C" fn child(arg: *mut u8) -> ! {
+    // SAFETY: see above.
+    let start = unsafe { &mut *arg.cast::<Start<'_>>() };
+    let (Ok(fault) | Err(fault)) = become_program(start);
+    start.fault = Some(fault);
+    rawsys::exit(127);
+}
+
+/// Becomes the program; comes back only with what failed.
+fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
+    let request = start.request;
+    let common = common();
+    // SAFETY: numbers, and NUL-terminated strings of the request.
+    unsafe {
+        call!(nr::SETSID).at(stage::PROGRAM_SESSION)?;
+        place_descriptors(start).at(stage::PROGRAM_STDIO)?;
+        let _ = call!(nr::UMASK, request.umask);
+        for ask in request.asks() {
+            if let Ok(Ask::Rlimit { resource, soft, hard }) = ask {
+                let limit = [soft, hard];
+                call!(nr::PRLIMIT64, 0, resource, limit.as_ptr(), 0).at(stage::PROGRAM_RLIMIT)?;
+            }
+        }
+        drop_capabilities(common.keep).at(stage::PROGRAM_CAPABILITIES)?;
+        // Without capabilities already: a directory that the program could not enter, init does not enter for it.
+        if let Some(path) = request.work_dir {
+            call!(nr::CHDIR, path.as_ptr()).at(stage::PROGRAM_CHDIR)?;
+        }
+        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::PROGRAM_NO_NEW_PRIVS)?;
+        let none = 0u64;
+        const SIG_SETMASK: usize = 2;
+        call!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const none, 0, 8).at(stage::PROGRAM_SIGNALS)?;
+        if let Some((program, flags)) = common.filter {
+            const SECCOMP_SET_MODE_FILTER: usize = 1;
+            #[repr(C)]
+            struct FilterProgram {
+                length: u16,
+                instructions: *const u8,
+            }
+            let filter = FilterProgram { length: (program.len() / 8) as u16, instructions: program.as_ptr() };
+            call!(nr::SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const filter).at(stage::PROGRAM_SECCOMP)?;
+        }
+        Ok(execute_first(request))
+    }
+}
+
+/// As execvp(3) does: the first candidate that is there; permission denied only if none is.
+fn execute_first(request: &Request) -> Fault {
+    let mut fault = Fault { stage: stage::PROGRAM_EXEC, errno: rawsys::ENOENT };
+    for ask in request.asks() {
+        let Ok(Ask::Program { path }) = ask else { continue };
+        // SAFETY: the pointer arrays end in NULL and point into the request.
+        let errno = unsafe {
+            let environment = request.pointers.add(request.environment);
+            match call!(nr::EXECVE, path.as_ptr(), request.pointers, environment) {
+                Ok(_) => continue,
+                Err(errno) => errno,
+            }
+        };
+        match errno {
+            rawsys::ENOENT | rawsys::ENOTDIR => {
+                if fault.errno == rawsys::ENOENT && exists(path) {
+                    return Fault { stage: stage::PROGRAM_INTERPRETER, errno };
+                }
+            }
+            rawsys::EACCES => fault.errno = errno,
+            _ => return Fault { stage: stage::PROGRAM_EXEC, errno },
+        }
+    }
+    fault
+}
+
+fn exists(path: &CStr) -> bool {
+    // SAFETY: NUL-terminated path. Execution has failed; the filter cannot refuse what matters any more.
+    unsafe { call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC) }.is_ok()
+}
+
+/// Puts the descriptors where the request wants them; everything else is closed by the exec.
+fn place_descriptors(start: &Start<'_>) -> Result<(), i32> {
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    const F_SETFD: usize = 2;
+    let highest = start.request.asks().fold(2, |most, ask| match ask {
+        Ok(Ask::Descriptor { number, .. }) => most.max(number),
+        _ => most,
+    });
+    // First out of the way of all targets, then into place, so that none overwrites another.
+    let mut moved = [-1i32; crate::socket::MOST_DESCRIPTORS];
+    // SAFETY: descriptors of our own; the child has its own table.
+    unsafe {
+        for ask in start.request.asks() {
+            if let Ok(Ask::Descriptor { index, .. }) = ask {
+                let fd = *start.fds.get(index as usize).ok_or(rawsys::EPROTO)?;
+                moved[index as usize] = call!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, highest + 1)? as i32;
+            }
+        }
+        for ask in start.request.asks() {
+            match ask {
+                Ok(Ask::Descriptor { index, number }) => {
+                    call!(nr::DUP3, moved[index as usize], number, 0)?;
+                }
+                Ok(Ask::Null { number }) => {
+                    let path = c"/dev/null".as_ptr();
+                    let fd = call!(nr::OPENAT, rawsys::AT_FDCWD, path, rawsys::O_RDWR | rawsys::O_CLOEXEC)?;
+                    call!(nr::DUP3, fd, number, 0)?;
+                }
+                _ => {}
+            }
+        }
+        // Close-on-exec on all, then off again on what was placed.
+        rawsys::cloexec_from(3)?;
+        for ask in start.request.asks() {
+            if let Ok(Ask::Descriptor { number, .. }) = ask {
+                call!(nr::FCNTL, number, F_SETFD, 0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn drop_capabilities(keep: u64) -> Result<(), i32> {
+    rawsys::set_capabilities(keep, keep, keep)?;
+    for capability in 0..64 {
+        if keep & (1 << capability) != 0 {
+            let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
+            // SAFETY: numbers only.
+            unsafe { call!(nr::PRCTL, option, raise, capability, 0, 0) }?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! What happens between clone and exec, in a child that shares the caller's memory: raw system calls on memory that
+//! was prepared before, nothing else. No allocation, no lock, no libc, no panic. See clone(2), vfork(2).
+#![allow(unsafe_code)]
+
+use crate::rawsys::{self, CloneArgs, call, check, clone_onto, nr};
+use crate::wire::stage;
+
+pub(super) const STACK: usize = 32 * 1024;
+
+/// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN; and
+/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12).
+const NEEDED: [u32; 10] = [0, 1, 3, 5, 6, 7, 8, 12, 21, 31];
+
+/// Everything the child needs, and where it leaves what failed.
+pub(super) struct Orders {
+    /// cgroup.procs files to join by writing "0".
+    pub join: Vec<i32>,
+    /// A prepared user namespace to enter, or -1.
+    pub enter: i32,
+    /// Whether the child writes its own maps, of one id each, before it executes init.
+    pub writes_own_maps: bool,
+    /// /proc, checked to be one.
+    pub proc: i32,
+    /// Whether setgroups(2) has to be denied before the maps are written: a one-id map needs it.
+    pub deny_groups: bool,
+    pub uid_map: Vec<u8>,
+    pub gid_map: Vec<u8>,
+    /// clone3, unless something outside refuses it.
+    pub clone3: bool,
+    /// Namespaces of the process that becomes init.
+    pub flags: u64,
+    /// A cgroup v2 directory to start in, or -1.
+    pub cgroup: i32,
+    pub control: i32,
+    pub init: i32,
+    /// The second stack, for the process that is made in a prepared user namespace.
+    pub stack: Vec<u8>,
+    pub pidfd: i32,
+    pub fault: Option<(u32, i32)>,
+}
+
+/// Makes a child that shares memory and runs `start` on `stack`. Returns when it has executed or ended.
+///
+/// # Safety
+/// All signals must be blocked, and `orders` must stay in place until this returns.
+pub(super) unsafe fn vfork(
+    orders: *mut Orders,
+    flags: u64,
+    stack: *mut u8,
+    start: unsafe extern "C" fn(*mut u8) -> !,
+) -> Result<i32, i32> {
+    // SAFETY: the parent waits (CLONE_VFORK), so stack and orders are the child's alone.
+    unsafe {
+        let flags = flags | rawsys::CLONE_VM | rawsys::CLONE_VFORK;
+        // With CLONE_PARENT the child takes over the signal of its sibling, and naming one is an error.
+        let signal = if flags & rawsys::CLONE_PARENT == 0 { rawsys::SIGCHLD as u64 } else { 0 };
+        let pidfd = &raw mut (*orders).pidfd;
+        if (*orders).clone3 {
+            let mut args = CloneArgs {
+                flags,
+                pidfd: pidfd as u64,
+                exit_signal: signal,
+                stack: stack as u64,
+                stack_size: STACK as u64,
+                ..CloneArgs::default()
+            };
+            if (*orders).cgroup >= 0 && flags & rawsys::CLONE_FILES == 0 {
+                args.flags |= rawsys::CLONE_INTO_CGROUP;
+                args.cgroup = (*orders).cgroup as u64;
+            }
+            let call = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
+            check(clone_onto(nr::CLONE3, call, start, orders.cast())).map(|pid| pid as i32)
+        } else {
+            let call = [(flags | signal) as usize, stack.add(STACK) as usize, pidfd as usize, 0, 0];
+            check(clone_onto(nr::CLONE, call, start, orders.cast())).map(|pid| pid as i32)
+        }
+    }
+}
+
+/// Enters the prepared user namespace and makes the process that becomes init there, as a child of the caller.
+///
+/// # Safety
+/// `arg` is the `Orders` of a caller that waits.
+pub(super) unsafe extern "C" fn enter(arg: *mut u8) -> ! {
+    let orders = arg.cast::<Orders>();
+    // SAFETY: see above; this process shares the caller's descriptors, so the pidfd is made among them.
+    unsafe {
+        let fault = match call!(nr::SETNS, (*orders).enter, rawsys::CLONE_NEWUSER) {
+            Err(errno) => Some((stage::LAUNCH_ENTER, errno)),
+            Ok(_) => {
+                let stack = (*orders).stack.as_mut_ptr();
+                match vfork(orders, (*orders).flags | rawsys::CLONE_PARENT, stack, become_init) {
+                    Err(errno) => Some((stage::LAUNCH_CLONE, errno)),
+                    // It did not get as far as init.
+                    Ok(_) if (*orders).fault.is_some() => None,
+                    // Only in here are there capabilities over the ids of the prepared namespace.
+                    Ok(pid) => write_maps(&*orders, pid).err(),
+                }
+            }
+        };
+        if fault.is_some() {
+            (*orders).fault = fault;
+        }
+        rawsys::exit(0)
+    }
+}
+
+/// Becomes init.
+///
+/// # Safety
+/// `arg` is the `Orders` of a caller that waits.
+pub(super) unsafe extern "C" fn become_init(arg: *mut u8) -> ! {
+    let orders = arg.cast::<Orders>();
+    // SAFETY: see above.
+    unsafe {
+        (*orders).fault = Some(execute_init(&*orders));
+    }
+    rawsys::exit(127)
+}
+
+/// Writes the maps of another process, which waits for the Plan meanwhile.
+pub(super) fn write_maps(orders: &Orders, pid: i32) -> Result<(), (u32, i32)> {
+    let files: [(&[u8], &[u8], u32); 3] = [
+        (b"/setgroups\0", b"deny", stage::LAUNCH_SETGROUPS),
+        (b"/uid_map\0", &orders.uid_map, stage::LAUNCH_UID_MAP),
+        (b"/gid_map\0", &orders.gid_map, stage::LAUNCH_GID_MAP),
+    ];
+    let skipped = if orders.deny_groups { 0 } else { 1 };
+    for (name, map, stage) in files.into_iter().skip(skipped) {
+        let mut path = [0u8; 24];
+        let digits = decimal(pid.unsigned_abs(), &mut path);
+        path[digits..digits + name.len()].copy_from_slice(name);
+        let path = core::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| (stage, rawsys::EINVAL))?;
+        let mut tries = 1000;
+        loop {
+            match write(orders.proc, path, map) {
+                // An exec wakes its parent a little before the files in /proc change hands: seen with callers that
+                // have made themselves undumpable.
+                Err(rawsys::EACCES) if tries > 0 => tries -= 1,
+                result => break result.map_err(|errno| (stage, errno))?,
+            }
+            // SAFETY: waits for nothing, a millisecond long.
+            let _ = unsafe { call!(nr::POLL, 0, 0, 1) };
+        }
+    }
+    Ok(())
+}
+
+/// Puts a number at the beginning of a text; its length.
+fn decimal(mut number: u32, text: &mut [u8; 24]) -> usize {
+    let mut length = 0;
+    loop {
+        text[length] = b'0' + (number % 10) as u8;
+        length += 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text[..length].reverse();
+    length
+}
+
+fn execute_init(orders: &Orders) -> (u32, i32) {
+    match prepare(orders) {
+        Err(fault) => fault,
+        Ok(()) => {
+            let argv = [c"sandcell-init".as_ptr(), core::ptr::null()];
+            let envp = [core::ptr::null::<u8>()];
+            // SAFETY: NULL-terminated arrays of NUL-terminated strings; what the caller has in its environment and
+            // arguments stays with it.
+            let result = unsafe {
+                call!(nr::EXECVEAT, orders.init, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), rawsys::AT_EMPTY_PATH)
+            };
+            (stage::LAUNCH_EXEC, result.err().unwrap_or(0))
+        }
+    }
+}
+
+fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
+    let at = |stage: u32| move |errno: i32| (stage, errno);
+    // SAFETY: numbers, and buffers that the caller prepared.
+    unsafe {
+        for &group in &orders.join {
+            call!(nr::WRITE, group, c"0".as_ptr(), 1).map_err(at(stage::LAUNCH_CGROUP))?;
+        }
+        if orders.writes_own_maps {
+            // setgroups first: without it a one-id group map is refused (user_namespaces(7)).
+            write(orders.proc, c"self/setgroups", b"deny").map_err(at(stage::LAUNCH_SETGROUPS))?;
+            write(orders.proc, c"self/uid_map", &orders.uid_map).map_err(at(stage::LAUNCH_UID_MAP))?;
+            write(orders.proc, c"self/gid_map", &orders.gid_map).map_err(at(stage::LAUNCH_GID_MAP))?;
+        }
+        // The capabilities of a new user namespace survive an exec under a UID other than 0 in the ambient set only.
+        let needed = NEEDED.iter().fold(0, |set, capability| set | 1 << capability);
+        rawsys::set_capabilities(needed, needed, needed).map_err(at(stage::LAUNCH_CAPABILITIES))?;
+        for capability in NEEDED {
+            let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
+            call!(nr::PRCTL, option, raise, capability, 0, 0).map_err(at(stage::LAUNCH_CAPABILITIES))?;
+        }
+        // Only the control socket gets through, as descriptor 0.
+        call!(nr::DUP3, orders.control, 0, 0).map_err(at(stage::LAUNCH_DESCRIPTORS))?;
+        rawsys::cloexec_from(1).map_err(at(stage::LAUNCH_DESCRIPTORS))?;
+    }
+    Ok(())
+}
+
+fn write(proc: i32, path: &core::ffi::CStr, text: &[u8]) -> Result<(), i32> {
+    // SAFETY: NUL-terminated path, readable text.
+    unsafe {
+        let fd = call!(nr::OPENAT, proc, path.as_ptr(), rawsys::O_WRONLY | rawsys::O_CLOEXEC)?;
+        let result = call!(nr::WRITE, fd, text.as_ptr(), text.len());
+        rawsys::close(fd as i32);
+        result.map(|_| ())
+    }
+}

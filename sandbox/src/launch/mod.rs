@@ -1,0 +1,241 @@
+//! Starts init: one clone with all namespaces, at once followed by an exec. See `child.rs` for what lies between.
+#![allow(unsafe_code)]
+
+mod child;
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::error::{Failure, Result};
+use crate::identity::{Assigned, UserNamespace};
+use crate::limits::Placement;
+use crate::rawsys;
+use crate::sys;
+use crate::wire::{Message, control, stage};
+
+static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+
+/// What stays the same for every start of one [`Sandbox`](crate::Sandbox).
+#[derive(Debug)]
+pub(crate) struct Image {
+    init: OwnedFd,
+    proc: OwnedFd,
+}
+
+/// What a start needs besides the image.
+pub(crate) struct Launch<'a> {
+    pub plan: &'a [u8],
+    pub identity: &'a Assigned,
+    pub network: bool,
+    pub placement: Option<&'a Placement>,
+}
+
+/// A process that is on its way to be a supervisor.
+pub(crate) struct Started {
+    pub control: OwnedFd,
+    pub pidfd: OwnedFd,
+}
+
+impl Image {
+    /// Puts init into a memory file and opens /proc.
+    pub(crate) fn new() -> Result<Image> {
+        let fail =
+            |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
+        let init = sys::sealed_memory(c"sandcell-init", INIT, true).map_err(|e| fail("memory file", e).setup())?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let proc = nix::fcntl::open("/proc", flags, Mode::empty()).map_err(|e| fail("/proc", e).setup())?;
+        // Something else mounted there could take the writes of the id maps without effect (CVE-2019-16884).
+        if fstatfs(&proc).map_err(|e| fail("/proc", e).setup())?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(Failure::new("image", "/proc", "is not a proc file system").hint("mount proc there").setup());
+        }
+        Ok(Image { init: lift(init)?, proc: lift(proc)? })
+    }
+}
+
+/// Moves a descriptor away from the numbers of the standard streams, which a caller may have closed.
+pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    let raw = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(3)).map_err(descriptors)?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// The error of a caller that has run out of descriptors, or of memory for them.
+pub(crate) fn descriptors(errno: Errno) -> crate::Error {
+    Failure::new("descriptors", "", "cannot make the descriptors for a start").errno(errno as i32).setup()
+}
+
+impl Launch<'_> {
+    /// Starts init and hands it the Plan. What it makes of it is told on the control socket.
+    pub(crate) fn start(&self, image: &Image) -> Result<Started> {
+        let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
+        let (ours, theirs) = (lift(ours)?, lift(theirs)?);
+        let plan = sys::sealed_memory(c"sandcell-plan", self.plan, false).map_err(descriptors)?;
+        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
+            _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
+                .errno(errno as i32)
+                .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
+                .unsupported(),
+        })?;
+        let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
+        let pidfd = self.clone(image, theirs.as_raw_fd())?;
+        let started = Started { control: ours, pidfd };
+        // Not before the maps are written: this message is what init waits for.
+        let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
+        let fds: Vec<_> = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock).collect();
+        match sys::send(started.control.as_fd(), message, &fds) {
+            Ok(()) => Ok(started),
+            Err(errno) => {
+                end(started.pidfd.as_fd());
+                Err(descriptors(errno))
+            }
+        }
+    }
+
+    fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
+        let network = if self.network { rawsys::CLONE_NEWNET } else { 0 };
+        let enter = match &self.identity.namespace {
+            UserNamespace::OneId | UserNamespace::Written => -1,
+            UserNamespace::Nested(fd) => fd.as_raw_fd(),
+        };
+        let mut orders = child::Orders {
+            join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
+            enter,
+            writes_own_maps: !self.identity.namespace.allows_setgroups(),
+            deny_groups: !self.identity.namespace.allows_setgroups(),
+            proc: image.proc.as_raw_fd(),
+            uid_map: self.identity.uid_map.to_string().into_bytes(),
+            gid_map: self.identity.gid_map.to_string().into_bytes(),
+            clone3: true,
+            flags: rawsys::CLONE_NEWUSER
+                | rawsys::CLONE_NEWNS
+                | rawsys::CLONE_NEWPID
+                | rawsys::CLONE_NEWIPC
+                | rawsys::CLONE_NEWUTS
+                | rawsys::CLONE_PIDFD
+                | network,
+            cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
+            control,
+            init: image.init.as_raw_fd(),
+            stack: Vec::with_capacity(child::STACK),
+            pidfd: -1,
+            fault: None,
+        };
+        let mut result = run(&mut orders);
+        // The files in /proc of a caller that has made itself undumpable, and of all that share its memory, belong to
+        // root. Once init is executed its own do not.
+        if result.as_ref().is_err_and(|&(stage, errno)| (stage, errno) == (stage::LAUNCH_SETGROUPS, rawsys::EACCES)) {
+            orders.writes_own_maps = false;
+            orders.fault = None;
+            result = run(&mut orders);
+        }
+        match result {
+            // Other sandboxes refuse clone3, whose flags they cannot see; EPERM may also be what it says.
+            Err((stage::LAUNCH_CLONE, errno)) if errno == rawsys::ENOSYS || errno == rawsys::EPERM => {
+                orders.clone3 = false;
+                orders.fault = None;
+                // clone cannot start a process in a cgroup: it steps in before it executes anything.
+                let entrance = self.placement.map_or(Ok(None), Placement::join_v2)?;
+                orders.join.extend(entrance.iter().map(AsRawFd::as_raw_fd));
+                run(&mut orders)
+            }
+            other => other,
+        }
+        .map_err(|(stage, errno)| explain(stage, errno))
+    }
+}
+
+/// Ends a process that has gone wrong.
+fn end(pidfd: BorrowedFd<'_>) {
+    let _ = sys::pidfd_kill(pidfd, libc::SIGKILL);
+    sys::reap(pidfd);
+}
+
+/// Clones, waits for the exec, and sees to it that the maps are written.
+fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
+    let entering = orders.enter >= 0;
+    let writing = !entering && !orders.writes_own_maps;
+    let mut stack: Vec<u8> = Vec::with_capacity(child::STACK);
+    let blocked =
+        SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|errno| (stage::LAUNCH_CLONE, errno as i32))?;
+    let orders = &raw mut *orders;
+    // SAFETY: signals are blocked; orders and stack outlive the child's use of them, which ends before this returns.
+    let (result, fault, pidfd) = unsafe {
+        let result = if entering {
+            child::vfork(orders, rawsys::CLONE_FILES, stack.as_mut_ptr(), child::enter)
+        } else {
+            child::vfork(orders, (*orders).flags, stack.as_mut_ptr(), child::become_init)
+        };
+        (result, (&raw const (*orders).fault).read_volatile(), (&raw const (*orders).pidfd).read_volatile())
+    };
+    let _ = blocked.thread_set_mask();
+    let pid = result.map_err(|errno| (stage::LAUNCH_CLONE, errno))?;
+    if entering {
+        // The process that entered the namespace has done its work; init is its sibling.
+        // SAFETY: reaps exactly this child; where somebody else was quicker there is nothing to do.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+    }
+    // SAFETY: made by the kernel for this call, in our table of descriptors.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let fault = match fault {
+        // SAFETY: the child has executed or ended; nobody else has the pointer any more.
+        None if writing => child::write_maps(unsafe { &*orders }, pid).err(),
+        fault => fault,
+    };
+    match (fault, pidfd) {
+        (None, Some(pidfd)) => Ok(pidfd),
+        (fault, pidfd) => {
+            if let Some(pidfd) = pidfd {
+                end(pidfd.as_fd());
+            }
+            Err(fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32)))
+        }
+    }
+}
+
+/// The words for a failed start, with the remedy that fits the host.
+fn explain(stage: u32, errno: i32) -> crate::Error {
+    let (name, words) = stage::describe(stage);
+    let failure = Failure::new(name, "", words).errno(errno);
+    match (stage, Errno::from_raw(errno)) {
+        (stage::LAUNCH_CLONE, Errno::ENOSPC) if read_number(c"/proc/sys/user/max_user_namespaces") == Some(0) => failure
+            .hint("user namespaces are switched off here: sysctl user.max_user_namespaces=10000")
+            .unsupported(),
+        (stage::LAUNCH_CLONE, Errno::ENOSPC) => {
+            failure.hint("a limit on namespaces is reached: raise user.max_*_namespaces").setup()
+        }
+        (stage::LAUNCH_CLONE, Errno::EPERM) if read_number(c"/proc/sys/kernel/unprivileged_userns_clone") == Some(0) => {
+            failure.hint("sysctl kernel.unprivileged_userns_clone=1").unsupported()
+        }
+        (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
+            .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
+            .unsupported(),
+        (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
+        (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
+        (
+            stage::LAUNCH_UID_MAP | stage::LAUNCH_GID_MAP | stage::LAUNCH_SETGROUPS | stage::LAUNCH_CAPABILITIES,
+            Errno::EPERM | Errno::EACCES,
+        ) if read_number(c"/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => failure
+            .hint("AppArmor takes the rights of unprivileged user namespaces away: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile with `userns,` for the calling program")
+            .unsupported(),
+        (stage::LAUNCH_EXEC, Errno::EACCES | Errno::EPERM) => {
+            failure.hint("executing memory files is forbidden here: sysctl vm.memfd_noexec=0").unsupported()
+        }
+        _ => failure.setup(),
+    }
+}
+
+fn read_number(path: &CStr) -> Option<u32> {
+    let file = File::open(path.to_str().ok()?).ok()?;
+    std::io::read_to_string(file).ok()?.trim().parse().ok()
+}

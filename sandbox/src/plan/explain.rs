@@ -1,0 +1,99 @@
+//! Steps in words, for `explain` and for errors.
+
+use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, NO_SLOT, Step};
+
+/// The step's stable name: `bind`, `new-fs`.
+pub(crate) fn name_of(step: &Step<'_>) -> String {
+    let mut name = String::new();
+    for letter in step.name().chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+/// What the step is about (a path, a name, or nothing) and what it does.
+pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
+    let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
+    let (subject, words) = match step {
+        Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
+        Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
+        Step::OpenTree { path, .. } => (text(path), "take the mounts at and beneath this path of the host".to_owned()),
+        Step::Become { uid, gid, groups } => {
+            let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
+            (String::new(), format!("become UID {uid}, GID {gid}{groups}"))
+        }
+        Step::Base { size, inodes } => {
+            let limit = |n: &u64, unit| if *n > 0 { format!(", at most {n} {unit}") } else { String::new() };
+            (String::new(), format!("make the private tmpfs{}{}", limit(size, "bytes"), limit(inodes, "inodes")))
+        }
+        Step::Dir { path, mode } => (text(path), format!("make a private directory, mode {mode:o}")),
+        Step::File { path, mode, content } => {
+            (text(path), format!("make a private file, mode {mode:o}, {} bytes", content.len()))
+        }
+        Step::Symlink { path, target } => (text(path), format!("link to {}", text(target))),
+        Step::RootBase { .. } => ("/".to_owned(), "start from an empty root".to_owned()),
+        Step::RootTree { attributes, .. } => {
+            ("/".to_owned(), format!("mount the root directory{}", words_of(*attributes)))
+        }
+        Step::RootOverlay { lower, upper, writable, keep, .. } => {
+            let upper = match (writable, upper, keep) {
+                (0, ..) => "read-only".to_owned(),
+                (_, &NO_SLOT, _) => "writes to memory, thrown away".to_owned(),
+                (_, _, 0) => "writes to a private directory, thrown away".to_owned(),
+                _ => "writes kept".to_owned(),
+            };
+            ("/".to_owned(), format!("mount an overlay of {} layers, {upper}", lower.len() / 4))
+        }
+        Step::Bind { dest, attributes, .. } => (text(dest), format!("mount what was taken{}", words_of(*attributes))),
+        Step::BindBase { path, dest, attributes, .. } => {
+            (text(dest), format!("mount the private {}{}", text(path), words_of(*attributes)))
+        }
+        Step::NewFs { kind, options, dest, attributes, .. } => {
+            let options: Vec<_> =
+                options.split(|b| *b == 0).filter(|o| !o.is_empty()).map(String::from_utf8_lossy).collect();
+            let options = if options.is_empty() { String::new() } else { format!(" ({})", options.join(", ")) };
+            (text(dest), format!("mount a new {}{options}{}", text(kind), words_of(*attributes)))
+        }
+        Step::Restrict { dest, attributes } => (text(dest), format!("restrict to{}", words_of(*attributes))),
+        Step::RootAttributes { attributes } => ("/".to_owned(), format!("set{}", words_of(*attributes))),
+        Step::Hostname { name } => (text(name), "set the host name".to_owned()),
+        Step::Loopback {} => ("lo".to_owned(), "bring the loopback interface up".to_owned()),
+        Step::CgroupNamespace {} => (String::new(), "hide the cgroups above".to_owned()),
+        Step::Pivot {} => ("/".to_owned(), "make the new root the root and let go of the old one".to_owned()),
+        Step::Keyring {} => (String::new(), "replace the session keyring by an empty one".to_owned()),
+        Step::NestedNamespace { .. } => (
+            String::new(),
+            "enter a nested user and mount namespace, so that kept capabilities reach no mount".to_owned(),
+        ),
+        Step::Capabilities { keep: 0 } => (String::new(), "drop all capabilities for good".to_owned()),
+        Step::Capabilities { keep } => {
+            let kept: Vec<_> =
+                caps::all().into_iter().filter(|c| keep & c.bitmask() != 0).map(|c| c.to_string()).collect();
+            (kept.join(" "), "drop all other capabilities for good".to_owned())
+        }
+        Step::Filter { program, .. } => {
+            (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
+        }
+        Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
+        Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
+        Step::CpuTime { limit, .. } => {
+            (String::new(), format!("end everything after {} ms of CPU time", limit / 1_000_000))
+        }
+        Step::LandlockEnter {} => (String::new(), "enter the Landlock domain".to_owned()),
+        Step::Announce {} => (String::new(), "hand the upper directory to the caller".to_owned()),
+    };
+    (subject, words)
+}
+
+fn words_of(attributes: u64) -> String {
+    let words: Vec<_> =
+        [(ATTR_RDONLY, "read-only"), (ATTR_NOSUID, "nosuid"), (ATTR_NODEV, "nodev"), (ATTR_NOEXEC, "noexec")]
+            .iter()
+            .filter(|(bit, _)| attributes & bit != 0)
+            .map(|(_, word)| *word)
+            .collect();
+    format!(", {}", words.join(", "))
+}

@@ -1,0 +1,162 @@
+//! Policy → Plan: everything that needs the host is resolved here, into a flat list of steps for init.
+
+mod etc;
+mod explain;
+mod root;
+#[cfg(feature = "landlock")]
+mod wall;
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Failure, Result};
+use crate::identity::{Assigned, IdMap};
+use crate::policy::{Network, Policy};
+use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
+
+pub(crate) use explain::{describe, name_of};
+pub(crate) use root::destination;
+#[cfg(feature = "landlock")]
+pub(crate) use wall::report as landlock_report;
+
+/// What is needed for a Plan besides the policy.
+pub(crate) struct Inputs<'a> {
+    pub policy: &'a Policy,
+    pub identity: &'a Assigned,
+    pub hostname: &'a str,
+    pub filter: Option<Filter>,
+    /// Nanoseconds per unit of the file that tells the CPU time, where there is one.
+    pub cpu_clock: Option<u64>,
+    /// Whether the caller wants a descriptor of the upper directory.
+    pub keep_upper: bool,
+    /// What the kernel's Landlock can do.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
+    /// Where an upper that cannot lie in memory is (Linux before 6.6).
+    pub scratch: Option<&'a Path>,
+}
+
+/// A compiled system call filter.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    pub program: Vec<u8>,
+    pub flags: u32,
+}
+
+/// The steps, and what programs need to know of what they make.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub bytes: Vec<u8>,
+    /// The program's user name and home.
+    pub user: String,
+    pub home: PathBuf,
+}
+
+impl Plan {
+    /// The steps one by one.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let mut reader = Reader::new(&self.bytes);
+        std::iter::from_fn(move || Step::next(&mut reader).ok().flatten())
+    }
+}
+
+/// Compiles the Plan. The order matters: what is the caller's is opened first, under the caller's identity; then
+/// the sandbox's own identity is taken on and everything else is made under it.
+pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
+    let policy = inputs.policy;
+    let mut opens = Steps::default();
+    let mut makes = Steps::default();
+    opens.push(Step::PrivateMounts {});
+    let account = etc::Account::find(policy, inputs.identity)?;
+    root::compile(inputs, &account, &mut opens, &mut makes)?;
+
+    let mut steps = opens;
+    let identity = inputs.identity;
+    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into() });
+    steps.append(makes);
+
+    let hostname = c_string(inputs.hostname)?;
+    steps.push(Step::Hostname { name: &hostname });
+    if policy.network == Network::Loopback {
+        steps.push(Step::Loopback {});
+    }
+    steps.push(Step::CgroupNamespace {});
+    steps.push(Step::Pivot {});
+    steps.push(Step::Keyring {});
+    if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
+        steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
+    }
+    let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
+    if keep != 0 {
+        let map = |map: &IdMap| map.inside().to_string().into_bytes();
+        steps.push(Step::NestedNamespace { uid_map: &map(&identity.uid_map), gid_map: &map(&identity.gid_map) });
+    }
+    steps.push(Step::Capabilities { keep });
+    if let Some(filter) = &inputs.filter {
+        steps.push(Step::Filter { program: &filter.program, flags: filter.flags });
+    }
+    #[cfg(feature = "landlock")]
+    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
+    if inputs.keep_upper {
+        steps.push(Step::Announce {});
+    }
+    Ok(Plan { bytes: steps.bytes, user: account.name, home: account.home })
+}
+
+/// Steps being put together, already as bytes.
+#[derive(Default)]
+struct Steps {
+    bytes: Vec<u8>,
+    slots: u32,
+}
+
+impl Steps {
+    fn push(&mut self, step: Step<'_>) {
+        step.write(&mut self.bytes);
+    }
+
+    fn append(&mut self, other: Steps) {
+        self.bytes.extend_from_slice(&other.bytes);
+    }
+
+    fn next_slot(&mut self) -> Result<u32> {
+        if self.slots as usize >= crate::wire::SLOTS {
+            let message = format!("more than {} layers and mounts", crate::wire::SLOTS);
+            return Err(Failure::new("option", "layers and mounts", message).hint("flatten some layers").config());
+        }
+        self.slots += 1;
+        Ok(self.slots - 1)
+    }
+
+    /// Opens a layer's directory; its slot.
+    fn open_dir(&mut self, path: &Path) -> Result<u32> {
+        let slot = self.next_slot()?;
+        self.push(Step::OpenDir { slot, path: &path_string(path)? });
+        Ok(slot)
+    }
+
+    /// Takes the mounts at and beneath a path; their slot.
+    fn open_tree(&mut self, path: &Path) -> Result<u32> {
+        let slot = self.next_slot()?;
+        self.push(Step::OpenTree { slot, path: &path_string(path)? });
+        Ok(slot)
+    }
+}
+
+/// The attributes of mounts for ordinary files.
+const PLAIN: u64 = ATTR_NOSUID | ATTR_NODEV;
+const READ_ONLY: u64 = PLAIN | ATTR_RDONLY;
+const INERT: u64 = PLAIN | ATTR_NOEXEC;
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| nul(text))
+}
+
+fn path_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| nul(&path.to_string_lossy()))
+}
+
+fn nul(text: &str) -> crate::Error {
+    Failure::new("option", text.escape_debug().to_string(), "contains a NUL byte").config()
+}

@@ -1,0 +1,411 @@
+//! The root file system: which mounts, in which order.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::etc::Account;
+use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
+use crate::error::{Failure, Result};
+use crate::policy::{Mount, Network, Root, Upper};
+use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
+
+/// What the host view shows, where the host has it. Never the homes, /var, /srv, /mnt, /media.
+const HOST: [&str; 12] =
+    ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
+/// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
+const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
+/// Files and directories of /proc that tell about the host or act on it, and that are not per process.
+const MASKED: [&str; 14] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecount",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+const READ_ONLY_PROC: [&str; 6] =
+    ["/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Directories of base that appear in the root: name in base, destination, permission bits.
+const PRIVATE: [(&CStr, &CStr, u32); 3] =
+    [(c"tmp", c"/tmp", 0o1777), (c"var-tmp", c"/var/tmp", 0o1777), (c"run", c"/run", 0o755)];
+
+pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+    let policy = inputs.policy;
+    let binds = resolve_mounts(&policy.mounts)?;
+    makes.push(Step::Base {
+        size: policy.limits.disk.unwrap_or(0),
+        inodes: policy.limits.inodes.map_or(0, |n| n + OWN_INODES),
+    });
+    let mut dests: Vec<(CString, u32)> = Vec::new();
+    for (_, dest, _) in PRIVATE {
+        dests.push((dest.to_owned(), MAKE_DIR));
+    }
+    for dest in [c"/proc", c"/dev"] {
+        dests.push((dest.to_owned(), MAKE_DIR));
+    }
+    let home = path_string(&account.home)?;
+    dests.push((home.clone(), MAKE_DIR));
+    for dest in [c"/etc/passwd", c"/etc/group", c"/etc/hosts", c"/etc/hostname"] {
+        dests.push((dest.to_owned(), MAKE_FILE));
+    }
+    for bind in &binds {
+        dests.push((bind.dest.clone(), bind.make));
+    }
+
+    let links = root(inputs, &dests, opens, makes)?;
+    for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
+        makes.push(Step::Dir { path: name, mode });
+    }
+    for (name, _, mode) in PRIVATE {
+        makes.push(Step::Dir { path: name, mode });
+    }
+    makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
+
+    for link in links {
+        match link {
+            HostEntry::Mount(slot, dest) => {
+                makes.push(Step::Bind { slot, dest: &dest, attributes: READ_ONLY, make: MAKE_DIR });
+            }
+            HostEntry::Link(name, target) => makes.push(Step::Symlink { path: &name, target: &target }),
+        }
+    }
+    accounts(inputs, account, makes)?;
+    devices(opens, makes)?;
+    proc(makes)?;
+    for (name, dest, _) in PRIVATE {
+        makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
+    }
+    makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    for (index, bind) in binds.iter().enumerate() {
+        mount(bind, index, opens, makes)?;
+    }
+    if inputs.policy.network == Network::Host {
+        resolver(makes)?;
+    }
+    if matches!(policy.root, Root::Host | Root::Empty) {
+        makes.push(Step::RootAttributes { attributes: READ_ONLY });
+    }
+    Ok(())
+}
+
+/// What our own files and directories take from an inode budget, so that the caller's number is the program's.
+const OWN_INODES: u64 = 96;
+
+enum HostEntry {
+    Mount(u32, CString),
+    Link(CString, CString),
+}
+
+/// The root mount itself. Returns what the host view has to show in it.
+fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<Vec<HostEntry>> {
+    match &inputs.policy.root {
+        Root::Host => {
+            makes.push(Step::Dir { path: c"root", mode: 0o755 });
+            makes.push(Step::RootBase { path: c"root" });
+            host_view(opens)
+        }
+        Root::Empty => {
+            makes.push(Step::Dir { path: c"root", mode: 0o755 });
+            makes.push(Step::RootBase { path: c"root" });
+            Ok(Vec::new())
+        }
+        Root::Dir(dir) => {
+            let dir = directory(dir, "root")?;
+            if dests.iter().all(|(dest, _)| present(&dir, dest)) {
+                let slot = opens.open_tree(&dir)?;
+                makes.push(Step::RootTree { slot, attributes: READ_ONLY });
+            } else {
+                let lower = opens.open_dir(&dir)?;
+                stubs(dests, makes)?;
+                overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
+            }
+            Ok(Vec::new())
+        }
+        Root::Layers(layers) => {
+            let mut lower = Vec::new();
+            for layer in layers.iter().rev() {
+                lower.push(opens.open_dir(&directory(layer, "layer")?)?);
+            }
+            let kept = match (&inputs.policy.upper, inputs.scratch) {
+                (Some(Upper::Dir(dir)), _) => Some((dir.as_path(), true)),
+                (_, Some(scratch)) => Some((scratch, false)),
+                _ => None,
+            };
+            let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
+            if let Some((dir, _)) = kept {
+                upper = opens.open_dir(&dir.join("upper"))?;
+                work = opens.open_dir(&dir.join("work"))?;
+            } else {
+                makes.push(Step::Dir { path: c"upper", mode: 0o755 });
+                makes.push(Step::Dir { path: c"work", mode: 0o755 });
+            }
+            stubs(dests, makes)?;
+            overlay(&lower, upper, work, Some(kept.is_some_and(|(_, keep)| keep)), makes);
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// `writable`: whether there is an upper, and whether it is kept.
+fn overlay(lower: &[u32], upper: u32, work: u32, writable: Option<bool>, makes: &mut Steps) {
+    let lower: Vec<u8> = lower.iter().flat_map(|slot| slot.to_le_bytes()).collect();
+    let (keep, writable) = (writable.unwrap_or(false).into(), writable.is_some().into());
+    makes.push(Step::RootOverlay { lower: &lower, upper, work, writable, keep });
+}
+
+/// Makes every mount point of an overlay in its lowest layer, so that neither the layers of the caller nor a kept
+/// upper ever hold a trace of them.
+fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
+    let mut made = std::collections::BTreeSet::new();
+    makes.push(Step::Dir { path: c"stub", mode: 0o755 });
+    for (dest, make) in dests {
+        let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let mut at = PathBuf::from("stub");
+        for (index, part) in below.iter().enumerate() {
+            at.push(part);
+            if !made.insert(at.clone()) {
+                continue;
+            }
+            let name = path_string(&at)?;
+            if index + 1 == below.iter().count() && *make == MAKE_FILE {
+                makes.push(Step::File { path: &name, mode: 0o644, content: b"" });
+            } else {
+                makes.push(Step::Dir { path: &name, mode: 0o755 });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mount point is there already. A link is for init to follow, beneath the root.
+fn present(root: &Path, dest: &CStr) -> bool {
+    let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+    root.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok()
+}
+
+fn host_view(opens: &mut Steps) -> Result<Vec<HostEntry>> {
+    let mut entries = Vec::new();
+    for path in HOST {
+        let Ok(meta) = fs::symlink_metadata(path) else { continue };
+        if meta.is_symlink() {
+            if let Ok(target) = fs::read_link(path) {
+                entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
+            }
+        } else if meta.is_dir() {
+            entries.push(HostEntry::Mount(opens.open_tree(Path::new(path))?, c_string(path)?));
+        }
+    }
+    Ok(entries)
+}
+
+/// Our own account files over those of the root, and names that do not tell the host's.
+fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result<()> {
+    let name = inputs.hostname;
+    let hosts = format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n");
+    let files: [(&CStr, &CStr, &str); 4] = [
+        (c"passwd", c"/etc/passwd", &account.passwd),
+        (c"group", c"/etc/group", &account.group),
+        (c"hosts", c"/etc/hosts", &hosts),
+        (c"hostname", c"/etc/hostname", &format!("{name}\n")),
+    ];
+    let host = matches!(inputs.policy.root, Root::Host);
+    for (base, dest, content) in files {
+        // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
+        if host && !Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes())).exists() {
+            continue;
+        }
+        makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
+        makes.push(Step::BindBase { path: base, dest, attributes: READ_ONLY | ATTR_NOEXEC, make: MAKE_FILE });
+    }
+    Ok(())
+}
+
+/// A /dev of our own: only what is harmless, with its own pseudo-terminals and its own shared memory.
+fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+    for (name, target) in [
+        (c"dev/fd", c"/proc/self/fd"),
+        (c"dev/stdin", c"/proc/self/fd/0"),
+        (c"dev/stdout", c"/proc/self/fd/1"),
+        (c"dev/stderr", c"/proc/self/fd/2"),
+        (c"dev/ptmx", c"pts/ptmx"),
+    ] {
+        makes.push(Step::Symlink { path: name, target });
+    }
+    for name in [c"dev/pts", c"dev/shm", c"dev/mqueue"] {
+        makes.push(Step::Dir { path: name, mode: 0o755 });
+    }
+    let mut nodes = Vec::new();
+    for name in DEVICES {
+        let host = Path::new("/dev").join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        if host.exists() {
+            let base = path_string(&Path::new("dev").join(std::ffi::OsStr::from_bytes(name.to_bytes())))?;
+            makes.push(Step::File { path: &base, mode: 0o666, content: b"" });
+            nodes.push((opens.open_tree(&host)?, path_string(&host)?));
+        }
+    }
+    makes.push(Step::BindBase { path: c"dev", dest: c"/dev", attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
+    for (slot, dest) in nodes {
+        makes.push(Step::Bind { slot, dest: &dest, attributes: ATTR_NOSUID | ATTR_NOEXEC, make: MAKE_FILE });
+    }
+    makes.push(Step::NewFs {
+        kind: c"devpts",
+        options: b"newinstance\0ptmxmode=0666\0mode=0620\0",
+        dest: c"/dev/pts",
+        attributes: ATTR_NOSUID | ATTR_NOEXEC,
+        make: MAKE_DIR,
+    });
+    makes.push(Step::BindBase { path: c"shm", dest: c"/dev/shm", attributes: INERT, make: MAKE_DIR });
+    makes.push(Step::NewFs { kind: c"mqueue", options: b"", dest: c"/dev/mqueue", attributes: INERT, make: MAKE_DIR });
+    Ok(())
+}
+
+fn proc(makes: &mut Steps) -> Result<()> {
+    makes.push(Step::NewFs { kind: c"proc", options: b"", dest: c"/proc", attributes: INERT, make: MAKE_DIR });
+    for path in MASKED {
+        // The host's own /proc tells what this kernel has: a new one has the same.
+        if let Ok(meta) = fs::symlink_metadata(path) {
+            let cover = if meta.is_dir() { c"empty" } else { c"blank" };
+            makes.push(Step::BindBase {
+                path: cover,
+                dest: &c_string(path)?,
+                attributes: INERT | ATTR_RDONLY,
+                make: 0,
+            });
+        }
+    }
+    for path in READ_ONLY_PROC {
+        if fs::symlink_metadata(path).is_ok() {
+            makes.push(Step::Restrict { dest: &c_string(path)?, attributes: INERT | ATTR_RDONLY });
+        }
+    }
+    Ok(())
+}
+
+/// With the host's network, names should resolve: /etc/resolv.conf often points into /run, which is not shown.
+fn resolver(makes: &mut Steps) -> Result<()> {
+    let Ok(real) = fs::canonicalize("/etc/resolv.conf") else { return Ok(()) };
+    let Ok(content) = fs::read(&real) else { return Ok(()) };
+    if real.starts_with("/run") {
+        makes.push(Step::File { path: c"resolv", mode: 0o644, content: &content });
+        let dest = path_string(&real)?;
+        makes.push(Step::BindBase { path: c"resolv", dest: &dest, attributes: READ_ONLY, make: MAKE_FILE });
+    }
+    Ok(())
+}
+
+/// A request of the caller, with everything about the host's side known.
+struct Bind<'a> {
+    mount: &'a Mount,
+    dest: CString,
+    make: u32,
+    source: PathBuf,
+}
+
+fn resolve_mounts(mounts: &[Mount]) -> Result<Vec<Bind<'_>>> {
+    mounts
+        .iter()
+        .map(|mount| {
+            let (dest, make, source) = match mount {
+                Mount::Bind { source, dest, .. } => {
+                    let source = absolute(source)?;
+                    let meta = fs::metadata(&source).map_err(|e| missing("bind source", &source, &e))?;
+                    if !meta.is_dir() && !meta.is_file() && meta.rdev() == 0 && !is_socket(&meta) {
+                        let failure =
+                            Failure::new("option", source.display().to_string(), "cannot be bound: it is a pipe");
+                        return Err(failure.hint("pass a descriptor instead").config());
+                    }
+                    (dest, if meta.is_dir() { MAKE_DIR } else { MAKE_FILE }, source)
+                }
+                Mount::Tmpfs { dest, .. } => (dest, MAKE_DIR, PathBuf::new()),
+                Mount::File { dest, .. } => (dest, MAKE_FILE, PathBuf::new()),
+            };
+            Ok(Bind { mount, dest: path_string(dest)?, make, source })
+        })
+        .collect()
+}
+
+fn is_socket(meta: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    meta.file_type().is_socket()
+}
+
+fn mount(bind: &Bind<'_>, index: usize, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+    let (dest, make) = (bind.dest.as_c_str(), bind.make);
+    match bind.mount {
+        Mount::Bind { writable, .. } => {
+            let slot = opens.open_tree(&bind.source)?;
+            makes.push(Step::Bind { slot, dest, attributes: if *writable { PLAIN } else { READ_ONLY }, make });
+        }
+        Mount::Tmpfs { size: None, .. } => {
+            let path = c_string(&format!("tmpfs-{index}"))?;
+            makes.push(Step::Dir { path: &path, mode: 0o1777 });
+            makes.push(Step::BindBase { path: &path, dest, attributes: PLAIN, make });
+        }
+        Mount::Tmpfs { size: Some(size), .. } => {
+            let options = format!("mode=1777\0size={size}\0");
+            makes.push(Step::NewFs { kind: c"tmpfs", options: options.as_bytes(), dest, attributes: PLAIN, make });
+        }
+        Mount::File { content, mode, .. } => {
+            let path = c_string(&format!("file-{index}"))?;
+            makes.push(Step::File { path: &path, mode: *mode, content });
+            makes.push(Step::BindBase { path: &path, dest, attributes: READ_ONLY, make });
+        }
+    }
+    Ok(())
+}
+
+/// A directory that has to be there. Where it is, is decided once, here; init opens it by this path.
+fn directory(path: &Path, what: &'static str) -> Result<PathBuf> {
+    let path = absolute(path)?;
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => Ok(path),
+        Ok(_) => {
+            let failure = Failure::new("option", path.display().to_string(), format!("the {what} is not a directory"));
+            Err(failure.errno(libc::ENOTDIR).hint("unpack it first: `sandcell load`").config())
+        }
+        Err(error) => Err(missing(what, &path, &error)),
+    }
+}
+
+fn missing(what: &str, path: &Path, error: &io::Error) -> crate::Error {
+    Failure::new("option", path.display().to_string(), format!("the {what} cannot be used")).cause(error).config()
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| missing("path", path, &e))
+}
+
+/// A destination inside: absolute, without `..`, not the root itself.
+pub(crate) fn destination(path: &Path) -> Result<PathBuf> {
+    let fail = |message: &str, hint: &str| {
+        Failure::new("option", path.display().to_string(), format!("the destination {message}")).hint(hint).config()
+    };
+    if path.as_os_str().as_bytes().contains(&0) {
+        return Err(fail("contains a NUL byte", ""));
+    }
+    if !path.is_absolute() {
+        return Err(fail("is not absolute", "begin it with /"));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(fail("contains `..`", "write the path that is meant"));
+    }
+    // `components` drops `.` and repeated slashes.
+    let clean: PathBuf = path.components().collect();
+    if clean == Path::new("/") {
+        return Err(fail("is the root", "use the root option for the root file system"));
+    }
+    Ok(clean)
+}

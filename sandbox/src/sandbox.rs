@@ -1,0 +1,334 @@
+//! A checked policy with what all its runs share, and the start of a sandbox from it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use crate::builder::Builder;
+use crate::command::Command;
+use crate::error::{Failure, Result};
+use crate::identity::{Assigned, IdPool};
+use crate::launch::{Image, Launch, descriptors};
+use crate::limits::{self, CpuClock, Facts, Placement};
+use crate::outcome::{Enforced, Mechanism, Requested};
+use crate::plan::{self, Filter, Inputs, Plan};
+use crate::policy::{Network, Policy, Seccomp};
+use crate::running::{Cell, Child, Init};
+use crate::sys;
+use crate::syscalls::{Kill, Profile, compile};
+use crate::wire::{Message, control, reply, stage};
+
+/// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+/// What all runs of one [`Sandbox`] share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub policy: Policy,
+    pub image: Image,
+    pub ids: IdPool,
+    /// Who holds the limits, found out at the first start: a caller may step into a group of its own before that.
+    pub limits: OnceLock<limits::Prepared>,
+    pub filter: Option<Filter>,
+    /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
+    #[cfg(feature = "landlock")]
+    pub landlock: landlock::ABI,
+    /// Resource limits that stand in for others, and those that always hold.
+    pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
+}
+
+/// Sends the request that is to be carried out as soon as the sandbox is built.
+type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
+
+/// Where a command runs: in a sandbox of its own, or in a started cell.
+#[derive(Debug, Clone)]
+pub(crate) enum Runner {
+    Own(Sandbox),
+    Cell(Cell),
+}
+
+impl Runner {
+    pub(crate) fn run(&self, command: &mut Command) -> Result<Child> {
+        match self {
+            Runner::Own(sandbox) => sandbox.run(command),
+            Runner::Cell(cell) => cell.run(command),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Everything has a default; see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+        let filter = match &policy.seccomp {
+            Seccomp::Off => None,
+            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
+            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
+        }
+        .map(|program| Filter { program: program.bytes(), flags: program.flags });
+        // A core dump would be written by the host, to the host's idea of a place.
+        let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
+        let ids = IdPool::new(&policy.identity)?;
+        Ok(Sandbox {
+            shared: Arc::new(Shared {
+                policy,
+                image: Image::new()?,
+                ids,
+                limits: OnceLock::new(),
+                filter,
+                #[cfg(feature = "landlock")]
+                landlock: crate::landlock::running_abi(),
+                rlimits,
+            }),
+        })
+    }
+
+    /// The policy that it was built from.
+    pub fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
+
+    /// A program to run in a sandbox of its own, made for it and gone with it.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        Command::new(Runner::Own(self.clone()), program.as_ref())
+    }
+
+    /// Does ahead of the first run what takes some milliseconds: newuidmap(1) and newgidmap(1), where sub-ids are used.
+    pub fn prepare_ids(&self) -> Result<()> {
+        self.shared.ids.prepare()
+    }
+
+    /// Starts a sandbox in which many programs can be run, one after another or at once.
+    pub fn start(&self) -> Result<Cell> {
+        let (init, plan) = self.launch(true, None)?;
+        Ok(Cell::new(self.shared.clone(), init, plan))
+    }
+
+    /// The steps that a run would take. Nothing is run.
+    pub fn explain(&self) -> Result<Vec<PlannedStep>> {
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
+        Ok(plan
+            .steps()
+            .map(|step| {
+                let (subject, words) = plan::describe(&step);
+                PlannedStep { name: plan::name_of(&step), subject, words }
+            })
+            .collect())
+    }
+
+    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
+        let policy = &self.shared.policy;
+        let hostname = policy.hostname.clone().unwrap_or_else(random_name);
+        let inputs = Inputs {
+            policy,
+            identity,
+            hostname: &hostname,
+            filter: self.shared.filter.clone(),
+            cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
+            keep_upper,
+            #[cfg(feature = "landlock")]
+            landlock: self.shared.landlock,
+            scratch: None,
+        };
+        let plan = plan::compile(&inputs)?;
+        let mut enforced = enforced(policy, identity);
+        #[cfg(feature = "landlock")]
+        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
+        Ok((plan, enforced))
+    }
+
+    /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
+    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
+        if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
+            prepare_upper(dir)?;
+        }
+        let policy = &self.shared.policy;
+        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let facts = Facts { host_root: identity.host_uid == 0, ids: policy.identity.count };
+        let limits = match self.shared.limits.get() {
+            Some(limits) => limits,
+            None => {
+                let found = limits::prepare(&policy.limits, &policy.best_effort, false)?;
+                self.shared.limits.get_or_init(|| found)
+            }
+        };
+        let mut placed = limits.place(facts)?;
+        let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        enforced.append(&mut placed.enforced);
+        let launch = Launch {
+            plan: &plan.bytes,
+            identity: &identity,
+            network: self.shared.policy.network != Network::Host,
+            placement: placed.placement.as_ref(),
+        };
+        let started = launch.start(&self.shared.image)?;
+        let mut init = Init::new(started, identity, enforced, placed);
+        if let Some(request) = request {
+            request(&init, &plan)?;
+        }
+        if keep_upper {
+            match init.receive()? {
+                Some((reply, _, upper)) if reply.kind == reply::READY => init.upper = upper,
+                Some((reply, ..)) => return Err(setup_failure(&plan, &reply)),
+                None => return Err(init.lost("setup")),
+            }
+        }
+        Ok((init, plan))
+    }
+
+    fn run(&self, command: &mut Command) -> Result<Child> {
+        let changes = command.options(&self.shared.policy).changes;
+        let mut child = None;
+        let (init, plan) = self.launch(
+            changes,
+            Some(&mut |init: &Init, plan: &Plan| {
+                let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
+                let socket = send_request(init, &request.bytes, request.fds)?;
+                child = Some((socket, pipes));
+                Ok(())
+            }),
+        )?;
+        let (socket, pipes) = child.expect("the request was sent above");
+        let mut child =
+            Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
+        child.started(&plan, &command.program())?;
+        Ok(child)
+    }
+}
+
+/// Hands a request to init; our end of the command's own socket.
+pub(crate) fn send_request(init: &Init, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<OwnedFd> {
+    let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
+    let memory = sys::sealed_memory(c"sandcell-request", bytes, false).map_err(descriptors)?;
+    let mut all = vec![memory.as_raw_fd(), theirs.as_raw_fd()];
+    all.extend(fds.iter().map(AsRawFd::as_raw_fd));
+    let message = Message { kind: control::SPAWN, value: 0, length: bytes.len() as u64 };
+    match sys::send(init.control.as_fd(), message, &all) {
+        // It may have ended with a step that failed; what it said is still there to read.
+        Ok(()) | Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => Ok(ours),
+        Err(errno) => Err(descriptors(errno)),
+    }
+}
+
+/// What init said about a step that failed, in words.
+pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::Error {
+    use nix::errno::Errno;
+    let (name, words) = stage::describe(reply.detail);
+    let subject = plan.steps().nth(reply.value as usize).map_or(String::new(), |step| plan::describe(&step).0);
+    let failure = Failure::new(name, subject, words).errno(reply.errno);
+    let unsupported = |failure: Failure, hint: &str| failure.hint(hint).unsupported();
+    match (reply.detail, Errno::from_raw(reply.errno)) {
+        (_, Errno::ENOSYS) => {
+            unsupported(failure, "Linux 5.12 or later is needed, without a filter that refuses this call")
+        }
+        (stage::OVERLAY_MOUNT, Errno::EPERM | Errno::ENODEV) => {
+            unsupported(failure, "overlays in user namespaces need Linux 5.11 and the overlay module")
+        }
+        (stage::OVERLAY_MOUNT, Errno::EINVAL) => failure
+            .hint(
+                "the layers or the upper lie on a file system that cannot be part of an overlay, or inside each other",
+            )
+            .setup(),
+        (stage::OVERLAY_UPPER, Errno::EOPNOTSUPP) => unsupported(
+            failure,
+            "an upper needs a file system with user attributes: ext4, xfs, btrfs, or tmpfs from Linux 6.6 on",
+        ),
+        (stage::FS_MOUNT | stage::FS_OPTION, Errno::EPERM) => unsupported(
+            failure,
+            "the caller is in a container whose own /proc is masked; run it with an unmasked /proc",
+        ),
+        (stage::BASE_OPTION, Errno::EINVAL) => failure.hint("the size is out of range").setup(),
+        (stage::MOUNT_POINT, Errno::EROFS | Errno::ENOENT) => failure
+            .hint("the destination lies beneath something read-only: choose another, or make it in the source")
+            .setup(),
+        (stage::OPEN_TREE | stage::OPEN_DIR, Errno::EACCES) => {
+            failure.hint("the caller may not reach this path itself").setup()
+        }
+        (_, Errno::ENOSPC) => failure
+            .hint("the private tmpfs is too small for what the sandbox itself needs: raise `disk` or `inodes`")
+            .setup(),
+        _ => failure.setup(),
+    }
+}
+
+/// One step of a run in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlannedStep {
+    /// Stable name of the kind of step.
+    pub name: String,
+    /// The path or name that it is about; may be empty.
+    pub subject: String,
+    /// What it does.
+    pub words: String,
+}
+
+/// Makes the two directories that a kept upper needs.
+fn prepare_upper(dir: &std::path::Path) -> Result<()> {
+    for name in ["upper", "work"] {
+        let path: PathBuf = dir.join(name);
+        std::fs::create_dir_all(&path).map_err(|e| {
+            Failure::new("upper", path.display().to_string(), "cannot make the directory of the upper")
+                .cause(&e)
+                .setup()
+        })?;
+    }
+    Ok(())
+}
+
+fn random_name() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let random = sys::random::<6>().map(|byte| LETTERS[usize::from(byte) % LETTERS.len()] as char);
+    format!("cell-{}", random.iter().collect::<String>())
+}
+
+/// What carries out what was asked for.
+fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
+    let word = |word: &str| Requested::Word(word.to_owned());
+    let mut list = Vec::new();
+    let mut who = Enforced::new("identity", Requested::Word(policy.identity.user.word()), Mechanism::Namespace);
+    who.host_uid = Some(identity.host_uid);
+    who.disjoint = Some(identity.disjoint);
+    who.why = identity.why_shared.clone();
+    list.push(who);
+    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
+    list.push(Enforced::new(
+        "network",
+        word(policy.network.word()),
+        match policy.network {
+            Network::Host => Mechanism::Nothing,
+            _ => Mechanism::Namespace,
+        },
+    ));
+    let mut number = |item, value: Option<u64>, by| {
+        if let Some(value) = value {
+            list.push(Enforced::new(item, Requested::Number(value), by));
+        }
+    };
+    number("disk", policy.limits.disk, Mechanism::Tmpfs);
+    number("inodes", policy.limits.inodes, Mechanism::Tmpfs);
+    number("timeout", policy.timeout.map(|t| t.as_millis() as u64), Mechanism::Supervisor);
+    number("output_limit", policy.output_limit, Mechanism::Supervisor);
+    for (resource, soft, _) in &policy.rlimits {
+        list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}")), Mechanism::Rlimit));
+    }
+    if policy.seccomp != Seccomp::Off {
+        let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
+        list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
+    }
+    list
+}

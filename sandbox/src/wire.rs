@@ -1,0 +1,428 @@
+//! What travels between the library and init: the steps of the Plan, the request for a program, and the messages on
+//! the sockets. Both sides compile this file; only the library writes records, only init reads them.
+#![allow(dead_code, missing_docs)]
+
+use core::ffi::CStr;
+
+/// Stands where a field cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Reads fields one after the other, never past the end.
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { bytes }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        if count > self.bytes.len() {
+            return Err(Malformed);
+        }
+        let (head, tail) = self.bytes.split_at(count);
+        self.bytes = tail;
+        Ok(head)
+    }
+}
+
+/// A kind of field: how it is written and read.
+pub trait Field<'a>: Sized {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed>;
+    #[cfg(not(sandcell_init))]
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl<'a> Field<'a> for u32 {
+    fn read(reader: &mut Reader<'a>) -> Result<u32, Malformed> {
+        reader.take(4)?.try_into().map(u32::from_le_bytes).map_err(|_| Malformed)
+    }
+    #[cfg(not(sandcell_init))]
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_le_bytes());
+    }
+}
+
+impl<'a> Field<'a> for u64 {
+    fn read(reader: &mut Reader<'a>) -> Result<u64, Malformed> {
+        reader.take(8)?.try_into().map(u64::from_le_bytes).map_err(|_| Malformed)
+    }
+    #[cfg(not(sandcell_init))]
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_le_bytes());
+    }
+}
+
+impl<'a> Field<'a> for &'a [u8] {
+    fn read(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+        let length = u32::read(reader)? as usize;
+        reader.take(length)
+    }
+    #[cfg(not(sandcell_init))]
+    fn write(&self, out: &mut Vec<u8>) {
+        (self.len() as u32).write(out);
+        out.extend_from_slice(self);
+    }
+}
+
+/// Strings travel with their NUL, so that init can hand them to the kernel where they lie.
+impl<'a> Field<'a> for &'a CStr {
+    fn read(reader: &mut Reader<'a>) -> Result<&'a CStr, Malformed> {
+        let bytes = <&[u8]>::read(reader)?;
+        CStr::from_bytes_with_nul(bytes).map_err(|_| Malformed)
+    }
+    #[cfg(not(sandcell_init))]
+    fn write(&self, out: &mut Vec<u8>) {
+        self.to_bytes_with_nul().write(out);
+    }
+}
+
+/// Makes an enum of records with its codec. A record is its number, its length, its fields.
+macro_rules! records {
+    ($(#[$outer:meta])* $name:ident { $( $(#[$inner:meta])* $variant:ident = $number:literal { $( $(#[$fm:meta])* $field:ident : $kind:ty ),* } )* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name<'a> {
+            $( $(#[$inner])* $variant { $( $(#[$fm])* $field: $kind ),* }, )*
+        }
+
+        impl<'a> $name<'a> {
+            /// Reads the next record; `None` at the end.
+            pub fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, Malformed> {
+                if reader.bytes.is_empty() {
+                    return Ok(None);
+                }
+                let number = u32::read(reader)?;
+                let mut fields = Reader::new(<&[u8]>::read(reader)?);
+                let record = match number {
+                    $( $number => $name::$variant { $( $field: Field::read(&mut fields)? ),* }, )*
+                    _ => return Err(Malformed),
+                };
+                if fields.bytes.is_empty() { Ok(Some(record)) } else { Err(Malformed) }
+            }
+
+            #[cfg(not(sandcell_init))]
+            pub fn write(&self, out: &mut Vec<u8>) {
+                match self {
+                    $( $name::$variant { $( $field ),* } => {
+                        ($number as u32).write(out);
+                        let at = out.len();
+                        out.extend_from_slice(&[0; 4]);
+                        $( Field::write($field, out); )*
+                        let length = (out.len() - at - 4) as u32;
+                        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+                    } )*
+                }
+            }
+
+            /// The record's name in the style of stages: `move-mount`.
+            #[cfg(not(sandcell_init))]
+            pub fn name(&self) -> &'static str {
+                match self { $( $name::$variant { .. } => stringify!($variant), )* }
+            }
+        }
+    };
+}
+
+/// No slot: the field is not used.
+pub const NO_SLOT: u32 = u32::MAX;
+/// How many things of the host a Plan can hold open: layers and bind sources.
+pub const SLOTS: usize = 1024;
+
+/// mount_setattr(2) attributes.
+pub const ATTR_RDONLY: u64 = 0x1;
+pub const ATTR_NOSUID: u64 = 0x2;
+pub const ATTR_NODEV: u64 = 0x4;
+pub const ATTR_NOEXEC: u64 = 0x8;
+
+/// What is made where a mount point is missing.
+pub const MAKE_NOTHING: u32 = 0;
+pub const MAKE_DIR: u32 = 1;
+pub const MAKE_FILE: u32 = 2;
+
+records! {
+    /// One step of building the sandbox, in the order in which init carries them out.
+    ///
+    /// "base" is the one private tmpfs on which everything writable and everything made lies; it is never visible as
+    /// a whole inside. Paths in base are relative to it; destinations are resolved beneath the new root.
+    Step {
+        /// Cuts the mounts of this namespace off from the host's.
+        PrivateMounts = 1 {}
+        /// Opens a directory of the host: a layer.
+        OpenDir = 2 { slot: u32, path: &'a CStr }
+        /// Takes a copy of the mounts at and beneath a path of the host.
+        OpenTree = 3 { slot: u32, path: &'a CStr }
+        /// Gives up the caller's identity for the sandbox's own. `groups`: whether to drop supplementary groups.
+        Become = 4 { uid: u32, gid: u32, groups: u32 }
+        /// Mounts base. 0 is no limit.
+        Base = 5 { size: u64, inodes: u64 }
+        /// A directory in base.
+        Dir = 6 { path: &'a CStr, mode: u32 }
+        /// A file in base.
+        File = 7 { path: &'a CStr, mode: u32, content: &'a [u8] }
+        /// A symbolic link in base.
+        Symlink = 8 { path: &'a CStr, target: &'a CStr }
+        /// The new root is a directory of base.
+        RootBase = 9 { path: &'a CStr }
+        /// The new root is a tree of the host.
+        RootTree = 10 { slot: u32, attributes: u64 }
+        /// The new root is an overlay. `lower`: slots as 32-bit numbers, the topmost first, then the stubs of base.
+        /// `upper` and `work` lie in base where the slot is `NO_SLOT`.
+        RootOverlay = 11 { lower: &'a [u8], upper: u32, work: u32, writable: u32, keep: u32 }
+        /// Mounts a tree that was opened before.
+        Bind = 12 { slot: u32, dest: &'a CStr, attributes: u64, make: u32 }
+        /// Mounts a file or directory of base.
+        BindBase = 13 { path: &'a CStr, dest: &'a CStr, attributes: u64, make: u32 }
+        /// Mounts a new file system. `options` are `key=value`, each with its NUL.
+        NewFs = 14 { kind: &'a CStr, options: &'a [u8], dest: &'a CStr, attributes: u64, make: u32 }
+        /// Mounts what is at `dest` over itself with these attributes.
+        Restrict = 15 { dest: &'a CStr, attributes: u64 }
+        /// Sets attributes of the root mount itself.
+        RootAttributes = 16 { attributes: u64 }
+        /// Sets the host's name.
+        Hostname = 17 { name: &'a CStr }
+        /// Brings the loopback interface up.
+        Loopback = 18 {}
+        /// Makes the cgroup that init is in the root of what it sees.
+        CgroupNamespace = 19 {}
+        /// Makes the new root the root and lets go of the old one.
+        Pivot = 20 {}
+        /// Replaces the session keyring by an empty one.
+        Keyring = 21 {}
+        /// A nested user and mount namespace, so that kept capabilities do not reach the mounts.
+        NestedNamespace = 22 { uid_map: &'a [u8], gid_map: &'a [u8] }
+        /// Capabilities that programs keep; all others leave the bounding set.
+        Capabilities = 23 { keep: u64 }
+        /// The system call filter that programs get. `flags` of seccomp(2).
+        Filter = 24 { program: &'a [u8], flags: u32 }
+        /// Starts a Landlock ruleset.
+        LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
+        /// A rule of it: what is allowed beneath a path inside.
+        /// `file_rights`: what of it makes sense where the path is no directory.
+        LandlockPath = 26 { path: &'a CStr, access: u64, file_rights: u64 }
+        /// Tells the library that all is ready, with a descriptor of the overlay's upper where it keeps one.
+        Announce = 27 {}
+        /// Ends everything when the file that came third with the Plan tells more CPU time than this, in nanoseconds.
+        /// `scale`: nanoseconds per unit of its number.
+        CpuTime = 29 { limit: u64, scale: u64 }
+        /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
+        LandlockEnter = 28 {}
+    }
+}
+
+records! {
+    /// One part of a request for a program.
+    Ask {
+        /// Always first. Times in milliseconds, sizes in bytes; 0 is none.
+        Settings = 1 { flags: u32, umask: u32, timeout: u64, grace: u64, output_limit: u64 }
+        /// A path to try to execute, in order.
+        Program = 2 { path: &'a CStr }
+        Argument = 3 { text: &'a CStr }
+        Variable = 4 { text: &'a CStr }
+        WorkDir = 5 { path: &'a CStr }
+        Rlimit = 6 { resource: u32, soft: u64, hard: u64 }
+        /// The descriptor at `index` of the message becomes `number` inside.
+        Descriptor = 7 { index: u32, number: u32 }
+        /// Standard stream `number` is /dev/null.
+        Null = 8 { number: u32 }
+    }
+}
+
+/// The sandbox ends with this program.
+pub const ASK_ONE_SHOT: u32 = 1;
+/// Carry stdout and stderr and count what passes, even without a limit.
+pub const ASK_COUNT: u32 = 2;
+/// List the processes that are alive when the program ends.
+pub const ASK_LEFTOVERS: u32 = 4;
+
+/// From the library to init, on the control socket.
+pub mod control {
+    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox.
+    pub const SETUP: u32 = 1;
+    /// With descriptors: the request, the command's own socket, then those named in it.
+    pub const SPAWN: u32 = 2;
+}
+
+/// From the library to init, on a command's socket.
+pub mod command {
+    /// `value`: the signal for the program.
+    pub const SIGNAL: u32 = 1;
+    /// Ends the program and all that it started, as far as init can tell.
+    pub const KILL: u32 = 2;
+}
+
+/// Every message of the library has this form.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Message {
+    pub kind: u32,
+    pub value: u32,
+    /// Bytes in the memory file that comes with it.
+    pub length: u64,
+}
+
+/// From init to the library.
+pub mod reply {
+    /// The Plan is carried out. With `keep`: a descriptor of the upper directory.
+    pub const READY: u32 = 1;
+    /// A step failed: `step` is its index, `stage` what in it.
+    pub const FAILED: u32 = 2;
+    /// The program runs: `pid` inside.
+    pub const STARTED: u32 = 3;
+    /// The program could not be started.
+    pub const NOT_STARTED: u32 = 4;
+    /// The program ended.
+    pub const ENDED: u32 = 5;
+    /// A process that was alive at the end; text follows.
+    pub const LEFTOVER: u32 = 6;
+}
+
+pub const ENDED_TIMED_OUT: u32 = 1;
+pub const ENDED_OUTPUT_LIMIT: u32 = 2;
+pub const ENDED_KILLED: u32 = 4;
+
+/// Every message of init has this form; a text may follow.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reply {
+    pub kind: u32,
+    /// `FAILED`: index of the step. `STARTED`, `LEFTOVER`: the pid inside. `ENDED`: wait status.
+    pub value: u32,
+    /// `FAILED`, `NOT_STARTED`: see `stage`. `ENDED`: flags.
+    pub detail: u32,
+    pub errno: i32,
+    pub wall_ns: u64,
+    pub user_us: u64,
+    pub system_us: u64,
+    pub max_rss_kb: u64,
+    pub output: u64,
+}
+
+#[cfg(not(sandcell_init))]
+impl Message {
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&self.kind.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.value.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.length.to_ne_bytes());
+        bytes
+    }
+}
+
+#[cfg(not(sandcell_init))]
+impl Reply {
+    pub const SIZE: usize = size_of::<Reply>();
+
+    /// The reply at the start of a message; the text is what follows.
+    pub fn from_bytes(bytes: &[u8]) -> Option<(Reply, &[u8])> {
+        let (head, text) = bytes.split_at_checked(Reply::SIZE)?;
+        let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let reply = Reply {
+            kind: word(0),
+            value: word(4),
+            detail: word(8),
+            errno: word(12).cast_signed(),
+            wall_ns: long(16),
+            user_us: long(24),
+            system_us: long(32),
+            max_rss_kb: long(40),
+            output: long(48),
+        };
+        Some((reply, text))
+    }
+}
+
+/// Makes the list of what can fail inside a step or a start, with the words for it.
+macro_rules! stages {
+    ($( $(#[$meta:meta])* $constant:ident = $number:literal, $name:literal, $words:literal; )*) => {
+        /// What in a step or a start failed.
+        pub mod stage {
+            $( $(#[$meta])* pub const $constant: u32 = $number; )*
+
+            /// The stable name and the words.
+            #[cfg(not(sandcell_init))]
+            pub fn describe(stage: u32) -> (&'static str, &'static str) {
+                match stage {
+                    $( $number => ($name, $words), )*
+                    _ => ("unknown", "an unknown step failed"),
+                }
+            }
+
+            /// All of them, for tests.
+            #[cfg(not(sandcell_init))]
+            pub const ALL: &[u32] = &[$( $number ),*];
+        }
+    };
+}
+
+stages! {
+    PROTOCOL = 1, "protocol", "the sandbox's own messages do not make sense";
+    MAP_PLAN = 2, "map-plan", "cannot map the plan";
+    DUMPABLE = 3, "dumpable", "cannot hide the supervisor from its programs";
+    SESSION = 4, "setsid", "cannot leave the caller's session";
+    PRIVATE_MOUNTS = 10, "private-mounts", "cannot cut the mounts off from the host's";
+    OPEN_DIR = 11, "open-layer", "cannot open the layer";
+    OPEN_TREE = 12, "open-tree", "cannot take the mounts at this path";
+    BECOME_GROUPS = 13, "setgroups", "cannot drop supplementary groups";
+    BECOME_GID = 14, "setgid", "cannot take the group id";
+    BECOME_UID = 15, "setuid", "cannot take the user id";
+    BASE_OPEN = 16, "base-fsopen", "cannot make a private tmpfs";
+    BASE_OPTION = 17, "base-option", "cannot set the size of the private tmpfs";
+    BASE_MOUNT = 18, "base-fsmount", "cannot mount the private tmpfs";
+    BASE_ATTACH = 19, "base-attach", "cannot attach the private tmpfs";
+    DIR = 20, "make-dir", "cannot make a directory for the new root";
+    FILE = 21, "make-file", "cannot make a file for the new root";
+    SYMLINK = 22, "make-symlink", "cannot make a symbolic link for the new root";
+    ROOT_TREE = 23, "root-tree", "cannot take the new root's mounts";
+    ROOT_ATTRIBUTES = 24, "root-attributes", "cannot set the attributes of the new root";
+    ROOT_ATTACH = 25, "root-attach", "cannot attach the new root";
+    OVERLAY_UPPER = 26, "overlay-upper", "the upper's file system cannot hold overlay attributes";
+    OVERLAY_OPEN = 27, "overlay-open", "cannot open the directories of the overlay";
+    OVERLAY_MOUNT = 28, "overlay-mount", "cannot mount the overlay";
+    MOUNT_POINT = 30, "mount-point", "cannot reach or make the mount point";
+    MOUNT_ATTRIBUTES = 31, "mount-attributes", "cannot set the attributes of the mount";
+    MOUNT_ATTACH = 32, "mount-attach", "cannot attach the mount";
+    FS_OPEN = 33, "fsopen", "cannot make the file system";
+    FS_OPTION = 34, "fsconfig", "cannot set an option of the file system";
+    FS_MOUNT = 35, "fsmount", "cannot mount the file system";
+    RESTRICT = 36, "restrict", "cannot restrict the path";
+    HOSTNAME = 40, "hostname", "cannot set the host name";
+    LOOPBACK = 41, "loopback", "cannot bring the loopback interface up";
+    CGROUP_NAMESPACE = 42, "cgroup-namespace", "cannot make a cgroup namespace";
+    PIVOT = 43, "pivot-root", "cannot make the new root the root";
+    DETACH = 44, "detach-old-root", "cannot let go of the old root";
+    KEYRING = 45, "keyring", "cannot replace the session keyring";
+    NESTED = 46, "nested-namespace", "cannot make the nested user namespace";
+    NESTED_MAP = 47, "nested-map", "cannot map ids into the nested user namespace";
+    BOUNDING = 48, "bounding-set", "cannot drop capabilities from the bounding set";
+    LANDLOCK_RULESET = 49, "landlock-ruleset", "cannot make the Landlock ruleset";
+    LANDLOCK_RULE = 50, "landlock-rule", "cannot add a Landlock rule";
+    LANDLOCK_ENTER = 52, "landlock-enter", "cannot enter the Landlock domain";
+    EVENTS = 51, "events", "cannot set up the supervisor's events";
+    TOO_MANY = 60, "too-many-commands", "too many commands at once in this cell";
+    MAP_REQUEST = 61, "map-request", "cannot map the request";
+    PIPE = 62, "output-pipe", "cannot make the pipes that carry the output";
+    CLONE = 63, "clone-program", "cannot make a process for the program";
+    PROGRAM_SESSION = 64, "program-setsid", "cannot make a session for the program";
+    PROGRAM_STDIO = 65, "program-stdio", "cannot place the program's descriptors";
+    PROGRAM_RLIMIT = 66, "rlimit", "cannot set a resource limit";
+    PROGRAM_CHDIR = 67, "chdir", "cannot enter the working directory";
+    PROGRAM_CAPABILITIES = 68, "capabilities", "cannot set the program's capabilities";
+    PROGRAM_NO_NEW_PRIVS = 69, "no-new-privs", "cannot forbid new privileges";
+    PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
+    PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
+    PROGRAM_EXEC = 73, "exec", "cannot execute the program";
+    PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
+    LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";
+    LAUNCH_ENTER = 81, "enter-user-namespace", "cannot enter the prepared user namespace";
+    LAUNCH_CLONE = 82, "clone", "cannot make the namespaces";
+    LAUNCH_SETGROUPS = 83, "setgroups-deny", "cannot deny setgroups in the user namespace";
+    LAUNCH_UID_MAP = 84, "uid-map", "cannot map the user id";
+    LAUNCH_GID_MAP = 85, "gid-map", "cannot map the group id";
+    LAUNCH_CAPABILITIES = 86, "ambient-capabilities", "cannot keep capabilities for the supervisor";
+    LAUNCH_DESCRIPTORS = 87, "descriptors", "cannot keep the caller's descriptors out";
+    LAUNCH_EXEC = 88, "exec-init", "cannot execute the supervisor";
+}

@@ -1,0 +1,249 @@
+//! The program as its users meet it: exit statuses, reports, mistakes, signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn sandcell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sandcell")).args(arguments).output().expect("the program can be started")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the output is UTF-8")
+}
+
+/// Status, standard output, standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = sandcell(&[&["run"], arguments].concat());
+    (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+}
+
+/// A path for a file of one test, removed with the value.
+struct Place(std::path::PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        Place(std::env::temp_dir().join(format!("sandcell-cli-{}-{name}", std::process::id())))
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.to_str().expect("the temporary directory has a readable name")
+    }
+
+    fn json(&self) -> Value {
+        let text = std::fs::read_to_string(&self.0).expect("the report was written");
+        serde_json::from_str(&text).expect("the report is JSON")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_programs_status_and_output_are_passed_on() {
+    assert_eq!(run(&["--", "sh", "-c", "echo out; echo err >&2; exit 7"]), (Some(7), "out\n".into(), "err\n".into()));
+    assert_eq!(run(&["true"]).0, Some(0));
+}
+
+#[test]
+fn a_signal_is_128_and_its_number() {
+    assert_eq!(run(&["--", "sh", "-c", "kill -USR1 $$"]).0, Some(128 + 10));
+}
+
+#[test]
+fn a_timeout_is_124() {
+    assert_eq!(run(&["--timeout", "200ms", "sleep", "100"]).0, Some(124));
+    assert_eq!(run(&["--timeout", "100s", "true"]).0, Some(0));
+}
+
+#[test]
+fn a_program_that_is_not_found_is_127_and_one_that_cannot_be_executed_is_126() {
+    let (status, _, error) = run(&["there-is-no-such-program"]);
+    assert_eq!(status, Some(127));
+    assert!(error.contains("there-is-no-such-program") && error.contains("hint: "), "{error}");
+    assert_eq!(run(&["/etc/passwd"]).0, Some(126));
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_made_is_125_with_the_reason() {
+    let (status, _, error) = run(&["--ro", "/there/is/nothing", "true"]);
+    assert_eq!(status, Some(125));
+    assert!(error.starts_with("sandcell: ") && error.contains("/there/is/nothing"), "{error}");
+}
+
+#[test]
+fn values_that_make_no_sense_are_named_and_nothing_runs() {
+    for (arguments, said) in [
+        (["--memory", "99999999999G"], "more bytes than 64 bits"),
+        (["--memory", "12X"], "not a size"),
+        (["--memory=-1", "--keep-env"], "negative"),
+        (["--memory", "0"], "a limit of 0"),
+        (["--timeout", "3"], "no unit"),
+        (["--timeout", "99999999999999999h"], "longer than"),
+        (["--timeout=-3s", "--keep-env"], "negative"),
+        (["--grace", "soon"], "not a duration"),
+        (["--rlimit", "nonsense=3"], "no resource"),
+        (["--rlimit", "nofile=9:3"], "soft limit is above"),
+        (["--user", "me"], "not a user"),
+        (["--cap-add", "flying"], "not a capability"),
+        (["--tmpfs", "/x:big"], "not a size"),
+        (["--upper", "tmpfs"], "no layers"),
+        (["--best-effort", "luck"], "nothing that can be left out"),
+    ] {
+        let (status, out, error) = run(&[&arguments[..], &["echo", "it ran"]].concat());
+        assert_eq!((status, out.as_str()), (Some(125), ""), "{arguments:?}: {error}");
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn options_reach_the_program() {
+    let script = "hostname; pwd; id -u; echo $GREETING; ulimit -n; cat /mark; touch /scratch/file && echo writable";
+    let mark = Place::new("mark");
+    std::fs::write(&mark.0, "marked\n").unwrap();
+    let bind = format!("{}:/mark", mark.as_str());
+    let options = [
+        "--hostname",
+        "box",
+        "--chdir",
+        "/usr",
+        "--user",
+        "1234",
+        "-e",
+        "GREETING=hello",
+        "--rlimit",
+        "nofile=99",
+        "--ro",
+        &bind,
+        "--tmpfs",
+        "/scratch:1M",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let (status, out, error) = run(&options);
+    assert_eq!((status, out.as_str()), (Some(0), "box\n/usr\n1234\nhello\n99\nmarked\nwritable\n"), "{error}");
+}
+
+#[test]
+fn the_report_tells_the_run() {
+    let place = Place::new("report");
+    let (status, ..) = run(&["--report", place.as_str(), "--timeout", "60s", "--", "sh", "-c", "echo hello; exit 3"]);
+    assert_eq!(status, Some(3));
+    let report = place.json();
+    assert_eq!(report["outcome"], serde_json::json!({"kind": "exited", "code": 3}));
+    assert_eq!(report["usage"]["output_bytes"], 6);
+    assert!(report["usage"]["wall_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(report["error"], Value::Null);
+    assert!(report["identity"]["uid"].as_u64().unwrap() >= 1_000_000);
+    let line = |item: &str| {
+        let lines = report["enforced"].as_array().unwrap();
+        lines.iter().find(|line| line["item"] == item).unwrap_or_else(|| panic!("no {item} in {report}")).clone()
+    };
+    assert_eq!(line("timeout"), serde_json::json!({"item": "timeout", "requested": 60_000, "by": "supervisor"}));
+    assert_eq!(line("identity")["host_uid"], report["identity"]["host_uid"]);
+    assert!(line("identity")["disjoint"].is_boolean());
+}
+
+#[test]
+fn the_report_is_written_when_there_is_no_run() {
+    let place = Place::new("failed");
+    assert_eq!(run(&["--report", place.as_str(), "there-is-no-such-program"]).0, Some(127));
+    let report = place.json();
+    assert_eq!((&report["outcome"], &report["usage"]), (&Value::Null, &Value::Null));
+    assert_eq!(report["error"]["kind"], "exec");
+    assert_eq!(report["error"]["errno"], 2);
+    assert_eq!(report["error"]["subject"], "there-is-no-such-program");
+    for key in ["stage", "message", "hint"] {
+        assert!(!report["error"][key].as_str().unwrap().is_empty(), "{key} in {report}");
+    }
+}
+
+#[test]
+fn the_report_can_go_to_a_descriptor() {
+    let script = format!("'{}' run --report fd:5 -- true 5>&1", env!("CARGO_BIN_EXE_sandcell"));
+    let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("the report is on standard output");
+    assert_eq!(report["outcome"]["code"], 0);
+    let (status, _, error) = run(&["--report", "fd:999", "true"]);
+    assert_eq!(status, Some(125));
+    assert!(error.contains("fd:999"), "{error}");
+}
+
+#[test]
+fn leftovers_fail_a_run_only_where_that_was_asked_for() {
+    let program = ["--", "sh", "-c", "sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done"];
+    assert_eq!(run(&program).0, Some(0));
+    let (status, _, error) = run(&[&["--leftovers", "fail"], &program[..]].concat());
+    assert_eq!(status, Some(125));
+    assert!(error.contains("sleep 1000"), "{error}");
+    assert_eq!(run(&["--leftovers", "fail", "true"]).0, Some(0));
+}
+
+#[test]
+fn signals_are_forwarded_to_the_program() {
+    for signal in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2"] {
+        let script = format!("trap 'echo got {signal}; exit 9' {signal}; echo ready; while :; do sleep 0.05; done");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sandcell"))
+            .args(["run", "--timeout", "60s", "--", "sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(pid, format!("SIG{signal}").parse::<nix::sys::signal::Signal>().unwrap()).unwrap();
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), rest), (Some(9), format!("got {signal}\n")));
+    }
+}
+
+#[test]
+fn explain_prints_the_steps_and_runs_nothing() {
+    let place = Place::new("explained");
+    let dir = std::env::temp_dir();
+    let arguments = ["explain", "--hostname", "box", "--rw", dir.to_str().unwrap(), "--", "touch", place.as_str()];
+    let output = sandcell(&arguments);
+    assert!(output.status.success());
+    assert!(text(&output.stdout).lines().any(|line| line.contains("hostname") && line.contains("box")));
+    let json = sandcell(&[&["explain", "--json"], &arguments[1..]].concat());
+    let steps: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(steps.as_array().unwrap().iter().any(|step| step["name"] == "hostname" && step["subject"] == "box"));
+    assert!(!place.0.exists());
+}
+
+#[test]
+fn doctor_tells_what_was_tried() {
+    let output = sandcell(&["doctor", "--json"]);
+    assert!(output.status.success());
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let find = |name: &str| findings.as_array().unwrap().iter().find(|f| f["name"] == name).unwrap();
+    for name in
+        ["kernel", "sandbox", "user-namespaces", "overlay", "sub-ids", "memory", "cgroups", "seccomp", "landlock"]
+    {
+        let finding = find(name);
+        // What does not work comes with something to do about it or at least with what happened.
+        assert!(!finding["detail"].as_str().unwrap().is_empty(), "{finding}");
+        assert_eq!(finding["remedy"] == "", finding["ok"] == true, "{finding}");
+    }
+    assert_eq!(find("sandbox")["ok"], run(&["true"]).0 == Some(0));
+    let lines = sandcell(&["doctor"]);
+    assert_eq!(
+        text(&lines.stdout).lines().filter(|line| !line.starts_with(' ')).count(),
+        findings.as_array().unwrap().len()
+    );
+}
+
+#[test]
+fn completions_and_the_manual_page_name_the_options() {
+    assert!(text(&sandcell(&["completions", "bash"]).stdout).contains("--output-limit"));
+    assert!(text(&sandcell(&["man"]).stdout).contains("output\\-limit"));
+}

@@ -1,0 +1,48 @@
+//! A sandbox made with the library: for ways of running that the `sandcell` program has no words for.
+//!
+//!     escape-cell [--started] [--ro SRC:DEST]… [--rw SRC:DEST]… -- PROGRAM [ARG…]
+
+use sandcell::{Builder, Outcome, Sandbox, Stdio};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(message) => {
+            eprintln!("escape-cell: {message}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn run() -> Result<i32, String> {
+    let mut builder = Sandbox::builder();
+    let mut started = false;
+    let mut words = std::env::args().skip(1);
+    while let Some(option) = words.next() {
+        match option.as_str() {
+            "--" => break,
+            "--started" => started = true,
+            _ => builder = set(builder, &option, &words.next().ok_or_else(|| format!("{option} without a value"))?)?,
+        }
+    }
+    let program = words.next().ok_or("no program")?;
+    let sandbox = builder.build().map_err(|e| e.to_string())?;
+    let cell = if started { Some(sandbox.start().map_err(|e| e.to_string())?) } else { None };
+    let mut command = cell.as_ref().map_or_else(|| sandbox.command(&program), |cell| cell.command(&program));
+    command.args(words).stdin(Stdio::Inherit).stdout(Stdio::Inherit).stderr(Stdio::Inherit);
+    let report = command.status().map_err(|e| e.to_string())?;
+    match report.outcome {
+        Outcome::Exited(status) => Ok(status),
+        other => Err(other.to_string()),
+    }
+}
+
+fn set(builder: Builder, option: &str, value: &str) -> Result<Builder, String> {
+    let pair = || value.split_once(':').ok_or_else(|| format!("{option} {value}: SRC:DEST is wanted"));
+    Ok(match (option, value) {
+        ("--ro", _) => pair().map(|(source, dest)| builder.ro(source, dest))?,
+        ("--rw", _) => pair().map(|(source, dest)| builder.rw(source, dest))?,
+        _ => return Err(format!("{option} {value} is not known")),
+    })
+}

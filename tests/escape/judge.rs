@@ -1,0 +1,86 @@
+//! What a run must show, and which checks were seen to fail where nothing guards.
+
+use super::Row;
+use super::launchers::Launcher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// The rows of one launcher, under the current user or, as root, under the ordinary user of the tests.
+pub struct Report {
+    pub title: String,
+    pub rows: Vec<Row>,
+    /// The sandbox was not started, with an error: right where what it was given leads out.
+    pub refused: bool,
+}
+
+/// Runs the caller's program (`escape`), which spoils its own process.
+pub fn gather(escape: &Path, launcher: &Launcher, as_user: bool) -> Result<Report, String> {
+    let mut command = Command::new(escape);
+    command.env("SANDCELL_ESCAPE_PROBE", super::build::probe()?);
+    command.args(["run", "--json"]).args(as_user.then_some("--user")).arg(launcher.name);
+    let output = command.output().map_err(|e| format!("{}: {e}", escape.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rows: Vec<Row> = text.lines().filter_map(Row::parse).collect();
+    let title = format!("{}{}", launcher.name, if as_user { " by an ordinary user" } else { " by the current user" });
+    let end = text.lines().last().unwrap_or_default();
+    let refused = launcher.hostile && rows.iter().all(|row| row.id != "ns.user") && end.contains("sandcell: ");
+    if !end.contains("\"complete\":true") && !refused {
+        return Err(format!("{title} did not come to its end: {end} {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(Report { title, rows, refused })
+}
+
+/// A first-priority check that need not hold, where and why.
+pub struct Exception {
+    pub id: &'static str,
+    /// A part of the titles that it holds for.
+    pub of: &'static str,
+    pub why: &'static str,
+}
+
+/// What is wrong with a run. `no_control` are checks that cannot be tried on this machine at all.
+pub fn failures(report: &Report, exceptions: &[Exception], no_control: &BTreeSet<String>) -> Vec<String> {
+    let excused = |row: &Row| exceptions.iter().any(|e| e.id == row.id && report.title.contains(e.of));
+    report
+        .rows
+        .iter()
+        .filter(|row| row.priority == 1 && !row.is_held() && !excused(row))
+        // What could not be prepared is no failure; a check that died or was never answered is.
+        .filter(|row| row.is_open() || !(row.detail.starts_with("the caller") || no_control.contains(&row.id)))
+        .map(|row| format!("{}: {} is {}: {}", report.title, row.id, row.result, row.detail))
+        .collect()
+}
+
+/// Exceptions that no run needs any more.
+pub fn needless<'a>(reports: &[Report], exceptions: &'a [Exception]) -> Vec<&'a str> {
+    let used = |e: &Exception| {
+        let mut rows = reports.iter().filter(|r| r.title.contains(e.of)).flat_map(|r| &r.rows);
+        rows.any(|row| row.id == e.id && !row.is_held())
+    };
+    exceptions.iter().filter(|e| !used(e)).map(|e| e.id).collect()
+}
+
+/// For each check the best answer of all controls: open in one of them, or why not.
+pub fn controls(reports: &[Report]) -> BTreeMap<String, Result<String, String>> {
+    let mut best: BTreeMap<String, Result<String, String>> = BTreeMap::new();
+    for report in reports {
+        for row in &report.rows {
+            let answer = match row.result.as_str() {
+                "open" => Ok(report.title.clone()),
+                "n/a" => Err(format!("unavailable: {}", row.detail)),
+                _ => Err(format!("held: {}", row.detail)),
+            };
+            match best.get(&row.id) {
+                Some(Ok(_)) => {}
+                Some(Err(known)) if known.starts_with("unavailable") && answer.is_err() => {}
+                _ => drop(best.insert(row.id.clone(), answer)),
+            }
+        }
+    }
+    best
+}
+
+pub fn held(report: &Report) -> usize {
+    report.rows.iter().filter(|row| row.is_held()).count()
+}

@@ -1,0 +1,3 @@
+//! What the tests of this directory share. Each subject has its own room.
+
+pub mod escape;
