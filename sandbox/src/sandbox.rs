@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::builder::Builder;
 use crate::command::Command;
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub policy: Policy,
     pub image: Image,
     pub ids: IdPool,
+    /// Who holds the limits, found out at the first start: a caller may step into a group of its own before that.
+    pub limits: OnceLock<limits::Prepared>,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -79,6 +81,7 @@ impl Sandbox {
                 policy,
                 image: Image::new()?,
                 ids,
+                limits: OnceLock::new(),
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -148,8 +151,15 @@ impl Sandbox {
         }
         let policy = &self.shared.policy;
         let identity = self.shared.ids.assign_for(&self.shared.policy)?;
-        let facts = Facts { usage: false, host_root: identity.host_uid == 0, ids: policy.identity.count };
-        let mut placed = limits::prepare(&policy.limits, &policy.best_effort, facts)?.place()?;
+        let facts = Facts { host_root: identity.host_uid == 0, ids: policy.identity.count };
+        let limits = match self.shared.limits.get() {
+            Some(limits) => limits,
+            None => {
+                let found = limits::prepare(&policy.limits, &policy.best_effort, false)?;
+                self.shared.limits.get_or_init(|| found)
+            }
+        };
+        let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
         let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
         enforced.append(&mut placed.enforced);

@@ -20,6 +20,7 @@ mod usage;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::resource::Resource;
 
@@ -34,11 +35,9 @@ pub(crate) use placement::{Closed, CpuClock, Placement};
 use settings::Setting;
 pub(crate) use settings::{Cannot, check};
 
-/// What else bears on the limits of a sandbox.
+/// Whose processes the limits are for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
-    /// Whether usage is wanted even where no limit is.
-    pub(crate) usage: bool,
     /// Whether the program has UID 0 on the host: the kernel exempts that from `RLIMIT_NPROC`.
     pub(crate) host_root: bool,
     /// How many IDs the sandbox has: `RLIMIT_NPROC` counts for each of them apart.
@@ -59,16 +58,16 @@ pub(crate) struct Placed {
 pub(crate) type Rlimit = (Resource, u64, u64);
 
 /// Who holds which limit: what can be found out once for many sandboxes, without making anything.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Prepared {
     limits: Limits,
-    best_effort: BestEffort,
-    facts: Facts,
     groups: Vec<Wanted>,
     chosen: Vec<(Setting, Version)>,
-    /// What has been said about limits that no group holds.
-    enforced: Vec<Enforced>,
-    rlimits: Vec<Rlimit>,
+    /// Whether init is to watch the CPU time.
+    cpu_time: bool,
+    /// What no group holds, and best effort is enough for.
+    missing: Vec<(&'static str, Requested, Cannot)>,
+    best_effort: BestEffort,
 }
 
 /// A group to be made in one hierarchy.
@@ -79,97 +78,105 @@ struct Wanted {
     controllers: Vec<Controller>,
 }
 
-/// Looks for groups that can hold `limits`. Finds the mistakes in them, and what this host cannot hold.
-pub(crate) fn prepare(limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Prepared> {
-    prepare_on(&Host::read(Path::new("/")), limits, best_effort, facts)
+/// Looks for groups that can hold `limits`, and for those that count where `usage` is wanted without a limit. Finds the
+/// mistakes in `limits`, and what this host cannot hold.
+pub(crate) fn prepare(limits: &Limits, best_effort: &BestEffort, usage: bool) -> Result<Prepared> {
+    prepare_on(&Host::read(Path::new("/")), limits, best_effort, usage)
 }
 
-fn prepare_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> Result<Prepared> {
+fn prepare_on(host: &Host, limits: &Limits, best_effort: &BestEffort, usage: bool) -> Result<Prepared> {
     let settings = settings::compile(limits, host)?;
-    let mut prepared = Prepared {
-        limits: limits.clone(),
-        best_effort: best_effort.clone(),
-        facts,
-        groups: Vec::new(),
-        chosen: Vec::new(),
-        enforced: Vec::new(),
-        rlimits: Vec::new(),
-    };
-    if settings.is_empty() && limits.cpu_time.is_none() && !facts.usage {
+    let mut prepared = Prepared { limits: limits.clone(), best_effort: best_effort.clone(), ..Prepared::default() };
+    if settings.is_empty() && limits.cpu_time.is_none() && !usage {
         return Ok(prepared);
     }
     let sources = Sources { host, base: delegation::find(host, limits.cgroup.as_deref()) };
     for setting in settings {
         match sources.choose(&setting) {
             Ok(version) => prepared.chosen.push((setting, version)),
-            Err(cannot) => prepared.without_cgroup(setting.item, setting.requested, &cannot)?,
+            Err(cannot) => {
+                let missing = prepared.tolerated(setting.item, setting.requested, cannot)?;
+                prepared.missing.push(missing);
+            }
         }
     }
-    prepared.groups = sources.wanted(&prepared.chosen, facts.usage || limits.cpu_time.is_some())?;
+    prepared.groups = sources.wanted(&prepared.chosen, usage || limits.cpu_time.is_some())?;
     if let Some(time) = limits.cpu_time {
-        let requested = Requested::Number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let counted =
+        let counts =
             |wanted: &Wanted| wanted.version == Version::V2 || wanted.controllers.contains(&Controller::Cpuacct);
-        match &sources.base {
-            Err(cannot) if !prepared.groups.iter().any(counted) => {
-                prepared.without_cgroup("cpu_time", requested, cannot)?
+        match sources.base {
+            Err(cannot) if !prepared.groups.iter().any(counts) => {
+                let missing = prepared.tolerated("cpu_time", milliseconds(time), cannot)?;
+                prepared.missing.push(missing);
             }
-            _ => prepared.enforced.push(Enforced::new("cpu_time", requested, Mechanism::Supervisor)),
+            _ => prepared.cpu_time = true,
         }
     }
     Ok(prepared)
 }
 
+fn milliseconds(time: Duration) -> Requested {
+    Requested::Number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl Prepared {
     /// Makes the groups for one sandbox and sets their limits.
-    pub(crate) fn place(&self) -> Result<Placed> {
-        let mut rest = Prepared { chosen: Vec::new(), groups: Vec::new(), ..self.clone() };
-        let clock = self.enforced.iter().any(|line| line.by == Mechanism::Supervisor);
+    pub(crate) fn place(&self, facts: Facts) -> Result<Placed> {
         let groups = match self.groups.iter().map(Wanted::make).collect::<Result<Vec<Group>>>() {
             Ok(groups) => groups,
             // Nothing depends on it but figures, and those may be missing.
-            Err(_) if self.chosen.is_empty() && !clock => Vec::new(),
+            Err(_) if self.chosen.is_empty() && !self.cpu_time => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mut lines = Vec::new();
-        let mut placement = Placement::new(groups, clock)?;
+        let mut missing = self.missing.clone();
+        let mut placement = Placement::new(groups, self.cpu_time)?;
+        let mut enforced = Vec::new();
         for (setting, version) in &self.chosen {
             match placement.set(setting) {
                 Ok(()) => {
                     let by = if *version == Version::V2 { Mechanism::Cgroup2 } else { Mechanism::Cgroup1 };
                     let mut line = Enforced::new(setting.item, setting.requested.clone(), by);
                     line.why = setting.v1_weaker.filter(|_| *version == Version::V1).map(str::to_owned);
-                    lines.push(line);
+                    enforced.push(line);
                 }
                 Err(Refused::Cannot(cannot)) => {
-                    rest.without_cgroup(setting.item, setting.requested.clone(), &cannot)?
+                    missing.push(self.tolerated(setting.item, setting.requested.clone(), cannot)?);
                 }
                 Err(Refused::Failed(error)) => return Err(error),
             }
         }
-        lines.append(&mut rest.enforced);
-        Ok(Placed { placement: (!placement.is_empty()).then_some(placement), enforced: lines, rlimits: rest.rlimits })
+        if let Some(time) = self.limits.cpu_time.filter(|_| self.cpu_time) {
+            enforced.push(Enforced::new("cpu_time", milliseconds(time), Mechanism::Supervisor));
+        }
+        let mut rlimits = Vec::new();
+        for (item, requested, cannot) in missing {
+            enforced.push(match fallback(item, &self.limits, facts) {
+                Some((rlimit, weaker)) => {
+                    rlimits.push(rlimit);
+                    Enforced::new(item, requested, Mechanism::Rlimit).why(format!("{weaker} ({})", cannot.why))
+                }
+                None => Enforced::new(item, requested, Mechanism::Nothing).why(cannot.why),
+            });
+        }
+        Ok(Placed { placement: (!placement.is_empty()).then_some(placement), enforced, rlimits })
     }
 
-    /// A limit that no group takes: refused, or under best effort handed to a resource limit or to nobody.
-    fn without_cgroup(&mut self, item: &'static str, requested: Requested, cannot: &Cannot) -> Result<()> {
-        let fallback = fallback(item, &self.limits, self.facts);
-        if !self.best_effort.allows(item) {
-            let message = format!("no cgroup can hold this limit: {}", cannot.why);
-            let instead =
-                fallback.map(|(_, weaker)| format!("`best_effort` for it uses a resource limit, and {weaker}"));
-            let hint = [Some(cannot.remedy.clone()).filter(|remedy| !remedy.is_empty()), instead];
-            let hint = hint.into_iter().flatten().collect::<Vec<_>>().join("; or ");
-            return Err(Failure::new("cgroup-find", item, message).hint(hint).unsupported());
+    /// A limit that no group takes: refused, unless best effort is enough for it.
+    fn tolerated(
+        &self,
+        item: &'static str,
+        requested: Requested,
+        cannot: Cannot,
+    ) -> Result<(&'static str, Requested, Cannot)> {
+        if self.best_effort.allows(item) {
+            return Ok((item, requested, cannot));
         }
-        self.enforced.push(match fallback {
-            Some((rlimit, weaker)) => {
-                self.rlimits.push(rlimit);
-                Enforced::new(item, requested, Mechanism::Rlimit).why(format!("{weaker} ({})", cannot.why))
-            }
-            None => Enforced::new(item, requested, Mechanism::Nothing).why(cannot.why.clone()),
-        });
-        Ok(())
+        let instead = fallback(item, &self.limits, Facts::default())
+            .map(|(_, weaker)| format!("`best_effort` for it uses a resource limit, and {weaker}"));
+        let hint = [Some(cannot.remedy).filter(|remedy| !remedy.is_empty()), instead];
+        let hint = hint.into_iter().flatten().collect::<Vec<_>>().join("; or ");
+        let message = format!("no cgroup can hold this limit: {}", cannot.why);
+        Err(Failure::new("cgroup-find", item, message).hint(hint).unsupported())
     }
 }
 

@@ -206,13 +206,8 @@ fn nothing_asked_for_is_nothing_made() {
             .unwrap();
     assert!(placed.placement.is_none() && placed.enforced.is_empty() && placed.rlimits.is_empty());
     // Figures are no limit: without them the sandbox starts as well.
-    let facts = Facts { usage: true, ..Facts::default() };
-    assert!(
-        place_on(&FakeHost::new("figures").read(), &Limits::default(), &BestEffort::default(), facts)
-            .unwrap()
-            .placement
-            .is_none()
-    );
+    let prepared = prepare_on(&FakeHost::new("figures").read(), &Limits::default(), &BestEffort::default(), true);
+    assert!(prepared.unwrap().place(Facts::default()).unwrap().placement.is_none());
 }
 
 #[test]
@@ -227,7 +222,7 @@ fn doctor_names_what_holds_and_what_blocks() {
 }
 
 fn place_on(host: &Host, limits: &Limits, best_effort: &BestEffort, facts: Facts) -> crate::Result<Placed> {
-    prepare_on(host, limits, best_effort, facts)?.place()
+    prepare_on(host, limits, best_effort, false)?.place(facts)
 }
 
 /// Every limit alone, by its option.

@@ -13,13 +13,13 @@ use crate::limits::hierarchy::{Controller, Host, Version};
 use crate::limits::{Facts, Placed, Placement, delegation, prepare};
 use crate::{BestEffort, Limits, Mechanism};
 
-fn place(limits: &Limits, best_effort: &BestEffort, facts: Facts) -> crate::Result<Placed> {
-    prepare(limits, best_effort, facts)?.place()
+fn place(limits: &Limits, best_effort: &BestEffort, usage: bool) -> crate::Result<Placed> {
+    prepare(limits, best_effort, usage)?.place(Facts::default())
 }
 
 /// Groups with these limits. Where the host has none to give the refusal is checked instead, and the skip said aloud.
 fn placed(limits: &Limits) -> Option<Placed> {
-    match place(limits, &BestEffort::default(), Facts { usage: true, ..Facts::default() }) {
+    match place(limits, &BestEffort::default(), true) {
         Ok(placed) => Some(placed),
         Err(error) => {
             assert_eq!(error.kind(), "unsupported", "{error}");
@@ -300,7 +300,7 @@ fn groups_whose_maker_was_killed_are_collected_by_the_next_start() {
 #[test]
 fn every_limit_is_enforced_here_or_refused_with_the_remedy() {
     for (item, limits) in each_limit() {
-        let word = match place(&limits, &BestEffort::default(), Facts::default()) {
+        let word = match place(&limits, &BestEffort::default(), false) {
             Ok(placed) => {
                 let [line] = &placed.enforced[..] else { panic!("{item}: {:?}", placed.enforced) };
                 assert_eq!(line.item, item);
@@ -314,9 +314,7 @@ fn every_limit_is_enforced_here_or_refused_with_the_remedy() {
                 assert!(!error.hint().is_empty(), "{error}");
                 let mut best_effort = BestEffort::default();
                 best_effort.add(item);
-                let [line] = &place(&limits, &best_effort, Facts::default()).unwrap().enforced[..] else {
-                    panic!("{item}")
-                };
+                let [line] = &place(&limits, &best_effort, false).unwrap().enforced[..] else { panic!("{item}") };
                 assert!(line.why.is_some());
                 format!("refused (best effort: {})", line.by.as_str())
             }
