@@ -184,6 +184,7 @@ pub struct Child {
     one_shot: bool,
     changes: bool,
     counted: bool,
+    since: Instant,
     /// When a program with a timeout must be over at the latest.
     overdue: Option<Instant>,
     pid: u32,
@@ -211,6 +212,7 @@ impl Child {
             one_shot,
             changes: options.changes,
             counted: options.counted,
+            since: Instant::now(),
             overdue: options.timeout.and_then(|timeout| Instant::now().checked_add(timeout + PATIENCE)),
             pid: 0,
             leftovers: Vec::new(),
@@ -307,12 +309,17 @@ impl Child {
         Ok(self.report.clone())
     }
 
+    /// What can be told of a program whose supervisor is gone.
+    fn watched(&self) -> Usage {
+        Usage { wall: self.since.elapsed(), ..Usage::default() }
+    }
+
     /// Ends a sandbox whose supervisor should have ended the program by now. Whether that time has come.
     fn give_up(&mut self) -> Result<bool> {
         let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
         if overdue {
             self.init.kill();
-            self.report = Some(self.report(Outcome::TimedOut, Usage::default())?);
+            self.report = Some(self.report(Outcome::TimedOut, self.watched())?);
         }
         Ok(overdue)
     }
@@ -342,11 +349,11 @@ impl Child {
             // The supervisor is gone without a word: with the group that it was in, or because the cell was ended.
             None if self.init.out_of_memory() => {
                 self.init.reap();
-                self.report(Outcome::OutOfMemory, Usage::default())
+                self.report(Outcome::OutOfMemory, self.watched())
             }
             None if self.one_shot => return Err(self.init.lost("wait")),
             // The cell was ended while the program ran.
-            None => self.report(Outcome::Killed, Usage::default()),
+            None => self.report(Outcome::Killed, self.watched()),
         };
         self.report = Some(report?);
         Ok(())

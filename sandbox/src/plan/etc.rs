@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Uid, User as Account0};
 
@@ -88,17 +88,18 @@ fn read_beneath(topmost_first: &[impl AsRef<Path>], path: &str) -> Result<String
         let how = OpenHow::new()
             .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let Ok(file) = openat2(&dir, path, how) else { continue };
-        let file = File::from(file);
         let fail = |message: &str| {
             let subject = layer.as_ref().join(path).display().to_string();
             Failure::new("account", subject, message).hint("the account files of a root must be ordinary files")
         };
+        let file = match openat2(&dir, path, how) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
+            // A whiteout, which nobody can open: deleted in this layer.
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(fail("cannot be opened").errno(errno as i32).config()),
+        };
         let meta = file.metadata().map_err(|e| fail("cannot be examined").cause(&e).config())?;
-        if meta.file_type().is_char_device() && meta.rdev() == 0 {
-            // A whiteout: deleted in this layer.
-            break;
-        }
         if !meta.is_file() {
             return Err(fail("is not an ordinary file").config());
         }

@@ -207,7 +207,9 @@ fn frozen_processes_stand_still_until_they_are_thawed() {
     placement.freeze().unwrap();
     let before = state(&child);
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(state(&child), before);
+    // The tick in which it was frozen may be counted late; 200 ms are 20 of them.
+    assert!(state(&child) <= before + 1, "{before}");
+    let before = state(&child);
     placement.thaw().unwrap();
     eventually("it goes on", || state(&child) > before);
     // Frozen processes can be killed too.

@@ -1,0 +1,16 @@
+//! sandcell for C and C++: opaque handles, error objects, nothing printed, no panic let out.
+//!
+//! The header `include/sandcell.h` is made from these files; what callers must keep to stands at its head
+//! (`cbindgen.toml`). Each `SAFETY` line here leans on that contract.
+
+mod error;
+mod policy;
+mod result;
+mod run;
+mod text;
+
+pub use error::*;
+pub use policy::*;
+pub use result::*;
+pub use run::*;
+pub use text::sandcell_text_free;

@@ -1,0 +1,26 @@
+//! The committed header is what the code says.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn the_header_is_the_one_that_the_code_makes() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut config = cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap();
+    config.after_includes = Some(format!("\n#define SANDCELL_VERSION \"{}\"", env!("CARGO_PKG_VERSION")));
+    let builder = ["error", "policy", "result", "run", "text"]
+        .iter()
+        .fold(cbindgen::Builder::new().with_config(config), |b, name| b.with_src(here.join(format!("src/{name}.rs"))));
+    let mut made = Vec::new();
+    builder.generate().unwrap().write(&mut made);
+    let made = String::from_utf8(made).unwrap();
+
+    let path = here.join("include/sandcell.h");
+    if std::env::var_os("SANDCELL_WRITE_HEADER").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == made,
+        "include/sandcell.h is out of date; mend it with: SANDCELL_WRITE_HEADER=1 cargo test -p sandcell-ffi --test header"
+    );
+}
