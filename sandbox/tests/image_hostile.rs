@@ -131,6 +131,11 @@ fn cases(canary: &Path) -> Vec<Case> {
             &[dir("d"), file("d/a", "x"), symlink("d/s", &absolute), file("d/s/new", "x")],
             Refused("d/s/new"),
         ),
+        case(
+            "sym_repointed",
+            &[dir("a"), dir("b"), symlink("s", "a"), file("s/f", ""), symlink("s", "b"), file("s/g", "")],
+            Inside(|root| assert!(has(root, "a/f") && has(root, "b/g"))),
+        ),
         case("sym_proc_self", &[symlink("p", "/proc/self/root"), file("p/tmp/new", "x")], Refused("p/tmp/new")),
         case("sym_proc_fd", &[symlink("p", "/proc/self/fd/0"), file("p/x", "x")], Refused("p/x")),
         case("sym_etc_passwd", &[symlink("etc", &absolute), file("etc/passwd", "x")], Refused("etc/passwd")),

@@ -165,6 +165,18 @@ fn a_bad_image_is_one_clear_error_and_the_store_as_before() {
             },
             "has the digest",
         ),
+        (
+            "layer_digest_of_the_same_tar",
+            |l, t| {
+                let packed = gzip(&t[0]);
+                with_manifest(l, t, |m| m["layers"][0] = l.descriptor(&format!("{LAYER}+gzip"), &packed));
+                // The header's time: the tar inside is what the configuration says.
+                let mut other = packed.clone();
+                other[4] ^= 1;
+                fs::write(l.blob_path(Digest::of(&packed)), other).unwrap();
+            },
+            "has the digest",
+        ),
         ("layer_size", |l, t| with_manifest(l, t, |m| m["layers"][0]["size"] = 5.into()), "its descriptor says 5"),
         ("layer_size_negative", |l, t| with_manifest(l, t, |m| m["layers"][0]["size"] = (-5).into()), "does not parse"),
         (
