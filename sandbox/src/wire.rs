@@ -183,8 +183,10 @@ records! {
         RootAttributes = 16 { attributes: u64 }
         /// Sets the host's name.
         Hostname = 17 { name: &'a CStr }
-        /// Brings the loopback interface up.
-        Loopback = 18 {}
+        /// Begins to make a network namespace, while other steps go on. `loopback`: whether to bring that interface up.
+        Network = 18 { loopback: u32 }
+        /// Waits for that network namespace and enters it.
+        NetworkEnter = 30 {}
         /// Makes the cgroup that init is in the root of what it sees.
         CgroupNamespace = 19 {}
         /// Makes the new root the root and lets go of the old one.
@@ -391,6 +393,8 @@ stages! {
     RESTRICT = 36, "restrict", "cannot restrict the path";
     HOSTNAME = 40, "hostname", "cannot set the host name";
     LOOPBACK = 41, "loopback", "cannot bring the loopback interface up";
+    NETWORK = 53, "network-namespace", "cannot make a network namespace";
+    NETWORK_ENTER = 54, "enter-network-namespace", "cannot enter the network namespace";
     CGROUP_NAMESPACE = 42, "cgroup-namespace", "cannot make a cgroup namespace";
     PIVOT = 43, "pivot-root", "cannot make the new root the root";
     DETACH = 44, "detach-old-root", "cannot let go of the old root";

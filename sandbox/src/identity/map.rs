@@ -67,6 +67,11 @@ impl IdMap {
         &self.0
     }
 
+    /// Whether some id is root above.
+    pub(crate) fn has_root(&self) -> bool {
+        self.0.iter().any(|line| line.host == 0 && line.count > 0)
+    }
+
     /// What `inside` is above.
     pub(crate) fn host(&self, inside: u32) -> Option<u32> {
         let line = self.0.iter().find(|l| inside >= l.inside && inside - l.inside < l.count)?;

@@ -13,6 +13,7 @@ mod wire;
 
 mod landlock;
 mod mounts;
+mod network;
 mod pump;
 mod serve;
 mod setup;

@@ -26,6 +26,12 @@ fn common() -> &'static mut Common {
     unsafe { &mut *(&raw mut COMMON) }
 }
 
+/// The end of the stack of whichever child is on its way: there is never more than one.
+pub fn child_stack() -> *mut u8 {
+    // SAFETY: the address just behind the stack.
+    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) }
+}
+
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
 }
@@ -182,8 +188,7 @@ pub fn start(request: &Request, fds: &[i32]) -> Result<(i32, i32), Fault> {
     let flags = rawsys::CLONE_VM | rawsys::CLONE_VFORK | rawsys::CLONE_PIDFD | rawsys::SIGCHLD as u64;
     // SAFETY: this process waits (CLONE_VFORK) while the child uses the stack and `start`.
     let result = unsafe {
-        let top = (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize;
-        let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
+        let args = [flags as usize, child_stack() as usize, &raw mut pidfd as usize, 0, 0];
         clone_onto(nr::CLONE, args, child, (&raw mut start).cast())
     };
     let pid = rawsys::check(result).at(stage::CLONE)? as i32;

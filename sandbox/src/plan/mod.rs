@@ -16,7 +16,7 @@ use crate::policy::{Network, Policy};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
 pub(crate) use explain::{describe, name_of};
-pub(crate) use root::destination;
+pub(crate) use root::{HostFiles, destination};
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
 
@@ -33,6 +33,7 @@ pub(crate) struct Inputs<'a> {
     /// What the kernel's Landlock can do.
     #[cfg(feature = "landlock")]
     pub landlock: landlock::ABI,
+    pub host: &'a HostFiles,
     /// Where an upper that cannot lie in memory is (Linux before 6.6).
     pub scratch: Option<&'a Path>,
 }
@@ -67,6 +68,10 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let policy = inputs.policy;
     let mut opens = Steps::default();
     let mut makes = Steps::default();
+    if policy.network != Network::Host {
+        // First, for it takes as long as half of the mounts.
+        opens.push(Step::Network { loopback: (policy.network == Network::Loopback).into() });
+    }
     opens.push(Step::PrivateMounts {});
     let account = etc::Account::find(policy, inputs.identity)?;
     root::compile(inputs, &account, &mut opens, &mut makes)?;
@@ -78,8 +83,8 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 
     let hostname = c_string(inputs.hostname)?;
     steps.push(Step::Hostname { name: &hostname });
-    if policy.network == Network::Loopback {
-        steps.push(Step::Loopback {});
+    if policy.network != Network::Host {
+        steps.push(Step::NetworkEnter {});
     }
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
