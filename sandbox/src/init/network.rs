@@ -26,8 +26,26 @@ pub fn begin(loopback: bool) -> Result<(), Fault> {
         let flags = rawsys::CLONE_VM | rawsys::CLONE_FILES;
         let call = [flags as usize, spawn::child_stack() as usize, 0, 0, 0];
         (*network).maker = rawsys::check(clone_onto(nr::CLONE, call, make, network.cast())).at(stage::NETWORK)? as i32;
+        move_elsewhere((*network).maker);
     }
     Ok(())
+}
+
+/// Puts a process that has not run yet on any other processor than this one. The scheduler leaves it here, behind
+/// init, until it balances, which is later than we are done. Where there is no other, it stays.
+fn move_elsewhere(pid: i32) {
+    let mut allowed = [0u8; 1024];
+    let mut here = 0u32;
+    // SAFETY: a buffer as long as is said, and a place for a number.
+    unsafe {
+        let Ok(length) = call!(nr::SCHED_GETAFFINITY, 0, allowed.len(), allowed.as_mut_ptr()) else { return };
+        if call!(nr::GETCPU, &raw mut here, 0, 0).is_ok()
+            && let Some(byte) = allowed.get_mut(here as usize / 8)
+        {
+            *byte &= !(1 << (here % 8));
+            let _ = call!(nr::SCHED_SETAFFINITY, pid, length, allowed.as_ptr());
+        }
+    }
 }
 
 /// Waits until it is made, and enters it.
