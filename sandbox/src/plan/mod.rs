@@ -68,10 +68,6 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let policy = inputs.policy;
     let mut opens = Steps::default();
     let mut makes = Steps::default();
-    if policy.network != Network::Host {
-        // First, for it takes as long as half of the mounts.
-        opens.push(Step::Network { loopback: (policy.network == Network::Loopback).into() });
-    }
     opens.push(Step::PrivateMounts {});
     let account = etc::Account::find(policy, inputs.identity)?;
     root::compile(inputs, &account, &mut opens, &mut makes)?;
@@ -79,16 +75,21 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = opens;
     let identity = inputs.identity;
     steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into() });
+    if policy.network != Network::Host {
+        // Early, for it takes as long as half of the mounts; but after all that the Plan holds open, for a table of
+        // descriptors that is shared grows slowly.
+        steps.push(Step::Network { loopback: (policy.network == Network::Loopback).into() });
+    }
     steps.append(makes);
 
     let hostname = c_string(inputs.hostname)?;
     steps.push(Step::Hostname { name: &hostname });
-    if policy.network != Network::Host {
-        steps.push(Step::NetworkEnter {});
-    }
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
     steps.push(Step::Keyring {});
+    if policy.network != Network::Host {
+        steps.push(Step::NetworkEnter {});
+    }
     if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
         steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
     }
