@@ -5,6 +5,7 @@ macro_rules! complain {
     ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
 }
 
+mod images;
 mod options;
 mod run;
 mod sys;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 
