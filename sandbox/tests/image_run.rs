@@ -98,7 +98,7 @@ fn account_files_that_lead_out_of_the_image_are_not_followed() {
     let links = [symlink("etc/passwd", "/../../../etc/passwd"), symlink("etc/group", "/proc/self/root/etc/group")];
     for user in ["daemon", "1:daemon"] {
         store_image(&store, "app", &[tar(&links)], json!({"User": user}));
-        let error = builder(&store, "app").build().err().expect("the host's accounts are not the image's");
+        let error = builder(&store, "app").build().expect_err("the host's accounts are not the image's");
         assert_eq!(error.stage(), "image-user");
     }
     let good = tar(&[file("etc/passwd", "daemon:x:1:1::/:/bin/sh\n"), file("etc/group", "daemon:x:1:\n")]);
