@@ -278,7 +278,7 @@ impl IdPool {
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
-            lease: lease,
+            lease,
         })
     }
 
