@@ -384,7 +384,10 @@ impl Child {
             enforced: self.init.still_enforced(),
             leftovers: std::mem::take(&mut self.leftovers),
             changes,
-            learned: self.calls.as_deref().map(|calls| self.shared.profile().narrowed(&self.shared.policy.cap_add, calls)),
+            learned: self
+                .calls
+                .as_deref()
+                .map(|calls| self.shared.profile().narrowed(&self.shared.policy.cap_add, calls)),
             warnings: self.init.warnings(),
         })
     }

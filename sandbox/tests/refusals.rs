@@ -56,7 +56,7 @@ thread = threading.Thread(target=work); thread.start(); thread.join(); print('al
     let output = run(&["chroot"]);
     assert_eq!((denied(&output), &*text(&output.stdout)), ("chroot", ""));
     let twin = run(&["setns"]);
-assert_eq!((&twin.outcome, &*text(&twin.stdout)), (&Outcome::Exited(0), "alive"));
+    assert_eq!((&twin.outcome, &*text(&twin.stdout)), (&Outcome::Exited(0), "alive"));
 }
 
 #[test]

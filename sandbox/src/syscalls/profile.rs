@@ -298,7 +298,8 @@ impl Profile {
     /// which refuses; a refusal of another kind stays what it was, because programs go by it (clone3: ENOSYS).
     pub(crate) fn narrowed(&self, caps: &[Capability], seen: &[u32]) -> Profile {
         // Whether a run needs these can be a matter of a moment: how it ends, and signals that come or do not.
-        const ALWAYS: [i64; 4] = [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
+        const ALWAYS: [i64; 4] =
+            [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
         let base = self.resolve(caps, running_kernel());
         let refusal = if base.default.lets_through() { Action::Errno(libc::EPERM as u16) } else { base.default };
         let mut profile = Profile { flags: self.flags, ..Profile::new(refusal) };
