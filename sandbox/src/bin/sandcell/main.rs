@@ -34,7 +34,9 @@ fn main() -> ExitCode {
     };
     match cli.action {
         Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
-        Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Explain { options, syscalls: true, .. } => printed(options.syscalls().map(String::into_bytes)),
+        Action::Explain { options, json, .. } => printed(explain(&options, json)),
+        Action::Learn { options, output, program } => run::learn(&options, &output, &program.words),
         Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
