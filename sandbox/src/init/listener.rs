@@ -154,7 +154,14 @@ fn watch(ours: i32, listened: &mut Listened, note: &mut Option<&mut dyn FnMut(&N
         let mut polls = [ours, listened.listener].map(PollFd::input);
         // SAFETY: two entries are there.
         while unsafe { call!(nr::POLL, polls.as_mut_ptr(), 2, -1i32) } == Err(rawsys::EINTR) {}
-        if polls[1].returned & POLLIN != 0
+        // This one first: what a program has stopped for after its exec, whose end we see here, is not ours to judge.
+        if polls[0].returned != 0 {
+            let mut fds = [-1; socket::MOST_DESCRIPTORS];
+            match socket::receive(ours, &mut fds) {
+                Some((_, 1)) => listened.listener = fds[0],
+                _ => return,
+            }
+        } else if polls[1].returned & POLLIN != 0
             && let Some(notice) = take(listened.listener)
         {
             match note {
@@ -166,13 +173,6 @@ fn watch(ours: i32, listened: &mut Listened, note: &mut Option<&mut dyn FnMut(&N
                     listened.denied = notice.call();
                     end(listened.listener, &notice);
                 }
-            }
-        }
-        if polls[0].returned != 0 {
-            let mut fds = [-1; socket::MOST_DESCRIPTORS];
-            match socket::receive(ours, &mut fds) {
-                Some((_, 1)) => listened.listener = fds[0],
-                _ => return,
             }
         }
     }
@@ -212,7 +212,10 @@ unsafe extern "C" fn between(arg: *mut u8) -> ! {
         let pid = clone_onto(nr::CLONE, args, spawn::child, arg);
         progress.pid.store(pid as i32, Ordering::Release);
         let mut tries = 0;
-        while pid > 0 && progress.listener.load(Ordering::Acquire) == NOT_YET && progress.shares.load(Ordering::Acquire) != 0 {
+        while pid > 0
+            && progress.listener.load(Ordering::Acquire) == NOT_YET
+            && progress.shares.load(Ordering::Acquire) != 0
+        {
             // It is there within the time that it takes to install a filter; asleep we would come too late.
             tries += 1;
             let _ = if tries < 1000 { call!(nr::SCHED_YIELD) } else { call!(nr::POLL, 0, 0, 1) };
@@ -246,4 +249,3 @@ pub fn is_thread_of(process: i32, thread: u32) -> bool {
     // SAFETY: numbers only; signal 0 is none.
     process as u32 == thread || unsafe { call!(nr::TGKILL, process, thread, 0) }.is_ok()
 }
-
