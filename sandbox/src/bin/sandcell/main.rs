@@ -8,6 +8,7 @@ macro_rules! complain {
 mod options;
 mod run;
 mod sys;
+mod test;
 mod values;
 
 use std::io::Write;
@@ -31,7 +32,13 @@ fn main() -> ExitCode {
         }
     };
     match cli.action {
-        Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
+        Action::Run { options, report, program } => {
+            run::run(|| options.sandbox(), options.leftovers_fail(), report.as_deref(), &program.words)
+        }
+        Action::Test { options, source, build, report, program } => {
+            let sandbox = || test::sandbox(&options, source.as_deref(), &build, &program.words[0]);
+            run::run(sandbox, options.leftovers_fail(), report.as_deref(), &program.words)
+        }
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
         Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Completions { shell } => {
