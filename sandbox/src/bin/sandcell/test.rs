@@ -78,6 +78,8 @@ struct Shown {
 
 impl Shown {
     fn add(&mut self, dir: PathBuf, writable: bool) {
+        // A path with `..` in it is shown where it leads to.
+        let dir = if dir.iter().any(|part| part == "..") { dir.canonicalize().unwrap_or(dir) } else { dir };
         let covered = self.mounts.iter().rev().find(|(other, _)| dir.starts_with(other)).map(|(_, writable)| *writable);
         let system = SYSTEM.iter().any(|system| dir.starts_with(system));
         if covered == Some(true) || (!writable && (covered.is_some() || system)) {
