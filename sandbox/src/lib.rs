@@ -28,6 +28,7 @@ mod landlock;
 mod launch;
 mod limits;
 mod outcome;
+pub mod owned;
 mod plan;
 mod policy;
 mod rawsys;

@@ -151,6 +151,9 @@ impl Sandbox {
         }
         let policy = &self.shared.policy;
         let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
+            identity.note_in(dir)?;
+        }
         let facts = Facts { host_root: identity.host_uid == 0, ids: policy.identity.count };
         let limits = match self.shared.limits.get() {
             Some(limits) => limits,

@@ -5,6 +5,7 @@ macro_rules! complain {
     ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
 }
 
+mod files;
 mod options;
 mod run;
 mod sys;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         }
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
         Action::Doctor { json } => printed(Ok(doctor(json))),
+        Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);

@@ -65,6 +65,9 @@ pub enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Work on trees whose files belong to leased ids: kept uppers, homes, images
+    #[command(subcommand)]
+    Files(crate::files::Files),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
