@@ -6,6 +6,7 @@ macro_rules! complain {
 }
 
 mod files;
+mod images;
 mod options;
 mod run;
 mod sys;
@@ -34,11 +35,11 @@ fn main() -> ExitCode {
     };
     match cli.action {
         Action::Run { options, report, program } => {
-            run::run(|| options.sandbox(), options.leftovers_fail(), report.as_deref(), &program.words)
+            run::run(&options, || options.sandbox(), report.as_deref(), &program.words)
         }
         Action::Test { options, source, build, report, program } => {
-            let sandbox = || test::sandbox(&options, source.as_deref(), &build, &program.words[0]);
-            run::run(sandbox, options.leftovers_fail(), report.as_deref(), &program.words)
+            let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
+            run::run(&options, sandbox, report.as_deref(), &program.words)
         }
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
         Action::Doctor { json } => printed(Ok(doctor(json))),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 

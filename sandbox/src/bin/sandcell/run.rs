@@ -12,12 +12,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sandcell::{Child, Error, Leftovers, Report, Sandbox};
 
-use crate::options::wrong;
+use crate::options::{Options, wrong};
 use crate::{FAILED, sys, tell};
 
 pub fn run(
+    options: &Options,
     sandbox: impl FnOnce() -> Result<Sandbox, Error>,
-    leftovers_fail: bool,
     report: Option<&OsStr>,
     words: &[OsString],
 ) -> ExitCode {
@@ -33,10 +33,13 @@ pub fn run(
         Ok(sandbox) => sandbox,
         Err(error) => return finish(Err(error), file.as_mut(), Leftovers::Kill),
     };
-    let leftovers = if leftovers_fail { Leftovers::Fail } else { sandbox.policy().leftovers };
-    let mut command = sandbox.command(&words[0]);
+    let leftovers = sandbox.policy().leftovers;
+    let mut command = match options.command(&sandbox, words) {
+        Ok(command) => command,
+        Err(error) => return finish(Err(error), file.as_mut(), leftovers),
+    };
     // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
-    command.args(&words[1..]).count_output(file.is_some() && !std::io::stdout().is_terminal());
+    command.count_output(file.is_some() && !std::io::stdout().is_terminal());
     let signals = match hold_signals() {
         Ok(signals) => signals,
         Err(errno) => {

@@ -29,7 +29,12 @@ const OUTPUTS: [&str; 3] = ["TEST_TMPDIR", "TEST_UNDECLARED_OUTPUTS_DIR", "GOCOV
 /// What every sandbox shows: the host view of the library.
 const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt"];
 
-pub fn sandbox(options: &Options, source: Option<&Path>, build: &[PathBuf], program: &OsStr) -> Result<Sandbox, Error> {
+pub fn sandbox(
+    options: &Options,
+    source: Option<&Path>,
+    build: &[PathBuf],
+    program: Option<&OsString>,
+) -> Result<Sandbox, Error> {
     let here = std::env::current_dir().map_err(|e| wrong("--chdir", OsStr::new("."), e.to_string()))?;
     let mut shown = Shown::default();
     match source {
@@ -39,8 +44,8 @@ pub fn sandbox(options: &Options, source: Option<&Path>, build: &[PathBuf], prog
     let top = shown.mounts.first().map(|(dir, _)| dir.clone());
     // A build in the middle of its sources would make these writable: then only what --build says.
     let separate = |dir: &PathBuf| top.as_ref().is_none_or(|top| !top.starts_with(dir)) && !holds_home(dir);
-    let program = absolute(Path::new(program));
-    let own = program.parent().filter(|dir| program.exists() && *dir != Path::new("/")).map(Path::to_owned);
+    let program = program.map(|program| absolute(Path::new(program))).filter(|program| program.exists());
+    let own = program.and_then(|program| Some(program.parent()?.to_owned())).filter(|dir| dir != Path::new("/"));
     if build.is_empty() {
         build_dirs(&here, own.as_deref(), top.as_deref()).into_iter().filter(separate).for_each(|d| shown.add(d, true));
     } else {
