@@ -56,12 +56,14 @@ pub fn run(
 pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
     let result = File::create(place)
         .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
-        .and_then(|file| learn_into(file, options, place, words));
-    finish(result, None, options)
+        .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
+    match result {
+        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None, sandbox.policy().leftovers),
+        Err(error) => finish(Err(error), None, Leftovers::default()),
+    }
 }
 
-fn learn_into(mut file: File, options: &Options, place: &Path, words: &[OsString]) -> Result<Report, Error> {
-    let sandbox = options.sandbox()?;
+fn learn_in(sandbox: &Sandbox, mut file: File, place: &Path, words: &[OsString]) -> Result<Report, Error> {
     let mut command = sandbox.command(&words[0]);
     let signals = hold_signals().map_err(|errno| Error::option("signals", format!("cannot be held back: {errno}")))?;
     let child = command.args(&words[1..]).learn(true).spawn()?;
