@@ -6,6 +6,7 @@ macro_rules! complain {
 }
 
 mod files;
+mod images;
 mod options;
 mod run;
 mod sys;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 
