@@ -199,7 +199,7 @@ records! {
         Filter = 24 { program: &'a [u8], flags: u32 }
         /// The same filter, but that it tells a listener of the calls that end a program; with `learn`, of those that
         /// it lets through. Comes after `Filter`, which stands in where no listener can be had; but not with `learn`.
-        Listener = 30 { program: &'a [u8], flags: u32, learn: u32 }
+        Listener = 40 { program: &'a [u8], flags: u32, learn: u32 }
         /// Starts a Landlock ruleset.
         LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
         /// A rule of it: what is allowed beneath a path inside.
