@@ -1,11 +1,13 @@
 //! Who a sandbox is on the host: leased ids, and the user namespaces that map them. See `docs/identity.md`.
 
 mod caller;
+mod idmapped;
 mod lease;
 mod map;
 mod namespace;
 mod newidmap;
 mod ranges;
+pub(crate) mod record;
 mod source;
 mod sys;
 #[cfg(test)]
@@ -15,9 +17,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Failure, Result};
-use crate::policy::{HostIds, Identity, Policy, User};
+use crate::policy::{HostIds, Identity, Policy, Upper, User};
+pub(crate) use idmapped::MappedTree;
 use lease::Lease;
 pub(crate) use map::IdMap;
+pub(crate) use namespace::Proxy;
+use record::Record;
 use source::{Host, Source};
 
 /// Who one sandbox is. Its ids are free for others when it is dropped, so not before the last process has ended.
@@ -45,7 +50,9 @@ pub(crate) struct Assigned {
     pub uid_map: IdMap,
     /// What is written to its gid_map.
     pub gid_map: IdMap,
-    _lease: Option<Lease>,
+    /// What of the caller's is mounted under these ids. Needed until the start only.
+    pub trees: Vec<MappedTree>,
+    lease: Option<Lease>,
 }
 
 impl Assigned {
@@ -68,6 +75,22 @@ pub(crate) enum UserNamespace {
     /// (setns), makes the sandbox's with clone3(CLONE_PARENT | CLONE_NEWUSER | …), and writes the maps to /proc/PID:
     /// it alone has the capabilities for that. setgroups is allowed inside.
     Nested(Arc<OwnedFd>),
+}
+
+impl Assigned {
+    /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.
+    pub(crate) fn note_in(&self, upper: &std::path::Path) -> Result<()> {
+        if self.lease.is_none() || self.uid_map.total() == 1 {
+            return Ok(());
+        }
+        // Through an idmapped mount the numbers inside are those on disk.
+        let on_disk = |map: &IdMap| if self.trees.is_empty() { map.clone() } else { map.inside() };
+        let record = Record { uids: on_disk(&self.uid_map), gids: on_disk(&self.gid_map) };
+        match record::read(upper)? {
+            Some(found) if found == record => Ok(()),
+            _ => record::write(upper, &record),
+        }
+    }
 }
 
 impl UserNamespace {
@@ -148,39 +171,85 @@ impl IdPool {
 
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
+        let kept = self.owners_of_kept(policy)?;
+        if self.identity.host_ids == HostIds::Shared || self.identity.keep_caller {
+            return self.assign_as(self.asked_to_keep(), kept);
+        }
+        let mut unmapped = String::new();
+        // Files of leased ids are not to be mapped once more.
+        if self.host.may_mount && kept.as_ref().is_none_or(Record::is_plain) {
+            match self.assign_mapped(&caller::needs(policy, self.host.uid, true)) {
+                Ok(assigned) => return Ok(assigned),
+                Err(Refusal::Absent(failure)) => unmapped = format!("; idmapped: {failure}"),
+                Err(Refusal::Broken(error)) => return Err(out_of_descriptors(error)),
+            }
+        }
         let own_layers = self.identity.host_ids == HostIds::Auto;
-        let needs = caller::only_for_caller(policy, self.host.uid, own_layers);
-        let Some(needs) = needs else { return self.assign() };
+        let Some(need) = caller::needs(policy, self.host.uid, own_layers).into_iter().next() else {
+            return self.assign_as(None, kept);
+        };
+        let failure = need.failure();
         match self.identity.host_ids {
-            HostIds::Disjoint => Err(needs.unsupported()),
-            HostIds::Shared => self.assign(),
-            HostIds::Auto if self.identity.keep_caller => self.assign(),
-            HostIds::Auto => self.assign_as(Some(format!("{}: {}", needs.subject, needs.message))),
+            HostIds::Disjoint => {
+                let message = format!("{}{unmapped}", failure.message);
+                Err(Failure { message, ..failure }.unsupported())
+            }
+            _ => self.assign_as(Some(format!("{}: {}{unmapped}", failure.subject, failure.message)), kept),
         }
     }
 
+    /// With ids of its own even where files of the caller's are used: these are mapped for it.
+    fn assign_mapped(&self, needs: &[caller::Need]) -> Result<Assigned, Refusal> {
+        if needs.is_empty() {
+            return self.assign_as(None, None).map_err(Refusal::Broken);
+        }
+        let prepared = self.prepared()?;
+        let source = match &*prepared {
+            Prepared::Found(source) => source,
+            Prepared::Absent(failure) => return Err(Refusal::Absent(failure.clone())),
+        };
+        let mut assigned = self.leased(source, None, None)?;
+        let disk = idmapped::DiskIds::of(&assigned, self.host.uid, self.host.gid, self.identity.count);
+        assigned.trees = disk.mounts(needs)?;
+        Ok(assigned)
+    }
+
     /// Who the next sandbox is.
+    #[cfg(test)]
     pub(crate) fn assign(&self) -> Result<Assigned> {
+        self.assign_as(self.asked_to_keep(), None)
+    }
+
+    fn asked_to_keep(&self) -> Option<String> {
         let keep = "keep_caller maps the caller's own UID to the program's";
-        self.assign_as(self.identity.keep_caller.then(|| keep.to_owned()))
+        self.identity.keep_caller.then(|| keep.to_owned())
     }
 
-    /// With a reason to keep the caller's UID, or without.
-    fn assign_as(&self, keep: Option<String>) -> Result<Assigned> {
-        self.try_assign(keep).map_err(|error| match error.errno() {
-            Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
-                crate::launch::descriptors(nix::errno::Errno::from_raw(errno))
-            }
-            _ => error,
-        })
+    /// Whose the files in a kept upper are: the next sandbox on it has to be the same.
+    fn owners_of_kept(&self, policy: &Policy) -> Result<Option<Record>> {
+        let Some(Upper::Dir(dir)) = &policy.upper else { return Ok(None) };
+        let Some(record) = record::read(dir)? else { return Ok(None) };
+        let (has, wanted) = (record.count(), self.identity.count);
+        if has != wanted {
+            let message = format!("what is in it belongs to a sandbox of {has} ids, and {wanted} were asked for");
+            return Err(Failure::new("upper", dir.display().to_string(), message)
+                .hint(format!("Ask for {has} (id_count), or make it the caller's: `sandcell files reclaim DIR`."))
+                .config());
+        }
+        Ok(Some(record))
     }
 
-    fn try_assign(&self, keep: Option<String>) -> Result<Assigned> {
+    /// With a reason to keep the caller's UID, or without; with the slice that another sandbox had, or a new one.
+    fn assign_as(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
+        self.try_assign(keep, again).map_err(out_of_descriptors)
+    }
+
+    fn try_assign(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
         if self.identity.host_ids == HostIds::Shared {
             return self.shared("shared host ids were asked for".to_owned());
         }
         let absent = match &*self.prepared()? {
-            Prepared::Found(source) => match self.leased(source, keep) {
+            Prepared::Found(source) => match self.leased(source, keep, again) {
                 Ok(assigned) => return Ok(assigned),
                 Err(Refusal::Broken(error)) => return Err(error),
                 Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
@@ -213,7 +282,7 @@ impl IdPool {
         Ok(Arc::clone(source.insert(Arc::new(prepared))))
     }
 
-    fn leased(&self, source: &Source, keep: Option<String>) -> Result<Assigned, Refusal> {
+    fn leased(&self, source: &Source, keep: Option<String>, again: Option<Record>) -> Result<Assigned, Refusal> {
         let Identity { count, wait, .. } = self.identity;
         let keep_caller = keep.is_some();
         let (uid, gid) = self.inside()?;
@@ -222,7 +291,11 @@ impl IdPool {
             (true, 1) => None,
             _ => {
                 source.check_size(count)?;
-                Some(self.host.places.lease(&source.uids, &source.gids, count, wait)?)
+                let slices = again.and_then(|record| record.slices(self.host.uid, self.host.gid));
+                Some(match slices {
+                    None => self.host.places.lease(&source.uids, &source.gids, count, wait)?,
+                    Some(slices) => self.host.places.lease_again(source, slices, count, wait)?,
+                })
             }
         };
         let map = |id, own, leased: Option<u32>| match leased {
@@ -244,7 +317,8 @@ impl IdPool {
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
-            _lease: lease,
+            trees: Vec::new(),
+            lease,
         })
     }
 
@@ -264,7 +338,8 @@ impl IdPool {
             namespace,
             uid_map: IdMap::one(uid, self.host.uid),
             gid_map: IdMap::one(gid, self.host.gid),
-            _lease: None,
+            trees: Vec::new(),
+            lease: None,
         })
     }
 
@@ -282,6 +357,27 @@ impl IdPool {
             User::Caller => (self.host.uid, self.host.gid),
             User::Fixed { uid, gid } => (uid, gid),
         })
+    }
+}
+
+/// Who may touch the files of all of the caller's sub-ids; `None`: nobody more than the caller itself may.
+pub(crate) fn proxy_over_sub_ids() -> Result<Option<Proxy>> {
+    let host = Host::new()?;
+    if host.may_write_maps {
+        return Ok(None);
+    }
+    match host.source() {
+        Ok(Source { namespace: UserNamespace::Nested(kept), .. }) => Proxy::in_namespace(&kept).map(Some),
+        Ok(_) | Err(Refusal::Absent(_)) => Ok(None),
+        Err(Refusal::Broken(error)) => Err(error),
+    }
+}
+
+/// The error of a caller that has run out of descriptors is always the same.
+fn out_of_descriptors(error: Error) -> Error {
+    match error.errno() {
+        Some(errno @ (libc::EMFILE | libc::ENFILE)) => crate::launch::descriptors(nix::errno::Errno::from_raw(errno)),
+        _ => error,
     }
 }
 

@@ -24,7 +24,7 @@ pub fn begin(loopback: bool) -> Result<(), Fault> {
     unsafe {
         (*network).loopback = loopback;
         let flags = rawsys::CLONE_VM | rawsys::CLONE_FILES;
-        let call = [flags as usize, spawn::child_stack() as usize, 0, 0, 0];
+        let call = [flags as usize, spawn::child_stack(), 0, 0, 0];
         (*network).maker = rawsys::check(clone_onto(nr::CLONE, call, make, network.cast())).at(stage::NETWORK)? as i32;
         move_elsewhere((*network).maker);
     }

@@ -56,14 +56,24 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         inodes: policy.limits.inodes.map_or(0, |n| n + OWN_INODES),
     });
     let mut dests: Vec<(CString, u32)> = Vec::new();
-    for (_, dest, _) in PRIVATE {
-        dests.push((dest.to_owned(), MAKE_DIR));
+    // What an image has in /run is for its programs, which expect it there; writes to it go to the upper.
+    let private = if policy.of_image { &PRIVATE[..2] } else { &PRIVATE[..] };
+    for (_, dest, _) in private {
+        dests.push(((*dest).to_owned(), MAKE_DIR));
+    }
+    if let Some(dir) = policy.chdir.as_ref().filter(|_| policy.of_image) {
+        // Tools that run images make it where it is missing.
+        dests.push((path_string(dir)?, MAKE_DIR));
     }
     for dest in [c"/proc", c"/dev"] {
         dests.push((dest.to_owned(), MAKE_DIR));
     }
     let home = path_string(&account.home)?;
-    dests.push((home.clone(), MAKE_DIR));
+    // The home of an image's own account is the image's, and often full of its program.
+    let private_home = !(policy.of_image && account.known);
+    if private_home {
+        dests.push((home.clone(), MAKE_DIR));
+    }
     for (_, dest) in ACCOUNTS {
         dests.push((dest.to_owned(), MAKE_FILE));
     }
@@ -81,8 +91,8 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
         makes.push(Step::Dir { path: name, mode });
     }
-    for (name, _, mode) in PRIVATE {
-        makes.push(Step::Dir { path: name, mode });
+    for (name, _, mode) in private {
+        makes.push(Step::Dir { path: name, mode: *mode });
     }
     makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
 
@@ -103,10 +113,12 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     accounts(inputs, account, makes)?;
     devices(inputs.host, opens, makes)?;
     proc(inputs, makes)?;
-    for (name, dest, _) in PRIVATE {
+    for (name, dest, _) in private {
         makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
     }
-    makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    if private_home {
+        makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    }
     for (index, bind) in binds.iter().enumerate() {
         mount(bind, index, opens, makes)?;
     }
@@ -184,18 +196,20 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
             if dests.iter().all(|(dest, _)| present(&dir, dest)) {
-                let slot = opens.open_tree(&dir)?;
+                let slot = opens.open_named_tree(&dir)?;
                 makes.push(Step::RootTree { slot, attributes: READ_ONLY });
             } else {
-                let lower = opens.open_dir(&dir)?;
+                let lower = layer(&dir, opens, makes)?;
                 stubs(dests, makes)?;
                 overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
             }
         }
+        #[cfg(feature = "image")]
+        Root::Image(_) => unreachable!("`build` has made layers of it"),
         Root::Layers(layers) => {
             let mut lower = Vec::new();
             for layer in layers.iter().rev() {
-                lower.push(opens.open_dir(&directory(layer, "layer")?)?);
+                lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
             }
             let kept = match (&inputs.policy.upper, inputs.scratch) {
                 (Some(Upper::Dir(dir)), _) => Some((dir.as_path(), true)),
@@ -204,8 +218,15 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             };
             let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
             if let Some((dir, _)) = kept {
-                upper = opens.open_dir(&dir.join("upper"))?;
-                work = opens.open_dir(&dir.join("work"))?;
+                if let Some(tree) = opens.take_mapped(&absolute(dir)?)? {
+                    attach(tree, makes)?;
+                    (upper, work) = (opens.next_slot()?, opens.next_slot()?);
+                    makes.push(Step::OpenIn { slot: upper, tree, path: c"upper" });
+                    makes.push(Step::OpenIn { slot: work, tree, path: c"work" });
+                } else {
+                    upper = opens.open_dir(&dir.join("upper"))?;
+                    work = opens.open_dir(&dir.join("work"))?;
+                }
             } else {
                 makes.push(Step::Dir { path: c"upper", mode: 0o755 });
                 makes.push(Step::Dir { path: c"work", mode: 0o755 });
@@ -214,6 +235,25 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             overlay(&lower, upper, work, Some(kept.is_some_and(|(_, keep)| keep)), makes);
         }
     }
+    Ok(())
+}
+
+/// A layer of an overlay.
+fn layer(dir: &Path, opens: &mut Steps, makes: &mut Steps) -> Result<u32> {
+    match opens.take_mapped(dir)? {
+        Some(slot) => {
+            attach(slot, makes)?;
+            Ok(slot)
+        }
+        None => opens.open_dir(dir),
+    }
+}
+
+/// Puts an idmapped mount where overlays can use it.
+fn attach(slot: u32, makes: &mut Steps) -> Result<()> {
+    let path = c_string(&format!("mapped-{slot}"))?;
+    makes.push(Step::Dir { path: &path, mode: 0o700 });
+    makes.push(Step::AttachTree { slot, path: &path });
     Ok(())
 }
 
@@ -277,6 +317,10 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
     let contents = [&account.passwd, &account.group, &hosts, &format!("{name}\n")];
     let host = matches!(inputs.policy.root, Root::Host);
     for (((base, dest), content), there) in ACCOUNTS.into_iter().zip(contents).zip(inputs.host.accounts) {
+        // What adds users inside replaces these files, and a mount would stand in its way.
+        if inputs.policy.of_image && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
+            continue;
+        }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
         if host && !there {
             continue;
@@ -398,7 +442,7 @@ fn mount(bind: &Bind<'_>, index: usize, opens: &mut Steps, makes: &mut Steps) ->
     let (dest, make) = (bind.dest.as_c_str(), bind.make);
     match bind.mount {
         Mount::Bind { writable, .. } => {
-            let slot = opens.open_tree(&bind.source)?;
+            let slot = opens.open_named_tree(&bind.source)?;
             makes.push(Step::Bind { slot, dest, attributes: if *writable { PLAIN } else { READ_ONLY }, make });
         }
         Mount::Tmpfs { size: None, .. } => {
