@@ -90,6 +90,8 @@ macro_rules! records {
 
         impl<'a> $name<'a> {
             /// Reads the next record; `None` at the end.
+            // Two records with one number.
+            #[deny(unreachable_patterns)]
             pub fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, Malformed> {
                 if reader.bytes.is_empty() {
                     return Ok(None);
@@ -186,7 +188,7 @@ records! {
         /// Begins to make a network namespace, while other steps go on. `loopback`: whether to bring that interface up.
         Network = 18 { loopback: u32 }
         /// Waits for that network namespace and enters it.
-        NetworkEnter = 40 {}
+        NetworkEnter = 50 {}
         /// Makes the cgroup that init is in the root of what it sees.
         CgroupNamespace = 19 {}
         /// Makes the new root the root and lets go of the old one.
