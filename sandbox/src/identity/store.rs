@@ -92,6 +92,7 @@ impl IdPool {
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
+            trees: Vec::new(),
             lease: Some(lease),
         })
     }

@@ -61,7 +61,9 @@ impl Owners {
         let ranges = |map: &crate::identity::IdMap| {
             map.lines().iter().map(|l| IdRange { inside: l.inside, host: l.host, count: l.count }).collect()
         };
-        Ok(Owners::mapped(ranges(&record.uids), ranges(&record.gids)))
+        let owners = Owners::mapped(ranges(&record.uids), ranges(&record.gids));
+        // Whoever the only one was: another run is somebody else.
+        Ok(if owners.has_several() { owners } else { Owners::root() })
     }
 
     /// Whether root is one of several, so that what is root's is so on purpose.
