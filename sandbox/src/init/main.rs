@@ -12,6 +12,7 @@ mod rawsys;
 mod wire;
 
 mod landlock;
+mod listener;
 mod mounts;
 mod pump;
 mod serve;

@@ -76,6 +76,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             spawn::set_filter(program, flags);
             Ok(())
         }
+        Step::Listener { program, flags, learn } => {
+            spawn::set_listener(program, flags, learn != 0);
+            Ok(())
+        }
         Step::LandlockRules { files, network, scoped } => {
             tree.landlock = landlock::ruleset(files, network, scoped)?;
             Ok(())

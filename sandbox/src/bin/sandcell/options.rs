@@ -59,6 +59,19 @@ pub enum Action {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// The system call profile in words, instead of the steps
+        #[arg(long, conflicts_with = "json")]
+        syscalls: bool,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Run a program and write the smallest system call profile that it needs
+    Learn {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// Where the profile goes, in the JSON form of Docker's
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
         #[command(flatten)]
         program: Program,
     },
@@ -233,6 +246,15 @@ impl Options {
     /// The sandbox that was asked for, or what is wrong with what was said.
     pub fn sandbox(&self) -> Result<Sandbox, Error> {
         self.applied_to(Sandbox::builder())?.build()
+    }
+
+    /// The system call profile in words.
+    pub fn syscalls(&self) -> Result<String, Error> {
+        Ok(match self.filter()? {
+            Seccomp::Off => "Every system call: allowed.\n".to_owned(),
+            Seccomp::Profile(profile) => profile.explain(&self.cap_add),
+            _ => Profile::default().explain(&self.cap_add),
+        })
     }
 
     /// What was said, over the defaults that `builder` comes with.
