@@ -109,14 +109,21 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> 
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) {
     // Polling first: where SIGCHLD is ignored, waiting for a single child waits for all of them.
     let _ = wait_readable(&[pidfd], None);
-    // SAFETY: a zeroed siginfo_t is a valid place for the answer.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let flags = libc::WEXITED | libc::__WALL | libc::WNOHANG;
-        // ECHILD: somebody else's waitpid(-1), or SIGCHLD ignored, has reaped it already.
-        while libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &mut info, flags) == -1
-            && Errno::last() == Errno::EINTR
-        {}
+    let mut flags = libc::WEXITED | libc::__WALL | libc::WNOHANG;
+    loop {
+        // SAFETY: a zeroed siginfo_t is a valid place for the answer.
+        let (result, pid) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let result = libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &mut info, flags);
+            (result, info.si_pid())
+        };
+        match result {
+            -1 if Errno::last() == Errno::EINTR => {}
+            // Dead, and not ours yet: a tracer (strace, a debugger) is told first.
+            0 if pid == 0 => flags &= !libc::WNOHANG,
+            // ECHILD: somebody else's waitpid(-1), or SIGCHLD ignored, has reaped it already.
+            _ => return,
+        }
     }
 }
 

@@ -1,0 +1,82 @@
+//! What a run in which one system call has failed must show.
+
+use super::errnos;
+use super::tracer::{Fault, Trace};
+use serde_json::Value;
+
+/// What is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// An error that names stage, cause and subject.
+    Error,
+    /// The sandbox was built all the same, as strong as ever.
+    Same,
+}
+
+/// The victim's own words, and what must be there whatever failed.
+pub fn said(trace: &Trace) -> Result<Value, String> {
+    if trace.hung {
+        return Err("it hung".into());
+    }
+    if !trace.orphans.is_empty() {
+        return Err(format!("left processes behind: {}", trace.orphans.join(", ")));
+    }
+    let complained = trace.complained.trim();
+    let said: Value = serde_json::from_str(&trace.said)
+        .map_err(|_| format!("the caller ended with wait status {:#x}: {complained}", trace.status))?;
+    if !complained.is_empty() {
+        return Err(format!("wrote to stderr: {complained}"));
+    }
+    Ok(said)
+}
+
+/// `usual` is what the victim says where nothing fails.
+pub fn judge(usual: &Value, trace: &Trace, fault: &Fault) -> Result<Verdict, String> {
+    let said = said(trace)?;
+    let changed = said["changed"].as_array().map_or(0, Vec::len);
+    if changed > 0 {
+        return Err(format!("something of the caller has changed: {}", said["changed"]));
+    }
+    if let Some(difference) = different(&usual["first"], &said["again"]) {
+        return Err(format!("the next run was not as usual: {difference}"));
+    }
+    let first = &said["first"];
+    if first.get("error").is_none() {
+        return match different(&usual["first"], first) {
+            None => Ok(Verdict::Same),
+            Some(difference) => Err(format!("FAIL-OPEN or lost: {difference}")),
+        };
+    }
+    let text = |name: &str| first[name].as_str().unwrap_or_default();
+    if text("stage").is_empty() || text("error").is_empty() {
+        return Err(format!("an error without a name: {first}"));
+    }
+    if fault.errno == libc::EINTR {
+        return Err(format!("an interrupted call was not made again: {first}"));
+    }
+    if first["errno"].as_i64() != Some(fault.errno.into()) {
+        let name = errnos::errno_name(fault.errno);
+        return Err(format!("the error does not name {name}: {first}"));
+    }
+    Ok(Verdict::Error)
+}
+
+/// Where two runs that should be alike are not.
+fn different(usual: &Value, other: &Value) -> Option<String> {
+    if let Some(error) = other.get("error") {
+        return Some(error.to_string());
+    }
+    for key in ["outcome", "enforced", "warnings"] {
+        if usual[key] != other[key] {
+            return Some(format!("{key}: {} instead of {}", other[key], usual[key]));
+        }
+    }
+    let lines = |value: &Value| -> Vec<String> {
+        value["posture"].as_str().unwrap_or_default().lines().map(str::to_string).collect()
+    };
+    let (usual, other) = (lines(usual), lines(other));
+    let more = other.iter().filter(|line| !usual.contains(line)).map(|line| format!("+{line}"));
+    let less = usual.iter().filter(|line| !other.contains(line)).map(|line| format!("-{line}"));
+    let all: Vec<String> = less.chain(more).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
