@@ -64,8 +64,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Heard>> {
         let mut vectors = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut vectors, Some(&mut space), flags) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // Reset: init has ended with something unread. That is told once, before what it said last.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(errno) => return Err(errno),
             Ok(received) => {
                 let mut fd = None;

@@ -363,6 +363,7 @@ stages! {
     MAP_PLAN = 2, "map-plan", "cannot map the plan";
     DUMPABLE = 3, "dumpable", "cannot hide the supervisor from its programs";
     SESSION = 4, "setsid", "cannot leave the caller's session";
+    SIGNALS = 5, "signals", "cannot reset the supervisor's signals";
     PRIVATE_MOUNTS = 10, "private-mounts", "cannot cut the mounts off from the host's";
     OPEN_DIR = 11, "open-layer", "cannot open the layer";
     OPEN_TREE = 12, "open-tree", "cannot take the mounts at this path";
@@ -414,6 +415,7 @@ stages! {
     PROGRAM_NO_NEW_PRIVS = 69, "no-new-privs", "cannot forbid new privileges";
     PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
     PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
+    PROGRAM_UMASK = 75, "umask", "cannot set the program's umask";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";
     PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
     LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";

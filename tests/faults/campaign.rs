@@ -27,6 +27,8 @@ pub struct Results {
     /// For each call of each process: sites, errnos tried, errors, runs as strong as ever.
     pub rows: BTreeMap<(String, String), Row>,
     pub wrong: Vec<String>,
+    /// Sites that were not reached again.
+    pub missed: Vec<String>,
     pub runs: usize,
 }
 
@@ -36,6 +38,7 @@ pub struct Row {
     pub errnos: BTreeSet<i32>,
     pub errors: usize,
     pub same: usize,
+    pub reported: usize,
 }
 
 impl Campaign {
@@ -121,7 +124,8 @@ impl Campaign {
                 match self.one(&usual, &Fault { site: site.clone(), errno }) {
                     Ok(Some(Verdict::Error)) => row.errors += 1,
                     Ok(Some(Verdict::Same)) => row.same += 1,
-                    Ok(None) => {}
+                    Ok(Some(Verdict::Reported)) => row.reported += 1,
+                    Ok(None) => results.missed.push(site.to_string()),
                     Err(wrong) => results.wrong.push(format!("{site} {}: {wrong}", errnos::errno_name(errno))),
                 }
             }

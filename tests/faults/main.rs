@@ -54,7 +54,7 @@ fn run() -> Result<(), String> {
                 let (sites, errors, same) = (row.sites.len(), row.errors, row.same);
                 println!("{process:12} {call:24} {sites:4} sites {errors:4} errors {same:4} same  {}", names.join(" "));
             }
-            println!("{} runs, {} wrong", results.runs, results.wrong.len());
+            println!("{} runs, {} wrong, not reached {:?}", results.runs, results.wrong.len(), results.missed);
             results.wrong.iter().for_each(|wrong| println!("{wrong}"));
         }
         _ => return Err("see the first lines of tests/faults/main.rs".into()),

@@ -254,7 +254,9 @@ impl Tracer<'_> {
         } else {
             deliver = signal;
         }
-        let traced = self.phase == Phase::During && !self.process(pid).foreign;
+        // After the failure nothing is left to be seen: on at full speed.
+        let over = self.trace.injected && self.process(pid).forged.is_none();
+        let traced = self.phase == Phase::During && !self.process(pid).foreign && !over;
         let request = if traced { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
         // SAFETY: a stopped tracee of this thread.
         unsafe { libc::ptrace(request, pid, 0, deliver) };
@@ -309,7 +311,7 @@ impl Tracer<'_> {
             let site = Site { process: process.name.clone(), call: entry.nr as i64, occurrence: *count };
             if let Some(fault) = self.fault.filter(|fault| !self.trace.injected && fault.site == site) {
                 self.trace.injected = true;
-                if errnos::how(site.call) == How::Instead {
+                if errnos::how(&site) == How::Instead {
                     poke(pid, libc::ORIG_RAX, -1);
                 }
                 self.process(pid).forged = Some(-i64::from(fault.errno));
