@@ -5,6 +5,8 @@ macro_rules! complain {
     ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
 }
 
+mod files;
+mod images;
 mod options;
 mod run;
 mod sys;
@@ -34,12 +36,14 @@ fn main() -> ExitCode {
         Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
         Action::Doctor { json } => printed(Ok(doctor(json))),
+        Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 

@@ -28,9 +28,12 @@ pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> Exi
         Ok(sandbox) => sandbox,
         Err(error) => return finish(Err(error), file.as_mut(), options),
     };
-    let mut command = sandbox.command(&words[0]);
+    let mut command = match options.command(&sandbox, words) {
+        Ok(command) => command,
+        Err(error) => return finish(Err(error), file.as_mut(), options),
+    };
     // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
-    command.args(&words[1..]).count_output(file.is_some() && !std::io::stdout().is_terminal());
+    command.count_output(file.is_some() && !std::io::stdout().is_terminal());
     let signals = match hold_signals() {
         Ok(signals) => signals,
         Err(errno) => {
