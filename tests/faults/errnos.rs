@@ -198,6 +198,8 @@ pub fn of(site: &Site) -> Option<&'static [i32]> {
         "init" => errnos,
         // Rust's own allocator ends the process when it gets no memory: nothing that a library can do about it.
         _ if allocator => &[],
+        // The standard library ends the process where closing a directory fails otherwise.
+        "caller" if site.call == SYS_close => &[EINTR],
         // Asked for its version, Landlock can only be absent.
         "caller" if site.call == SYS_landlock_create_ruleset => &[EOPNOTSUPP, ENOSYS],
         // Cannot fail with valid arguments, and what cannot be put back cannot be mended.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use caps::{CapSet, Capability};
+use nix::errno::Errno;
 
 use crate::error::{Failure, Result};
 use crate::identity::lease::Places;
@@ -76,7 +77,12 @@ impl Host {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
             // A UID without a name is nothing to stumble over: the files may name the number.
-            name: nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name),
+            name: match nix::unistd::User::from_uid(uid) {
+                Ok(user) => user.map(|user| user.name),
+                // getpwuid(3): so some sources say that they do not know it.
+                Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
+                Err(errno) => return Err(unread("user name", &errno.into())),
+            },
             has_groups: groups.iter().any(|&group| group != gid),
             allows_setgroups: setgroups.trim() == "allow",
             may_write_maps: has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?,
