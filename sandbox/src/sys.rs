@@ -181,3 +181,31 @@ pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> Option<Vec<u8>> 
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     usize::try_from(length).ok().map(|length| value[..length].to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_init_said_last_is_heard_although_it_left_a_request_unread() {
+        let (ours, theirs) = message_sockets().unwrap();
+        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        let mut last = [0u8; Reply::SIZE];
+        last[0] = 7;
+        nix::unistd::write(&theirs, &last).unwrap();
+        drop(theirs);
+        // The kernel tells of the unread request first.
+        let mut direct = File::from(ours.try_clone().unwrap());
+        assert_eq!(direct.read(&mut [0; 8]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+        drop(direct);
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);
+
+        let (ours, theirs) = message_sockets().unwrap();
+        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        nix::unistd::write(&theirs, &last).unwrap();
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);
+        assert!(receive(ours.as_fd()).unwrap().is_none());
+    }
+}

@@ -292,6 +292,7 @@ pub struct Reply {
     pub value: u32,
     /// `FAILED`, `NOT_STARTED`: see `stage`. `ENDED`: flags.
     pub detail: u32,
+    /// `ENDED`: why output was lost.
     pub errno: i32,
     pub wall_ns: u64,
     pub user_us: u64,

@@ -21,6 +21,31 @@ pub struct Campaign {
     place: PathBuf,
 }
 
+/// How much of a campaign is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// Every call with every errno.
+    All,
+    /// Every call, with the first of its errnos.
+    EachCall,
+    /// The same for ten calls of each kind in each process: one in a loop stands for its neighbours.
+    Sample,
+}
+
+fn chosen(sites: &[(Site, [u64; 6])], breadth: Breadth) -> Vec<&Site> {
+    const MOST: u32 = 10;
+    let mut counts: BTreeMap<(&str, i64), u32> = BTreeMap::new();
+    for (site, _) in sites {
+        *counts.entry((site.process.as_str(), site.call)).or_default() += 1;
+    }
+    let wanted = |site: &&Site| {
+        let count = counts[&(site.process.as_str(), site.call)];
+        let stride = count.div_ceil(MOST);
+        breadth != Breadth::Sample || site.occurrence % stride == 1 % stride || site.occurrence == count
+    };
+    sites.iter().map(|(site, _)| site).filter(wanted).collect()
+}
+
 /// What came of all failures of a campaign.
 #[derive(Default)]
 pub struct Results {
@@ -107,11 +132,12 @@ impl Campaign {
         Ok(None)
     }
 
-    /// Lets every call fail, with the first errno of each or with all of them.
-    pub fn all(&self, all_errnos: bool) -> Result<Results, String> {
+    /// Lets calls fail, one after another.
+    pub fn all(&self, breadth: Breadth) -> Result<Results, String> {
         let (usual, sites) = self.usual()?;
         let mut results = Results::default();
-        for (site, _) in &sites {
+        let all_errnos = breadth == Breadth::All;
+        for site in chosen(&sites, breadth) {
             let Some(errnos) = errnos::of(site) else {
                 results.wrong.push(format!("{site}: how can it fail? It is not in tests/faults/errnos.rs"));
                 continue;

@@ -4,7 +4,7 @@
 //!     faults one SCENARIO PROCESS CALL OCCURRENCE ERRNO [--user]
 //!     faults all SCENARIO [--user] [--first]
 
-use sandcell_tests::faults::campaign::Campaign;
+use sandcell_tests::faults::campaign::{Breadth, Campaign};
 use sandcell_tests::faults::errnos;
 use sandcell_tests::faults::tracer::{Fault, Site, User};
 use std::process::ExitCode;
@@ -20,10 +20,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let (options, words): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let (options, words): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.starts_with("--"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let option = |name: &str| options.iter().any(|word| word == name);
-    let user = if option("--user") { Some(User::of_the_tests().ok_or("there is no user sandcell-test")?) } else { None };
+    let user =
+        if option("--user") { Some(User::of_the_tests().ok_or("there is no user sandcell-test")?) } else { None };
     let here = std::env::current_exe().map_err(|e| e.to_string())?;
     let victim = here.with_file_name("faults-victim");
     let campaign = |scenario: &str| Campaign::new(&victim, scenario, user);
@@ -48,7 +50,7 @@ fn run() -> Result<(), String> {
             println!("{:?}", campaign.one(&usual, &fault));
         }
         ["all", scenario] => {
-            let results = campaign(scenario)?.all(!option("--first"))?;
+            let results = campaign(scenario)?.all(if option("--first") { Breadth::EachCall } else { Breadth::All })?;
             for ((process, call), row) in &results.rows {
                 let names: Vec<String> = row.errnos.iter().map(|errno| errnos::errno_name(*errno)).collect();
                 let (sites, errors, same) = (row.sites.len(), row.errors, row.same);

@@ -25,6 +25,9 @@ fn main() {
     let mut sandbox = None;
     let result = run(scenario, place, &host, &mut sandbox);
     stop();
+    if scenario == "careless" {
+        leave();
+    }
     // The same handle where there is one: a failure must not have spoiled it.
     let again = match &sandbox {
         Some(sandbox) => once(scenario, sandbox, &host),
@@ -40,6 +43,12 @@ fn main() {
 fn stop() {
     // SAFETY: a signal to this process.
     unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+}
+
+/// Leaves a descriptor and a process behind.
+fn leave() {
+    std::mem::forget(std::fs::File::open("/dev/null"));
+    let _ = std::process::Command::new("sleep").arg("30").spawn();
 }
 
 fn own_namespaces() -> String {
@@ -69,7 +78,7 @@ fn words(result: &Result<Done, Error>) -> Value {
 }
 
 fn run(scenario: &str, place: &Path, host: &str, kept: &mut Option<Sandbox>) -> Result<Done, Error> {
-    let builder = Sandbox::builder().ro(place.join("bin"), "/escape").timeout(Duration::from_secs(5));
+    let builder = Sandbox::builder().ro(place.join("bin"), "/escape").timeout(Duration::from_secs(15));
     let sandbox = set(scenario, builder, place).build()?;
     let done = once(scenario, &sandbox, host);
     *kept = Some(sandbox);
@@ -91,7 +100,12 @@ fn set(scenario: &str, builder: Builder, place: &Path) -> Builder {
             .root(Root::Layers(vec![place.join("layer")]))
             .upper(Upper::Dir(place.join("upper")))
             .cap_add(caps::Capability::CAP_NET_BIND_SERVICE),
-        "limits" => builder.host_ids(HostIds::Shared).memory(1 << 28).pids(32).cpus(0.5).cpu_time(Duration::from_secs(5)),
+        // What the judge has to notice.
+        "weak" => builder.host_ids(HostIds::Shared).seccomp(sandcell::Seccomp::Off),
+        "careless" => builder.host_ids(HostIds::Shared),
+        "limits" => {
+            builder.host_ids(HostIds::Shared).memory(1 << 28).pids(32).cpus(0.5).cpu_time(Duration::from_secs(5))
+        }
         other => panic!("there is no scenario {other}"),
     }
 }
@@ -139,13 +153,16 @@ fn state() -> BTreeSet<String> {
     }
     for line in std::fs::read_to_string("/proc/self/status").unwrap_or_default().lines() {
         let name = line.split(':').next().unwrap_or_default();
-        if ["Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapEff", "CapAmb", "CapInh"].contains(&name) {
+        if ["Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapEff", "CapAmb", "CapInh"].contains(&name)
+        {
             lines.insert(line.to_string());
         }
     }
     // Others may mount something meanwhile, below directories of their own.
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let others = |line: &&str| line.split(' ').nth(4).is_some_and(|dir| dir.matches('/').count() > 1 && !dir.starts_with("/dev/"));
+    let others = |line: &&str| {
+        line.split(' ').nth(4).is_some_and(|dir| dir.matches('/').count() > 1 && !dir.starts_with("/dev/"))
+    };
     lines.extend(mounts.lines().filter(|line| !others(line)).map(str::to_string));
     for path in ["/proc/self/limits", "/proc/self/cgroup"] {
         lines.extend(std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_string));

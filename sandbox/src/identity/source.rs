@@ -78,7 +78,13 @@ impl Host {
             gid: gid.as_raw(),
             // A UID without a name is nothing to stumble over: the files may name the number.
             name: match nix::unistd::User::from_uid(uid) {
-                Ok(user) => user.map(|user| user.name),
+                Ok(Some(user)) => Some(user.name),
+                // glibc also says so of a file that it could not read.
+                Ok(None) => or_absent("/etc/passwd", std::fs::read_to_string("/etc/passwd"))?
+                    .lines()
+                    .map(|line| line.split(':').collect::<Vec<_>>())
+                    .find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(uid.as_raw()))
+                    .map(|fields| fields[0].to_owned()),
                 // getpwuid(3): so some sources say that they do not know it.
                 Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
                 Err(errno) => return Err(unread("user name", &errno.into())),

@@ -79,10 +79,13 @@ fn mounts() -> Vec<Line> {
         let kind = fields[dash + 1];
         let options: Vec<&str> = fields[dash + 3]
             .split(',')
-            .filter(|option| ["ro", "rw", "size", "nr_inodes", "mode"].contains(&option.split('=').next().unwrap_or("")))
+            .filter(|option| {
+                ["ro", "rw", "size", "nr_inodes", "mode"].contains(&option.split('=').next().unwrap_or(""))
+            })
             .collect();
         let shared = fields[6..dash].join(",");
-        lines.push(line(format!("mount {}", fields[4]), format!("{kind} {} {} {shared}", fields[5], options.join(","))));
+        lines
+            .push(line(format!("mount {}", fields[4]), format!("{kind} {} {} {shared}", fields[5], options.join(","))));
     }
     lines
 }
