@@ -35,6 +35,23 @@ pub enum Action {
         #[command(flatten)]
         program: Program,
     },
+    /// Run a test program: the source tree read-only, the build directory writable, the environment kept
+    #[command(after_help = STATUSES)]
+    Test {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// The source tree, shown read-only [default: found from the working directory]
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+        /// A build directory, shown writable; repeat [default: found from the program and the working directory]
+        #[arg(long, value_name = "DIR")]
+        build: Vec<PathBuf>,
+        /// Where the JSON report goes when the run ends, also when it failed: a file, or fd:N
+        #[arg(long, value_name = "FILE|fd:N")]
+        report: Option<OsString>,
+        #[command(flatten)]
+        program: Program,
+    },
     /// Print every step that a run would take; nothing is run
     Explain {
         #[command(flatten)]
@@ -42,6 +59,19 @@ pub enum Action {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// The system call profile in words, instead of the steps
+        #[arg(long, conflicts_with = "json")]
+        syscalls: bool,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Run a program and write the smallest system call profile that it needs
+    Learn {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// Where the profile goes, in the JSON form of Docker's
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
         #[command(flatten)]
         program: Program,
     },
@@ -192,17 +222,12 @@ pub struct Options {
     /// Where the host cannot enforce ITEM (or `all`), go on and say so in the report
     #[arg(long, value_name = "ITEM")]
     best_effort: Vec<String>,
-    /// Processes still alive when the program ends
-    #[arg(long, value_enum, default_value = "kill")]
-    leftovers: LeftoversWord,
+    /// Processes still alive when the program ends [default: kill; with `test`: report]
+    #[arg(long, value_enum)]
+    leftovers: Option<LeftoversWord>,
 }
 
 impl Options {
-    /// Whether processes that outlive the program make the run a failed one.
-    pub fn leftovers_fail(&self) -> bool {
-        matches!(self.leftovers, LeftoversWord::Fail)
-    }
-
     /// The program that was asked for, in a sandbox of its own.
     pub fn command(&self, sandbox: &Sandbox, words: &[OsString]) -> Result<Command, Error> {
         let (program, args) = match (&self.entrypoint, &self.image) {
@@ -217,13 +242,32 @@ impl Options {
 
     /// The sandbox that was asked for, or what is wrong with what was said.
     pub fn sandbox(&self) -> Result<Sandbox, Error> {
-        self.builder()?.build()
+        self.applied_to(Sandbox::builder())?.build()
     }
 
-    fn builder(&self) -> Result<Builder, Error> {
-        let mut builder = Sandbox::builder()
+    /// The system call profile in words.
+    pub fn syscalls(&self) -> Result<String, Error> {
+        Ok(match self.filter()? {
+            Seccomp::Off => "Every system call: allowed.\n".to_owned(),
+            Seccomp::Profile(profile) => profile.explain(&self.cap_add),
+            _ => Profile::default().explain(&self.cap_add),
+        })
+    }
+
+    /// What was said, over the defaults that `builder` comes with.
+    pub fn applied_to(&self, mut builder: Builder) -> Result<Builder, Error> {
+        if self.keep_env {
+            builder = builder.keep_env(true);
+        }
+        if let Some(leftovers) = self.leftovers {
+            builder = builder.leftovers(match leftovers {
+                LeftoversWord::Kill => Leftovers::Kill,
+                LeftoversWord::Report => Leftovers::Report,
+                LeftoversWord::Fail => Leftovers::Fail,
+            });
+        }
+        builder = builder
             .grace(self.grace)
-            .keep_env(self.keep_env)
             .network(match self.network {
                 NetworkWord::None => Network::None,
                 NetworkWord::Loopback => Network::Loopback,
@@ -232,11 +276,6 @@ impl Options {
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
                 LandlockWord::Off => Landlock::Off,
-            })
-            .leftovers(match self.leftovers {
-                LeftoversWord::Kill => Leftovers::Kill,
-                LeftoversWord::Report => Leftovers::Report,
-                LeftoversWord::Fail => Leftovers::Fail,
             })
             .seccomp(self.filter()?);
         builder = match self.root.as_deref().map(|root| (root, root.to_str())) {
