@@ -21,6 +21,9 @@ pub struct Campaign {
     place: PathBuf,
 }
 
+/// The calls of a run with their arguments.
+pub type Sites = Vec<(Site, [u64; 6])>;
+
 /// How much of a campaign is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breadth {
@@ -32,7 +35,7 @@ pub enum Breadth {
     Sample,
 }
 
-fn chosen(sites: &[(Site, [u64; 6])], breadth: Breadth) -> Vec<&Site> {
+fn chosen(sites: &Sites, breadth: Breadth) -> Vec<&Site> {
     const MOST: u32 = 10;
     let mut counts: BTreeMap<(&str, i64), u32> = BTreeMap::new();
     for (site, _) in sites {
@@ -103,7 +106,7 @@ impl Campaign {
     }
 
     /// What the victim says where nothing fails. Where the host cannot do it at all, why.
-    pub fn usual(&self) -> Result<(Value, Vec<(Site, [u64; 6])>), String> {
+    pub fn usual(&self) -> Result<(Value, Sites), String> {
         let trace = self.run(None)?;
         let said = judge::said(&trace)?;
         for run in ["first", "again"] {

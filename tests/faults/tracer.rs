@@ -236,10 +236,8 @@ impl Tracer<'_> {
         let signal = libc::WSTOPSIG(status);
         let event = status >> 16;
         let mut deliver = 0;
-        if !self.processes.contains_key(&pid) {
-            // A new process may be heard of before its maker tells of it: the maker does next.
-            self.processes.insert(pid, Process::new(String::new()));
-        }
+        // A new process may be heard of before its maker tells of it: the maker does next.
+        self.process(pid);
         if signal == libc::SIGTRAP | 0x80 {
             self.call(pid);
         } else if event == libc::PTRACE_EVENT_STOP {
