@@ -85,7 +85,7 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy, kept: Kept) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
             Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
@@ -93,7 +93,10 @@ impl Sandbox {
         };
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        let ids = IdPool::new(&policy.identity)?;
+        let ids = match found_ids {
+            Some(ids) => ids,
+            None => IdPool::new(&policy.identity)?,
+        };
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
