@@ -122,13 +122,17 @@ pub const CLONE_NEWNET: u64 = 0x40000000;
 pub const CLONE_INTO_CGROUP: u64 = 0x200000000;
 
 pub const SIGKILL: i32 = 9;
+pub const SIGSTOP: i32 = 19;
 pub const SIGTERM: i32 = 15;
 pub const SIGCHLD: i32 = 17;
 
 pub const PR_SET_DUMPABLE: usize = 4;
 pub const PR_SET_NAME: usize = 15;
+pub const PR_CAPBSET_READ: usize = 23;
 pub const PR_CAPBSET_DROP: usize = 24;
 pub const PR_SET_NO_NEW_PRIVS: usize = 38;
+pub const PR_SET_SECUREBITS: usize = 28;
+pub const SECBIT_NO_SETUID_FIXUP: usize = 1 << 2;
 pub const PR_CAP_AMBIENT: usize = 47;
 pub const PR_CAP_AMBIENT_RAISE: usize = 2;
 pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;

@@ -62,6 +62,18 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn host_files(&self) -> Result<&plan::HostFiles> {
+        match self.host.get() {
+            Some(files) => Ok(files),
+            None => {
+                let files = plan::HostFiles::look()?;
+                Ok(self.host.get_or_init(|| files))
+            }
+        }
+    }
+}
+
 /// Sends the request that is to be carried out as soon as the sandbox is built.
 type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
 
@@ -87,7 +99,7 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy, kept: Kept) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
             Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
@@ -95,7 +107,10 @@ impl Sandbox {
         };
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        let ids = IdPool::new(&policy.identity)?;
+        let ids = match found_ids {
+            Some(ids) => ids,
+            None => IdPool::new(&policy.identity)?,
+        };
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
@@ -193,7 +208,7 @@ impl Sandbox {
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
-            host: self.shared.host.get_or_init(plan::HostFiles::look),
+            host: self.shared.host_files()?,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;

@@ -313,6 +313,7 @@ pub struct Reply {
     pub value: u32,
     /// `FAILED`, `NOT_STARTED`: see `stage`. `ENDED`: flags.
     pub detail: u32,
+    /// `ENDED`: why output was lost.
     pub errno: i32,
     pub wall_ns: u64,
     pub user_us: u64,
@@ -387,6 +388,7 @@ stages! {
     MAP_PLAN = 2, "map-plan", "cannot map the plan";
     DUMPABLE = 3, "dumpable", "cannot hide the supervisor from its programs";
     SESSION = 4, "setsid", "cannot leave the caller's session";
+    SIGNALS = 5, "signals", "cannot reset the supervisor's signals";
     PRIVATE_MOUNTS = 10, "private-mounts", "cannot cut the mounts off from the host's";
     OPEN_DIR = 11, "open-layer", "cannot open the layer";
     OPEN_TREE = 12, "open-tree", "cannot take the mounts at this path";
@@ -441,6 +443,7 @@ stages! {
     PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
     PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
     LISTENER = 75, "seccomp-listener", "cannot take the listener of the system call filter";
+    PROGRAM_UMASK = 76, "umask", "cannot set the program's umask";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";
     PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
     LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";

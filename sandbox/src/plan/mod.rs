@@ -2,6 +2,7 @@
 
 mod etc;
 mod explain;
+mod host;
 mod root;
 #[cfg(feature = "landlock")]
 mod wall;
@@ -19,7 +20,8 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 #[cfg(feature = "image")]
 pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
-pub(crate) use root::{HostFiles, destination};
+pub(crate) use host::HostFiles;
+pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
 

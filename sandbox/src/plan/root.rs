@@ -8,42 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::etc::Account;
+use super::host::{ACCOUNTS, HostFiles, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
 use crate::policy::{Mount, Network, Root, Upper};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
 
-/// What the host view shows, where the host has it. Never the homes, /var, /srv, /mnt, /media.
-const HOST: [&str; 12] =
-    ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
-/// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
-const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
-/// Files and directories of /proc that tell about the host or act on it, and that are not per process.
-const MASKED: [&str; 14] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecount",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-];
-const READ_ONLY_PROC: [&str; 6] =
-    ["/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// Our own account files: name in base, destination.
-const ACCOUNTS: [(&CStr, &CStr); 4] = [
-    (c"passwd", c"/etc/passwd"),
-    (c"group", c"/etc/group"),
-    (c"hosts", c"/etc/hosts"),
-    (c"hostname", c"/etc/hostname"),
-];
 /// Directories of base that appear in the root: name in base, destination, permission bits.
 const PRIVATE: [(&CStr, &CStr, u32); 3] =
     [(c"tmp", c"/tmp", 0o1777), (c"var-tmp", c"/var/tmp", 0o1777), (c"run", c"/run", 0o755)];
@@ -134,68 +104,17 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
 /// What our own files and directories take from an inode budget, so that the caller's number is the program's.
 const OWN_INODES: u64 = 96;
 
-/// What of the host's file system a sandbox is made of, looked at once for all sandboxes of a handle.
-#[derive(Debug)]
-pub(crate) struct HostFiles {
-    /// Directories of the host view; links with where they lead.
-    view: Vec<(&'static str, Option<PathBuf>)>,
-    /// Of [`ACCOUNTS`].
-    accounts: [bool; 4],
-    devices: Vec<&'static CStr>,
-    masked: Vec<(&'static str, Secret)>,
-    restricted: Vec<&'static str>,
-}
-
-/// What has to be hidden in /proc.
-#[derive(Debug, PartialEq, Eq)]
-enum Secret {
-    Directory,
-    File,
-    /// A file that nobody but the host's root may open.
-    Guarded,
-}
-
-impl HostFiles {
-    pub(crate) fn look() -> HostFiles {
-        let view = HOST.iter().filter_map(|&path| {
-            let meta = fs::symlink_metadata(path).ok()?;
-            if meta.is_symlink() {
-                Some((path, Some(fs::read_link(path).ok()?)))
-            } else {
-                meta.is_dir().then_some((path, None))
-            }
-        });
-        // The host's own /proc tells what this kernel has: a new one has the same.
-        let masked = MASKED.iter().filter_map(|&path| {
-            let meta = fs::symlink_metadata(path).ok()?;
-            let secret = match meta.is_dir() {
-                true => Secret::Directory,
-                false if meta.uid() == 0 && meta.mode() & 0o077 == 0 => Secret::Guarded,
-                false => Secret::File,
-            };
-            Some((path, secret))
-        });
-        HostFiles {
-            view: view.collect(),
-            accounts: ACCOUNTS.map(|(_, dest)| host_path(dest).exists()),
-            devices: DEVICES.into_iter().filter(|name| Path::new("/dev").join(host_path(name)).exists()).collect(),
-            masked: masked.collect(),
-            restricted: READ_ONLY_PROC.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect(),
-        }
-    }
-}
-
-fn host_path(path: &CStr) -> &Path {
-    Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))
-}
-
 /// The root mount itself.
 fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     match &inputs.policy.root {
         Root::Host | Root::Empty => makes.push(Step::RootBase { path: c"root" }),
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
-            if dests.iter().all(|(dest, _)| present(&dir, dest)) {
+            let mut complete = true;
+            for (dest, _) in dests {
+                complete = complete && present(&dir, dest)?;
+            }
+            if complete {
                 let slot = opens.open_named_tree(&dir)?;
                 makes.push(Step::RootTree { slot, attributes: READ_ONLY });
             } else {
@@ -282,12 +201,12 @@ fn mount_points(
     let view_dirs = view.iter().filter(|(_, target)| target.is_none());
     let view_dirs = view_dirs.map(|(path, _)| c_string(path)).collect::<Result<Vec<_>>>()?;
     for (dest, make) in dests.iter().map(|(dest, make)| (dest, *make)).chain(view_dirs.iter().map(|d| (d, MAKE_DIR))) {
-        let path = host_path(dest);
+        let path = as_path(dest);
         if view.iter().any(|(entry, _)| path != Path::new(entry) && path.starts_with(entry)) {
             continue;
         }
         let below = path.strip_prefix("/").unwrap_or(path);
-        let mut at = host_path(top).to_path_buf();
+        let mut at = as_path(top).to_path_buf();
         for (index, part) in below.iter().enumerate() {
             at.push(part);
             if !made.insert(at.clone()) {
@@ -305,9 +224,9 @@ fn mount_points(
 }
 
 /// Whether a mount point is there already. A link is for init to follow, beneath the root.
-fn present(root: &Path, dest: &CStr) -> bool {
-    let path = host_path(dest);
-    root.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok()
+fn present(root: &Path, dest: &CStr) -> Result<bool> {
+    let path = as_path(dest);
+    Ok(look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_some())
 }
 
 /// Our own account files over those of the root, and names that do not tell the host's.
@@ -347,10 +266,8 @@ fn devices(host: &HostFiles, opens: &mut Steps, makes: &mut Steps) -> Result<()>
     }
     let mut nodes = Vec::new();
     for name in &host.devices {
-        let base = path_string(&Path::new("dev").join(host_path(name)))?;
-        makes.push(Step::File { path: &base, mode: 0o666, content: b"" });
-        let device = Path::new("/dev").join(host_path(name));
-        nodes.push((opens.open_tree(&device)?, path_string(&device)?));
+        makes.push(Step::File { path: &c_string(&name[1..])?, mode: 0o666, content: b"" });
+        nodes.push((opens.open_tree(Path::new(name))?, c_string(name)?));
     }
     makes.push(Step::BindBase { path: c"dev", dest: c"/dev", attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
     for (slot, dest) in nodes {

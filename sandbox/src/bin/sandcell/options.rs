@@ -162,6 +162,9 @@ pub struct Options {
     /// Who the program is inside [default: the image's user, or random]
     #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user)]
     user: Option<User>,
+    /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
+    #[arg(long, value_name = "N", default_value = "1")]
+    id_count: u32,
     /// The host's name inside [default: cell- and 6 random characters]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -268,6 +271,7 @@ impl Options {
         }
         builder = builder
             .grace(self.grace)
+            .id_count(self.id_count)
             .network(match self.network {
                 NetworkWord::None => Network::None,
                 NetworkWord::Loopback => Network::Loopback,
