@@ -25,7 +25,7 @@ use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::syscalls;
-use crate::wire::{self, Message, Reply, command, reply, stage};
+use crate::wire::{self, Reply, command, reply, stage};
 
 /// The groups of a sandbox while it lives, and what they came to when it is over.
 #[derive(Debug)]
@@ -516,7 +516,7 @@ impl Controller {
     }
 
     fn tell(&self, kind: u32, value: u32) -> Result<()> {
-        match sys::send(self.socket.as_fd(), Message { kind, value, length: 0 }, &[]) {
+        match sys::send(self.socket.as_fd(), kind, value) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(()),
             Err(errno) => Err(talking(errno)),
         }

@@ -19,7 +19,7 @@ use crate::policy::{Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
 use crate::syscalls::{Action, Profile};
-use crate::wire::{Message, control, reply, stage};
+use crate::wire::{control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
@@ -281,11 +281,9 @@ impl Sandbox {
 /// Hands a request to init; our end of the command's own socket.
 pub(crate) fn send_request(init: &Init, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<OwnedFd> {
     let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
-    let memory = sys::sealed_memory(c"sandcell-request", bytes, false).map_err(descriptors)?;
-    let mut all = vec![memory.as_raw_fd(), theirs.as_raw_fd()];
-    all.extend(fds.iter().map(AsRawFd::as_raw_fd));
-    let message = Message { kind: control::SPAWN, value: 0, length: bytes.len() as u64 };
-    match sys::send(init.control.as_fd(), message, &all) {
+    let letter = sys::Letter::new(c"sandcell-request", bytes).map_err(descriptors)?;
+    let all: Vec<_> = std::iter::once(&theirs).chain(&fds).map(AsRawFd::as_raw_fd).collect();
+    match letter.send(init.control.as_fd(), control::SPAWN, 0, &all) {
         // It may have ended with a step that failed; what it said is still there to read.
         Ok(()) | Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => Ok(ours),
         Err(errno) => Err(descriptors(errno)),

@@ -267,15 +267,18 @@ pub mod command {
     pub const KILL: u32 = 2;
 }
 
-/// Every message of the library has this form.
+/// Every message of the library has this form; a Plan or a request may follow.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message {
     pub kind: u32,
     pub value: u32,
-    /// Bytes in the memory file that comes with it.
+    /// Bytes in the memory file that is then the first descriptor. 0: they are in the message itself.
     pub length: u64,
 }
+
+/// What is longer than this comes in a memory file: a message in one piece takes as much of the kernel's memory.
+pub const MOST_INLINE: usize = 32 * 1024;
 
 /// From init to the library.
 pub mod reply {
