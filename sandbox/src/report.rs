@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::outcome::{Enforced, Outcome, Report, Requested, Usage};
+use crate::outcome::{Enforced, IdentityReport, Outcome, Report, Requested, Usage};
 use crate::sandbox::PlannedStep;
 
 /// A run, or the reason why there was none, as one line of JSON without a newline. Where the sandbox failed,
@@ -15,6 +15,21 @@ pub fn to_json(run: &Result<Report>) -> String {
         Ok(report) => of_report(report),
         Err(error) => of_error(error),
     })
+}
+
+/// What has been used so far, with the keys that `usage` has in a report.
+pub fn usage_to_json(usage: &Usage) -> String {
+    json(&used(usage))
+}
+
+/// Who the programs of something that still runs are, and what is enforced: `{identity, enforced}` as in a report.
+pub fn standing_to_json(identity: &IdentityReport, enforced: &[Enforced]) -> String {
+    #[derive(Serialize)]
+    struct Standing<'a> {
+        identity: Who,
+        enforced: Vec<Line<'a>>,
+    }
+    json(&Standing { identity: who(identity), enforced: enforced.iter().map(line).collect() })
 }
 
 /// The steps of [`Sandbox::explain`](crate::Sandbox::explain) as a JSON array of `{name, subject, words}`.
@@ -147,11 +162,10 @@ fn of_report(report: &Report) -> Document<'_> {
         path: change.path.to_string_lossy().into_owned(),
         kind: format!("{:?}", change.kind).to_lowercase(),
     };
-    let who = &report.identity;
     Document {
         outcome: Some(ended(&report.outcome)),
         usage: Some(used(&report.usage)),
-        identity: Some(Who { uid: who.uid, gid: who.gid, host_uid: who.host_uid, host_gid: who.host_gid }),
+        identity: Some(who(&report.identity)),
         enforced: report.enforced.iter().map(line).collect(),
         leftovers: report.leftovers.iter().map(|l| Process { pid: l.pid, command: &l.command }).collect(),
         warnings: report.warnings.clone(),
@@ -179,6 +193,11 @@ fn of_error(error: &Error) -> Document<'_> {
             hint: &failure.hint,
         }),
     }
+}
+
+fn who(identity: &IdentityReport) -> Who {
+    let &IdentityReport { uid, gid, host_uid, host_gid } = identity;
+    Who { uid, gid, host_uid, host_gid }
 }
 
 fn ended(outcome: &Outcome) -> Ended<'_> {
