@@ -12,6 +12,8 @@
 //! | `pull/` | images from registries, feature `pull` |
 //! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
+//! | `reach` | reading trees that belong to the caller's sub-ids |
+//! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
 //! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
 //! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
 //!
@@ -25,9 +27,11 @@ mod load;
 mod lock;
 mod look;
 mod manifest;
+mod owners;
 mod pack;
 #[cfg(feature = "pull")]
 mod pull;
+mod reach;
 mod reference;
 mod remove;
 mod run;

@@ -124,7 +124,7 @@ fn a_token_is_fetched_where_the_registry_says_and_for_this_repository_only() {
     assert_pulled(&store, &pull(&store, &server, &Pull::new().credentials("u", "p")).unwrap());
     let last = {
         let seen = server.seen.lock().unwrap();
-        seen.iter().filter(|request| request.path.starts_with("/token")).next_back().unwrap().path.clone()
+        seen.iter().rfind(|request| request.path.starts_with("/token")).unwrap().path.clone()
     };
     assert!(last.contains("scope=repository%3Aapp%3Apull") || last.contains("scope=repository:app:pull"), "{last}");
     assert!(last.contains("service=a%20b") || last.contains("service=a+b"), "{last}");
