@@ -438,16 +438,15 @@ fn inherited(number: u32) -> Result<Option<OwnedFd>> {
 }
 
 fn refuse_directory(fd: &OwnedFd) -> Result<()> {
-    let fail = |message: &str| {
-        Failure::new("option", format!("descriptor {}", fd.as_raw_fd()), message)
-            .hint("pass a file, a pipe or a socket")
-            .config()
-    };
-    let stat = fstat(fd).map_err(|_| fail("cannot be examined"))?;
+    let subject = || format!("descriptor {}", fd.as_raw_fd());
+    let fail =
+        |message: &str| Failure::new("option", subject(), message).hint("pass a file, a pipe or a socket").config();
+    let unknown = |errno| Failure::new("descriptors", subject(), "cannot be examined").errno(errno as i32).setup();
+    let stat = fstat(fd).map_err(unknown)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(fail("is a directory: it would lead out of the sandbox"));
     }
-    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).unwrap_or(OFlag::empty());
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).map_err(unknown)?;
     if flags.contains(OFlag::O_PATH) {
         return Err(fail("is a path, not an open file"));
     }

@@ -49,6 +49,9 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 231;
     pub const TGKILL: usize = 234;
     pub const KEYCTL: usize = 250;
+    pub const SCHED_SETAFFINITY: usize = 203;
+    pub const SCHED_GETAFFINITY: usize = 204;
+    pub const GETCPU: usize = 309;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
     pub const SYMLINKAT: usize = 266;
@@ -119,11 +122,13 @@ pub const CLONE_NEWNET: u64 = 0x40000000;
 pub const CLONE_INTO_CGROUP: u64 = 0x200000000;
 
 pub const SIGKILL: i32 = 9;
+pub const SIGSTOP: i32 = 19;
 pub const SIGTERM: i32 = 15;
 pub const SIGCHLD: i32 = 17;
 
 pub const PR_SET_DUMPABLE: usize = 4;
 pub const PR_SET_NAME: usize = 15;
+pub const PR_CAPBSET_READ: usize = 23;
 pub const PR_CAPBSET_DROP: usize = 24;
 pub const PR_SET_NO_NEW_PRIVS: usize = 38;
 pub const PR_SET_SECUREBITS: usize = 28;

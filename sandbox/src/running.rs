@@ -353,7 +353,12 @@ impl Child {
                     Outcome::Signaled { .. } if self.init.out_of_memory() => Outcome::OutOfMemory,
                     other => other,
                 };
-                self.report(outcome, usage(&reply, self.counted))
+                let mut report = self.report(outcome, usage(&reply, self.counted));
+                if let (Ok(report), true) = (&mut report, reply.errno != 0) {
+                    let why = Errno::from_raw(reply.errno);
+                    report.warnings.push(format!("output of the program was lost, it could not be written: {why}"));
+                }
+                report
             }
             Some(_) => return Err(talking(Errno::EPROTO)),
             // The supervisor is gone without a word: with the group that it was in, or because the cell was ended.

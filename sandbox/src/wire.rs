@@ -90,6 +90,8 @@ macro_rules! records {
 
         impl<'a> $name<'a> {
             /// Reads the next record; `None` at the end.
+            // Two records with one number.
+            #[deny(unreachable_patterns)]
             pub fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, Malformed> {
                 if reader.bytes.is_empty() {
                     return Ok(None);
@@ -183,8 +185,10 @@ records! {
         RootAttributes = 16 { attributes: u64 }
         /// Sets the host's name.
         Hostname = 17 { name: &'a CStr }
-        /// Brings the loopback interface up.
-        Loopback = 18 {}
+        /// Begins to make a network namespace, while other steps go on. `loopback`: whether to bring that interface up.
+        Network = 18 { loopback: u32 }
+        /// Waits for that network namespace and enters it.
+        NetworkEnter = 50 {}
         /// Makes the cgroup that init is in the root of what it sees.
         CgroupNamespace = 19 {}
         /// Makes the new root the root and lets go of the old one.
@@ -309,6 +313,7 @@ pub struct Reply {
     pub value: u32,
     /// `FAILED`, `NOT_STARTED`: see `stage`. `ENDED`: flags.
     pub detail: u32,
+    /// `ENDED`: why output was lost.
     pub errno: i32,
     pub wall_ns: u64,
     pub user_us: u64,
@@ -383,6 +388,7 @@ stages! {
     MAP_PLAN = 2, "map-plan", "cannot map the plan";
     DUMPABLE = 3, "dumpable", "cannot hide the supervisor from its programs";
     SESSION = 4, "setsid", "cannot leave the caller's session";
+    SIGNALS = 5, "signals", "cannot reset the supervisor's signals";
     PRIVATE_MOUNTS = 10, "private-mounts", "cannot cut the mounts off from the host's";
     OPEN_DIR = 11, "open-layer", "cannot open the layer";
     OPEN_TREE = 12, "open-tree", "cannot take the mounts at this path";
@@ -411,6 +417,8 @@ stages! {
     RESTRICT = 36, "restrict", "cannot restrict the path";
     HOSTNAME = 40, "hostname", "cannot set the host name";
     LOOPBACK = 41, "loopback", "cannot bring the loopback interface up";
+    NETWORK = 53, "network-namespace", "cannot make a network namespace";
+    NETWORK_ENTER = 54, "enter-network-namespace", "cannot enter the network namespace";
     CGROUP_NAMESPACE = 42, "cgroup-namespace", "cannot make a cgroup namespace";
     PIVOT = 43, "pivot-root", "cannot make the new root the root";
     DETACH = 44, "detach-old-root", "cannot let go of the old root";
@@ -435,6 +443,7 @@ stages! {
     PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
     PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
     LISTENER = 75, "seccomp-listener", "cannot take the listener of the system call filter";
+    PROGRAM_UMASK = 76, "umask", "cannot set the program's umask";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";
     PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
     LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";

@@ -148,14 +148,20 @@ impl Places {
     fn open(&self) -> Result<Vec<File>, Refusal> {
         let mut files = Vec::new();
         let mut reasons = Vec::new();
+        let mut errno = None;
         for (parent, name) in &self.candidates {
             match self.open_in(parent, name) {
                 Ok(file) => files.push(file),
-                Err(e) => reasons.push(format!("{}: {e}", parent.join(name).display())),
+                Err(e) => {
+                    reasons.push(format!("{}: {e}", parent.join(name).display()));
+                    errno = e.raw_os_error();
+                }
             }
         }
         if files.is_empty() {
-            let failure = Failure::new("lease", reasons.join("; "), "there is no place to note which ids are in use");
+            let mut failure =
+                Failure::new("lease", reasons.join("; "), "there is no place to note which ids are in use");
+            failure.errno = errno;
             return Err(Refusal::Absent(
                 failure
                     .hint("Give the caller a writable /run/user/UID or /tmp, or remove what stands in the way there."),

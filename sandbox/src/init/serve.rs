@@ -236,7 +236,7 @@ impl Supervisor {
             kind: reply::ENDED,
             value: status as u32,
             detail: command.flags,
-            errno: 0,
+            errno: command.pumps.iter().fold(0, |lost, pump| if lost == 0 { pump.lost } else { lost }),
             wall_ns,
             user_us: usage.user_us(),
             system_us: usage.system_us(),

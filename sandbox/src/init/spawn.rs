@@ -32,6 +32,12 @@ fn common() -> &'static mut Common {
     unsafe { &mut *(&raw mut COMMON) }
 }
 
+/// The end of the stack of whichever child is on its way: there is never more than one.
+pub fn child_stack() -> usize {
+    // SAFETY: an address only.
+    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
+}
+
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
 }
@@ -51,11 +57,6 @@ pub fn learns() -> bool {
     common().learn
 }
 
-pub fn child_stack() -> usize {
-    // SAFETY: an address only.
-    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
-}
-
 /// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.
 pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
     common().keep = keep;
@@ -66,12 +67,20 @@ pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
         // SAFETY: numbers only.
         match unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
             Ok(_) => {}
-            // Past the last capability of this kernel.
-            Err(rawsys::EINVAL) => break,
+            // Past the last capability of this kernel: asked for in another way too, because what is taken for the
+            // end here stays with the programs.
+            Err(rawsys::EINVAL) if !is_capability(capability) => break,
             Err(errno) => return Err(Fault { stage: stage::BOUNDING, errno }),
         }
     }
     Ok(())
+}
+
+/// Whether this kernel has a capability of that number. In doubt it has.
+fn is_capability(number: u32) -> bool {
+    // SAFETY: numbers only.
+    let answer = unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_READ, number, 0, 0, 0) };
+    answer != Err(rawsys::EINVAL)
 }
 
 /// All is built: init keeps only what it needs to end its programs and to give them theirs.
@@ -83,12 +92,14 @@ pub fn shed_capabilities() -> Result<(), Fault> {
 }
 
 /// Signals as a fresh program expects them: nothing ignored, whatever the caller did.
-pub fn default_signals() {
+pub fn default_signals() -> Result<(), Fault> {
     let action = [0usize; 4];
-    for signal in 1..=64 {
-        // SAFETY: an all-zero struct sigaction is SIG_DFL. SIGKILL and SIGSTOP refuse, which is as well.
-        let _ = unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) };
+    // SIGKILL and SIGSTOP refuse, and cannot be ignored.
+    for signal in (1..=64).filter(|&signal| signal != rawsys::SIGKILL && signal != rawsys::SIGSTOP) {
+        // SAFETY: an all-zero struct sigaction is SIG_DFL.
+        unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) }.at(stage::SIGNALS)?;
     }
+    Ok(())
 }
 
 /// A request, read once and laid out for execve.
@@ -258,7 +269,7 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
     unsafe {
         call!(nr::SETSID).at(stage::PROGRAM_SESSION)?;
         place_descriptors(start).at(stage::PROGRAM_STDIO)?;
-        let _ = call!(nr::UMASK, request.umask);
+        call!(nr::UMASK, request.umask).at(stage::PROGRAM_UMASK)?;
         for ask in request.asks() {
             if let Ok(Ask::Rlimit { resource, soft, hard }) = ask {
                 let limit = [soft, hard];
