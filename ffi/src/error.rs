@@ -32,6 +32,13 @@ pub struct ErrorObject {
     subject: CString,
     message: CString,
     hint: CString,
+    report: CString,
+}
+
+impl From<Error> for ErrorObject {
+    fn from(error: Error) -> ErrorObject {
+        ErrorObject::from(&error)
+    }
 }
 
 impl From<&Error> for ErrorObject {
@@ -50,6 +57,7 @@ impl From<&Error> for ErrorObject {
             subject: c_text(error.subject()),
             message: c_text(error.to_string()),
             hint: c_text(error.hint()),
+            report: c_text(sandcell::report::error_to_json(error)),
         }
     }
 }
@@ -65,12 +73,28 @@ impl ErrorObject {
             subject: CString::default(),
             message: c_text(format!("a mistake in sandcell itself: {words}")),
             hint: c_text("please report it"),
+            report: CString::default(),
         }
     }
 }
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Frees a handle; what its parts do then is behind the wall, too.
+///
+/// # Safety
+/// `handle` is NULL or was made by `Box::into_raw`, and is used no more.
+pub(crate) unsafe fn free<T>(handle: *mut T) {
+    if !handle.is_null() {
+        // SAFETY: not NULL; by this function's contract.
+        let boxed = unsafe { Box::from_raw(handle) };
+        let _ = guard(|| {
+            drop(boxed);
+            Ok(())
+        });
+    }
 }
 
 /// Does what an entry does. A panic becomes an error object, and nothing of it is printed.
@@ -91,12 +115,12 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<
     done.unwrap_or_else(|panic| Err(ErrorObject::of_panic(&*panic)))
 }
 
-/// Puts the error where the caller wants it, if it does, and gives the number to return.
+/// An entry: does the work, puts the error where the caller wants it, if it does, and gives the number to return.
 ///
 /// # Safety
 /// `place` is NULL or may be written to.
-pub(crate) unsafe fn settle(done: Result<(), ErrorObject>, place: *mut *mut ErrorObject) -> c_int {
-    let (kind, object) = match done {
+pub(crate) unsafe fn entry(place: *mut *mut ErrorObject, work: impl FnOnce() -> Result<(), ErrorObject>) -> c_int {
+    let (kind, object) = match guard(work) {
         Ok(()) => (0, std::ptr::null_mut()),
         Err(error) if place.is_null() => return error.kind,
         Err(error) => (error.kind, Box::into_raw(Box::new(error))),
@@ -150,13 +174,19 @@ pub unsafe extern "C" fn sandcell_error_hint(error: *const ErrorObject) -> *cons
     unsafe { error.as_ref() }.map_or(c"", |e| &e.hint).as_ptr()
 }
 
+/// The report of the run that failed, as one line of JSON in the form of sandcell_result_report_json; "" for
+/// SANDCELL_ERROR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_error_report_json(error: *const ErrorObject) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { error.as_ref() }.map_or(c"", |e| &e.report).as_ptr()
+}
+
 /// Frees an error. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_error_free(error: *mut ErrorObject) {
-    if !error.is_null() {
-        // SAFETY: not NULL; by contract it came from this library and is freed once.
-        drop(unsafe { Box::from_raw(error) });
-    }
+    // SAFETY: NULL or a handle that is freed once, by contract.
+    unsafe { free(error) }
 }
 
 #[cfg(test)]

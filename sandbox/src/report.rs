@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::outcome::{Enforced, Outcome, Report, Requested, Usage};
+use crate::outcome::{Enforced, IdentityReport, Outcome, Report, Requested, Usage};
 use crate::sandbox::PlannedStep;
 
 /// A run, or the reason why there was none, as one line of JSON without a newline. Where the sandbox failed,
@@ -14,6 +14,26 @@ pub fn to_json(run: &Result<Report>) -> String {
     json(&match run {
         Ok(report) => of_report(report),
         Err(error) => of_error(error),
+    })
+}
+
+/// A failure alone, in the form of a whole report.
+pub fn error_to_json(error: &Error) -> String {
+    json(&of_error(error))
+}
+
+/// What can be told of a sandbox that still runs, in the form of a report: `outcome` is null, and so is `usage` where
+/// none is given.
+pub fn running_to_json(identity: &IdentityReport, enforced: &[Enforced], usage: Option<&Usage>) -> String {
+    json(&Document {
+        outcome: None,
+        usage: usage.map(used),
+        identity: Some(who(identity)),
+        enforced: enforced.iter().map(line).collect(),
+        leftovers: Vec::new(),
+        changes: None,
+        warnings: Vec::new(),
+        error: None,
     })
 }
 
@@ -147,11 +167,10 @@ fn of_report(report: &Report) -> Document<'_> {
         path: change.path.to_string_lossy().into_owned(),
         kind: format!("{:?}", change.kind).to_lowercase(),
     };
-    let who = &report.identity;
     Document {
         outcome: Some(ended(&report.outcome)),
         usage: Some(used(&report.usage)),
-        identity: Some(Who { uid: who.uid, gid: who.gid, host_uid: who.host_uid, host_gid: who.host_gid }),
+        identity: Some(who(&report.identity)),
         enforced: report.enforced.iter().map(line).collect(),
         leftovers: report.leftovers.iter().map(|l| Process { pid: l.pid, command: &l.command }).collect(),
         warnings: report.warnings.clone(),
@@ -179,6 +198,11 @@ fn of_error(error: &Error) -> Document<'_> {
             hint: &failure.hint,
         }),
     }
+}
+
+fn who(identity: &IdentityReport) -> Who {
+    let &IdentityReport { uid, gid, host_uid, host_gid } = identity;
+    Who { uid, gid, host_uid, host_gid }
 }
 
 fn ended(outcome: &Outcome) -> Ended<'_> {
