@@ -73,7 +73,12 @@ pub enum Link {
 /// A program from a source below `ffi/`, with every warning an error; `program` is where it is put.
 pub fn compile(compiler: &str, flags: &[&str], source: &Path, link: Link, program: &Path) {
     let mut cc = Command::new(compiler);
-    cc.args(WARNINGS).args(flags).arg("-I").arg(prefix().join("include")).arg("-I").arg(Path::new(HERE).join("tests/c"));
+    cc.args(WARNINGS)
+        .args(flags)
+        .arg("-I")
+        .arg(prefix().join("include"))
+        .arg("-I")
+        .arg(Path::new(HERE).join("tests/c"));
     cc.arg(Path::new(HERE).join(source)).arg("-o").arg(program);
     match link {
         Link::Shared => {
