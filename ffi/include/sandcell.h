@@ -442,8 +442,7 @@ int sandcell_child_signal(const sandcell_child_t *child, int signal, sandcell_er
 // Ends the program and all that it started, at once. Waiting tells what came of it.
 int sandcell_child_kill(const sandcell_child_t *child, sandcell_error_t **error);
 
-// Who the program is and what is enforced, in the form of a report whose outcome and usage are null, to be freed with
-// sandcell_text_free.
+// Who the program is and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
 int sandcell_child_report_json(const sandcell_child_t *child, char **json, sandcell_error_t **error);
 
 // Frees a child. A program that still runs is ended, with all that it started. NULL is fine.
@@ -484,9 +483,10 @@ int sandcell_cell_usage(const sandcell_cell_t *cell, sandcell_usage_t *usage, sa
 // sandcell_changes_free.
 int sandcell_cell_changes(const sandcell_cell_t *cell, sandcell_changes_t **changes, sandcell_error_t **error);
 
-// Who the programs are, what is enforced and what has been used, in the form of a report whose outcome is null, to be
-// freed with sandcell_text_free.
-int sandcell_cell_report_json(const sandcell_cell_t *cell, char **json, sandcell_error_t **error);
+// Who the programs are and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
+int sandcell_cell_report_json(const sandcell_cell_t *cell,
+                              char **json,
+                              sandcell_error_t **error);
 
 // Ends the cell now, with everything in it. What waits for a program in it learns that it was killed.
 int sandcell_cell_kill(const sandcell_cell_t *cell, sandcell_error_t **error);

@@ -159,8 +159,7 @@ pub unsafe extern "C" fn sandcell_cell_changes(
     }
 }
 
-/// Who the programs are, what is enforced and what has been used, in the form of a report whose outcome is null, to be
-/// freed with sandcell_text_free.
+/// Who the programs are and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_cell_report_json(
     cell: *const Cell,
@@ -172,8 +171,7 @@ pub unsafe extern "C" fn sandcell_cell_report_json(
         entry(error, || {
             let place = empty(json, "json")?;
             let cell = &handle(cell, "cell")?.cell;
-            *place =
-                hand_out(sandcell::report::running_to_json(&cell.identity(), cell.enforced(), Some(&cell.usage())));
+            *place = hand_out(sandcell::report::standing_to_json(&cell.identity(), cell.enforced()));
             Ok(())
         })
     }

@@ -186,8 +186,7 @@ pub unsafe extern "C" fn sandcell_child_kill(child: *const Child, error: *mut *m
     unsafe { entry(error, || Ok(handle(child, "child")?.controller.kill()?)) }
 }
 
-/// Who the program is and what is enforced, in the form of a report whose outcome and usage are null, to be freed with
-/// sandcell_text_free.
+/// Who the program is and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_child_report_json(
     child: *const Child,
@@ -200,7 +199,7 @@ pub unsafe extern "C" fn sandcell_child_report_json(
             let place = empty(json, "json")?;
             let running = handle(child, "child")?.running();
             let (identity, enforced) = (running.child.identity(), running.child.enforced());
-            *place = hand_out(sandcell::report::running_to_json(&identity, enforced, None));
+            *place = hand_out(sandcell::report::standing_to_json(&identity, enforced));
             Ok(())
         })
     }

@@ -19,7 +19,9 @@ from ._errors import (
     UnsupportedError,
 )
 from ._native import __version__
-from ._run import DEVNULL, PIPE, STDOUT, Sandbox, run
+from ._popen import Popen
+from ._program import DEVNULL, PIPE, STDOUT
+from ._sandbox import Cell, Sandbox, run
 from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
 
 __all__ = [
@@ -27,12 +29,14 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "CalledProcessError",
+    "Cell",
     "CompletedProcess",
     "Enforced",
     "Identity",
     "Leftover",
     "Outcome",
     "PolicyError",
+    "Popen",
     "Sandbox",
     "SandboxError",
     "SetupError",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import _native
@@ -44,8 +46,9 @@ class PolicyError(ValueError):
 class TimeoutExpired(subprocess.TimeoutExpired):
     """The program ran past its timeout and was ended, with all that it had started."""
 
-    #: What is known of the run; ``output`` and ``stderr`` are what had been written by then.
-    result: CompletedProcess[Any]
+    #: What is known of the run; ``output`` and ``stderr`` are what had been written by then. None where only the
+    #: waiting was ended (Popen.wait, Popen.communicate) and the program goes on.
+    result: CompletedProcess[Any] | None = None
 
 
 class CalledProcessError(subprocess.CalledProcessError):
@@ -63,7 +66,7 @@ def translated(error: _native.NativeError) -> Exception:
     kind, stage, errno, subject, message, hint = error.args
     if kind == "config":
         return PolicyError(subject, message, hint)
-    if kind == "exec":
+    if kind == "exec" or stage == "chdir":
         # OSError makes itself a FileNotFoundError or a PermissionError, as for subprocess.
         return OSError(errno, message, subject) if errno is not None else OSError(f"{subject}: {message}")
     classes = {"setup": SetupError, "unsupported": UnsupportedError}
@@ -74,3 +77,12 @@ def translated(error: _native.NativeError) -> Exception:
     if hint and hasattr(made, "add_note"):
         made.add_note(f"hint: {hint}")
     return made
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """What the native half raises inside becomes a public exception."""
+    try:
+        yield
+    except _native.NativeError as error:
+        raise translated(error) from None

@@ -46,6 +46,16 @@ class Options(TypedDict, total=False):
     leftovers: str
 
 
+class Limits(TypedDict, total=False):
+    """What Cell.set_limits can change; as in Options."""
+
+    memory: Size
+    swap: Size
+    pids: int
+    cpus: float
+    cpuset: str
+
+
 _SHIFTS = {"": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 

@@ -1,4 +1,4 @@
-"""run and Sandbox: subprocess's names and errors around the native half."""
+"""Running a program to its end: subprocess.run's keywords, results and errors."""
 
 from __future__ import annotations
 
@@ -6,45 +6,31 @@ import locale
 import os
 import selectors
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Union
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import _native
-from ._errors import SandboxError, TimeoutExpired, translated
-from ._options import Duration, Options, checked, environment, path, seconds
+from ._errors import TimeoutExpired, translating
+from ._options import Duration, seconds
+from ._popen import Keywords, Popen
+from ._program import PIPE, STDOUT, Args, Stream, prepared, refuse_leftovers, spawned
 from ._types import CompletedProcess, Path, completed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PIPE = subprocess.PIPE
-STDOUT = subprocess.STDOUT
-DEVNULL = subprocess.DEVNULL
-
-Stream = Union[int, "IO[Any]", None]
-Args = Union[Path, "Sequence[Path]"]
-
 #: The longest wait, in seconds, before it is looked whether the supervisor is overdue.
 _SLICE = 0.2
 
 
-class Sandbox:
-    """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
+class Runner:
+    """What a Sandbox and a Cell have in common: programs are run in it."""
 
-    The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
-    the clean default. Raises PolicyError for what makes no sense.
-    """
-
-    def __init__(
-        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
-    ) -> None:
-        values = checked({**options, "timeout": timeout, "env": env})
-        self._leftovers_fail = values.get("leftovers") == "fail"
-        self._timeout: float | None = values.get("timeout")
-        try:
-            self._native = _native.Sandbox(values)
-        except _native.NativeError as error:
-            raise translated(error) from None
+    _native: _native.Sandbox | _native.Cell
+    #: Whether processes that outlive the program are an error.
+    _leftovers_fail: bool
+    #: The policy's own, in seconds.
+    _timeout: float | None
 
     def run(
         self,
@@ -56,6 +42,7 @@ class Sandbox:
         stderr: Stream = None,
         capture_output: bool = False,
         executable: Path | None = None,
+        shell: bool = False,
         cwd: Path | None = None,
         env: Mapping[Any, Any] | None = None,
         pass_fds: Iterable[int] = (),
@@ -87,24 +74,15 @@ class Sandbox:
             codec = (encoding or locale.getpreferredencoding(False), errors or "strict")
         data = _encoded(input, codec)
         limit = None if timeout is None else seconds("timeout", timeout)
-        program = {
-            "argv": [path("args", word) for word in ([args] if isinstance(args, (str, bytes, os.PathLike)) else args)],
-            "executable": None if executable is None else path("executable", executable),
-            "cwd": None if cwd is None else path("cwd", cwd),
-            "env": None if env is None else environment("env", env),
-            "pass_fds": list(pass_fds),
-            "timeout": limit,
-        }
-        try:
+        program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=limit)
+        with translating():
             report, out, err = self._finish(program, stdin, stdout, stderr, data)
-        except _native.NativeError as error:
-            raise translated(error) from None
         result = completed(args, _decoded(out, codec), _decoded(err, codec), report)
         if result.outcome.kind == "timed_out":
             used = limit if limit is not None else self._timeout
             raise _expired(result, used or 0.0, out, err)
-        if self._leftovers_fail and result.leftovers:
-            raise SandboxError(f"still alive when the program ended: {', '.join(p.command for p in result.leftovers)}")
+        if self._leftovers_fail:
+            refuse_leftovers(result)
         if check:
             result.check_returncode()
         return result
@@ -122,7 +100,7 @@ class Sandbox:
                     numbers[1] = theirs
                 # The caller's own stdout, where nothing else was said.
                 numbers[2] = 1 if numbers[1] is None else numbers[1]
-            child = self._native.spawn({**program, "streams": numbers})
+            child = spawned(self._native, program, numbers)
         except BaseException:
             _close(ours)
             raise
@@ -136,46 +114,9 @@ class Sandbox:
             child.wait(2 * _SLICE)
             raise
 
-
-def run(
-    args: Args,
-    *,
-    stdin: Stream = None,
-    input: str | bytes | None = None,
-    stdout: Stream = None,
-    stderr: Stream = None,
-    capture_output: bool = False,
-    executable: Path | None = None,
-    cwd: Path | None = None,
-    env: Mapping[Any, Any] | None = None,
-    pass_fds: Iterable[int] = (),
-    timeout: Duration | None = None,
-    check: bool = False,
-    text: bool | None = None,
-    universal_newlines: bool | None = None,
-    encoding: str | None = None,
-    errors: str | None = None,
-    **options: Unpack[Options],
-) -> CompletedProcess[Any]:
-    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox."""
-    return Sandbox(**options).run(
-        args,
-        stdin=stdin,
-        input=input,
-        stdout=stdout,
-        stderr=stderr,
-        capture_output=capture_output,
-        executable=executable,
-        cwd=cwd,
-        env=env,
-        pass_fds=pass_fds,
-        timeout=timeout,
-        check=check,
-        text=text,
-        universal_newlines=universal_newlines,
-        encoding=encoding,
-        errors=errors,
-    )
+    def Popen(self, args: Args, **keywords: Unpack[Keywords]) -> Popen[Any]:  # noqa: N802 (subprocess's name)
+        """Starts a program and goes on: see Popen."""
+        return Popen(args, sandbox=self, **keywords)
 
 
 # Made here and not where it is raised: a local name there would keep its own frame, and with it the sandbox, alive.

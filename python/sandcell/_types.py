@@ -16,7 +16,7 @@ Path = Union[str, bytes, "PathLike[str]", "PathLike[bytes]"]
 Made = TypeVar("Made")
 
 
-def _known(cls: type[Made], values: dict[str, Any]) -> Made:
+def known(cls: type[Made], values: dict[str, Any]) -> Made:
     """Only the fields that the class has: a report may have more."""
     names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     return cls(**{name: value for name, value in values.items() if name in names})
@@ -147,17 +147,23 @@ class CompletedProcess(Generic[AnyStr]):
 def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:
     """From the report's JSON."""
     report = json.loads(text)
-    outcome = _known(Outcome, report["outcome"])
+    outcome = known(Outcome, report["outcome"])
     return CompletedProcess(
         args,
         outcome.returncode,
         stdout,
         stderr,
         outcome,
-        _known(Usage, report["usage"]),
-        _known(Identity, report["identity"]),
-        [_known(Enforced, line) for line in report["enforced"]],
-        [_known(Leftover, line) for line in report["leftovers"]],
+        known(Usage, report["usage"]),
+        known(Identity, report["identity"]),
+        [known(Enforced, line) for line in report["enforced"]],
+        [known(Leftover, line) for line in report["leftovers"]],
         report["warnings"],
         report,
     )
+
+
+def standing(text: str) -> tuple[Identity, list[Enforced]]:
+    """From the JSON of something that still runs."""
+    told = json.loads(text)
+    return known(Identity, told["identity"]), [known(Enforced, line) for line in told["enforced"]]

@@ -28,6 +28,7 @@ mod landlock;
 mod launch;
 mod limits;
 mod outcome;
+pub mod owned;
 mod plan;
 mod policy;
 mod rawsys;
@@ -47,6 +48,8 @@ pub use error::{Error, Failure, Result};
 pub use host::{Finding, doctor};
 pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
+#[cfg(feature = "image")]
+pub use policy::Volume;
 pub use policy::{
     BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,
     User,

@@ -22,19 +22,19 @@ pub fn error_to_json(error: &Error) -> String {
     json(&of_error(error))
 }
 
-/// What can be told of a sandbox that still runs, in the form of a report: `outcome` is null, and so is `usage` where
-/// none is given.
-pub fn running_to_json(identity: &IdentityReport, enforced: &[Enforced], usage: Option<&Usage>) -> String {
-    json(&Document {
-        outcome: None,
-        usage: usage.map(used),
-        identity: Some(who(identity)),
-        enforced: enforced.iter().map(line).collect(),
-        leftovers: Vec::new(),
-        changes: None,
-        warnings: Vec::new(),
-        error: None,
-    })
+/// What has been used so far, with the keys that `usage` has in a report.
+pub fn usage_to_json(usage: &Usage) -> String {
+    json(&used(usage))
+}
+
+/// Who the programs of something that still runs are, and what is enforced: `{identity, enforced}` as in a report.
+pub fn standing_to_json(identity: &IdentityReport, enforced: &[Enforced]) -> String {
+    #[derive(Serialize)]
+    struct Standing<'a> {
+        identity: Who,
+        enforced: Vec<Line<'a>>,
+    }
+    json(&Standing { identity: who(identity), enforced: enforced.iter().map(line).collect() })
 }
 
 /// The steps of [`Sandbox::explain`](crate::Sandbox::explain) as a JSON array of `{name, subject, words}`.

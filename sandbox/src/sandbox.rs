@@ -9,6 +9,8 @@ use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdPool};
+#[cfg(feature = "image")]
+use crate::image::Kept;
 use crate::launch::{Image, Launch, descriptors};
 use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
@@ -39,7 +41,13 @@ pub(crate) struct Shared {
     pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
+    /// What the store may not remove while this lives.
+    #[cfg_attr(not(feature = "image"), expect(dead_code, reason = "there are no images"))]
+    pub kept: Kept,
 }
+
+#[cfg(not(feature = "image"))]
+type Kept = ();
 
 /// Sends the request that is to be carried out as soon as the sandbox is built.
 type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
@@ -66,7 +74,7 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
             Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
@@ -86,6 +94,7 @@ impl Sandbox {
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
                 rlimits,
+                kept,
             }),
         })
     }
@@ -93,6 +102,31 @@ impl Sandbox {
     /// The policy that it was built from.
     pub fn policy(&self) -> &Policy {
         &self.shared.policy
+    }
+
+    /// The image that is the root, where it is one. It stays in the store as long as this sandbox lives.
+    #[cfg(feature = "image")]
+    pub fn image(&self) -> Option<&crate::image::Image> {
+        self.shared.kept.image()
+    }
+
+    /// The image's own program: its entry point with `words` as arguments, or with the image's `Cmd` where there are
+    /// none; without an entry point the words, or the `Cmd`, are the program itself.
+    ///
+    /// # Errors
+    /// `Config` where nothing names a program.
+    #[cfg(feature = "image")]
+    pub fn image_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
+        let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let config = self.image().map(|image| image.config.run()).unwrap_or_default();
+        let own = if words.is_empty() { config.cmd.unwrap_or_default() } else { Vec::new() };
+        let mut all = config.entrypoint.unwrap_or_default().into_iter().chain(own).map(Into::into).chain(words);
+        let program = all.next().ok_or_else(|| {
+            Failure::new("option", "program", "the image names no program").hint("name one yourself").config()
+        })?;
+        let mut command = self.command(program);
+        command.args(all);
+        Ok(command)
     }
 
     /// A program to run in a sandbox of its own, made for it and gone with it.
@@ -151,6 +185,9 @@ impl Sandbox {
         }
         let policy = &self.shared.policy;
         let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
+            identity.note_in(dir)?;
+        }
         let facts = Facts { host_root: identity.host_uid == 0, ids: policy.identity.count };
         let limits = match self.shared.limits.get() {
             Some(limits) => limits,

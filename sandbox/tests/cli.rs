@@ -247,3 +247,25 @@ fn completions_and_the_manual_page_name_the_options() {
     assert!(text(&sandcell(&["completions", "bash"]).stdout).contains("--output-limit"));
     assert!(text(&sandcell(&["man"]).stdout).contains("output\\-limit"));
 }
+
+#[test]
+fn trees_are_listed_copied_reclaimed_and_removed() {
+    let (tree, copy) = (Place::new("tree"), Place::new("copy"));
+    std::fs::create_dir_all(tree.0.join("sub")).expect("a tree");
+    std::fs::write(tree.0.join("sub/a\nb"), "12345").expect("a file");
+    let files = |words: &[&str]| {
+        let output = sandcell(&[&["files"], words].concat());
+        (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+    };
+    let (status, list, _) = files(&["list", tree.as_str()]);
+    assert_eq!(status, Some(0));
+    let last = list.lines().last().expect("two lines");
+    assert!(last.starts_with('-') && last.ends_with(" 5 sub/a\\nb"), "one line for each file: {list}");
+    assert_eq!(files(&["copy", tree.as_str(), copy.as_str()]).0, Some(0));
+    assert_eq!(std::fs::read(copy.0.join("sub/a\nb")).expect("copied"), b"12345");
+    assert_eq!(files(&["reclaim", tree.as_str()]), (Some(0), String::new(), String::new()));
+    assert_eq!(files(&["rm", tree.as_str(), copy.as_str()]).0, Some(0));
+    assert!(!tree.0.exists() && !copy.0.exists());
+    let (status, _, error) = files(&["rm", tree.as_str()]);
+    assert!(status == Some(125) && error.contains("cannot be removed"), "{error}");
+}

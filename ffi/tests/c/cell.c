@@ -138,7 +138,7 @@ int main(int argc, char **argv)
     CHECK(wrote(result, "kept\n"));
     sandcell_result_free(result);
     FINE(sandcell_cell_report_json(cell, &json, &error));
-    CHECK(strstr(json, "\"item\":\"seccomp\"") != NULL && strstr(json, "\"outcome\":null") != NULL);
+    CHECK(strstr(json, "\"item\":\"seccomp\"") != NULL);
     sandcell_text_free(json);
 
     /* Ended as a whole: whoever waits for a program in it learns so. */

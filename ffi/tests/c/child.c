@@ -50,7 +50,7 @@ int main(void)
     CHECK(fcntl(in, F_GETFD) == FD_CLOEXEC && fcntl(out, F_GETFD) == FD_CLOEXEC && fcntl(pidfd, F_GETFD) == FD_CLOEXEC);
     CHECK(sandcell_child_id(child) > 1);
     FINE(sandcell_child_report_json(child, &json, &error));
-    CHECK(strstr(json, "\"outcome\":null") != NULL && strstr(json, "\"host_uid\"") != NULL);
+    CHECK(strstr(json, "\"host_uid\"") != NULL);
     sandcell_text_free(json);
     CHECK(!ended(pidfd, 0));
     FINE(sandcell_child_wait(child, 0, &result, &error));

@@ -17,6 +17,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::error::{Failure, Result};
 use crate::identity::ranges::{Range, Ranges};
+use crate::identity::source::Source;
 use crate::identity::{Refusal, sys};
 
 /// UIDs are locked at the byte of their number, GIDs above all UIDs.
@@ -85,6 +86,33 @@ impl Places {
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+
+    /// The slices that begin with these ids, and no others: files belong to them.
+    pub(crate) fn lease_again(
+        &self,
+        source: &Source,
+        slices: (u32, u32),
+        count: u32,
+        wait: Option<Duration>,
+    ) -> Result<Lease, Refusal> {
+        let (uids, gids) = (Range::new(slices.0, count), Range::new(slices.1, count));
+        let whose = format!("ids {} to {}", uids.start, uids.end - 1);
+        if !uids.is_within(&source.uids) || !gids.is_within(&source.gids) {
+            let failure = Failure::new("upper", whose, "the files belong to ids that are not the caller's sub-ids now");
+            let hint = "Have root give them back (/etc/subuid, /etc/subgid), or give the files to the caller.";
+            return Err(Refusal::Broken(failure.hint(hint).setup()));
+        }
+        let only = |range| std::iter::once(range).collect::<Ranges>();
+        self.lease(&only(uids), &only(gids), count, wait).map_err(|refusal| match refusal {
+            Refusal::Broken(error) if error.errno() == Some(libc::EAGAIN) => {
+                let failure = Failure::new("upper", whose, "the ids that its files belong to are in use by a sandbox");
+                let hint = "Wait for the end of the sandbox that has them (Identity::wait), or give the files to the \
+                            caller: `sandcell files reclaim DIR`.";
+                Refusal::Broken(failure.errno(libc::EAGAIN).hint(hint).setup())
+            }
+            other => other,
+        })
     }
 
     /// The lock file of each place that is there and safe.

@@ -67,6 +67,23 @@ impl IdMap {
         &self.0
     }
 
+    /// What `host` is inside.
+    pub(crate) fn inside_of(&self, host: u32) -> Option<u32> {
+        let line = self.0.iter().find(|l| host >= l.host && host - l.host < l.count)?;
+        Some(line.inside + (host - line.host))
+    }
+
+    /// From lines as /proc/PID/uid_map has them; `None` where one is no such line.
+    pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Option<IdMap> {
+        let line = |line: &str| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            let line = MapLine { inside: next()?, host: next()?, count: next()? };
+            (numbers.next().is_none() && line.host.checked_add(line.count).is_some()).then_some(line)
+        };
+        lines.map(line).collect::<Option<Vec<_>>>().map(IdMap)
+    }
+
     /// What `inside` is above.
     pub(crate) fn host(&self, inside: u32) -> Option<u32> {
         let line = self.0.iter().find(|l| inside >= l.inside && inside - l.inside < l.count)?;

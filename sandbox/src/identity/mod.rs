@@ -6,6 +6,7 @@ mod map;
 mod namespace;
 mod newidmap;
 mod ranges;
+pub(crate) mod record;
 mod source;
 mod sys;
 #[cfg(test)]
@@ -15,9 +16,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Failure, Result};
-use crate::policy::{HostIds, Identity, Policy, User};
+use crate::policy::{HostIds, Identity, Policy, Upper, User};
 use lease::Lease;
 pub(crate) use map::IdMap;
+pub(crate) use namespace::Proxy;
+use record::Record;
 use source::{Host, Source};
 
 /// Who one sandbox is. Its ids are free for others when it is dropped, so not before the last process has ended.
@@ -45,7 +48,7 @@ pub(crate) struct Assigned {
     pub uid_map: IdMap,
     /// What is written to its gid_map.
     pub gid_map: IdMap,
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 /// Who makes the sandbox's user namespace, and who writes its maps. In each case the namespace is the sandbox's own.
@@ -61,6 +64,20 @@ pub(crate) enum UserNamespace {
     /// (setns), makes the sandbox's with clone3(CLONE_PARENT | CLONE_NEWUSER | …), and writes the maps to /proc/PID:
     /// it alone has the capabilities for that. setgroups is allowed inside.
     Nested(Arc<OwnedFd>),
+}
+
+impl Assigned {
+    /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.
+    pub(crate) fn note_in(&self, upper: &std::path::Path) -> Result<()> {
+        if self.lease.is_none() {
+            return Ok(());
+        }
+        let record = Record { uids: self.uid_map.clone(), gids: self.gid_map.clone() };
+        match record::read(upper)? {
+            Some(found) if found == record => Ok(()),
+            _ => record::write(upper, &record),
+        }
+    }
 }
 
 impl UserNamespace {
@@ -141,26 +158,46 @@ impl IdPool {
 
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
+        let kept = self.owners_of_kept(policy)?;
         let own_layers = self.identity.host_ids == HostIds::Auto;
         let needs = caller::only_for_caller(policy, self.host.uid, own_layers);
-        let Some(needs) = needs else { return self.assign() };
-        match self.identity.host_ids {
-            HostIds::Disjoint => Err(needs.unsupported()),
-            HostIds::Shared => self.assign(),
-            HostIds::Auto if self.identity.keep_caller => self.assign(),
-            HostIds::Auto => self.assign_as(Some(format!("{}: {}", needs.subject, needs.message))),
+        match (needs, self.identity.host_ids) {
+            (Some(needs), HostIds::Disjoint) => Err(needs.unsupported()),
+            (Some(needs), HostIds::Auto) if !self.identity.keep_caller => {
+                self.assign_as(Some(format!("{}: {}", needs.subject, needs.message)), kept)
+            }
+            _ => self.assign_as(self.asked_to_keep(), kept),
         }
     }
 
     /// Who the next sandbox is.
+    #[cfg(test)]
     pub(crate) fn assign(&self) -> Result<Assigned> {
-        let keep = "keep_caller maps the caller's own UID to the program's";
-        self.assign_as(self.identity.keep_caller.then(|| keep.to_owned()))
+        self.assign_as(self.asked_to_keep(), None)
     }
 
-    /// With a reason to keep the caller's UID, or without.
-    fn assign_as(&self, keep: Option<String>) -> Result<Assigned> {
-        self.try_assign(keep).map_err(|error| match error.errno() {
+    fn asked_to_keep(&self) -> Option<String> {
+        let keep = "keep_caller maps the caller's own UID to the program's";
+        self.identity.keep_caller.then(|| keep.to_owned())
+    }
+
+    /// Whose the files in a kept upper are: the next sandbox on it has to be the same.
+    fn owners_of_kept(&self, policy: &Policy) -> Result<Option<Record>> {
+        let Some(Upper::Dir(dir)) = &policy.upper else { return Ok(None) };
+        let Some(record) = record::read(dir)? else { return Ok(None) };
+        let (has, wanted) = (record.count(), self.identity.count);
+        if has != wanted {
+            let message = format!("what is in it belongs to a sandbox of {has} ids, and {wanted} were asked for");
+            return Err(Failure::new("upper", dir.display().to_string(), message)
+                .hint(format!("Ask for {has} (id_count), or make it the caller's: `sandcell files reclaim DIR`."))
+                .config());
+        }
+        Ok(Some(record))
+    }
+
+    /// With a reason to keep the caller's UID, or without; with the slice that another sandbox had, or a new one.
+    fn assign_as(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
+        self.try_assign(keep, again).map_err(|error| match error.errno() {
             Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
                 crate::launch::descriptors(nix::errno::Errno::from_raw(errno))
             }
@@ -168,12 +205,12 @@ impl IdPool {
         })
     }
 
-    fn try_assign(&self, keep: Option<String>) -> Result<Assigned> {
+    fn try_assign(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
         if self.identity.host_ids == HostIds::Shared {
             return self.shared("shared host ids were asked for".to_owned());
         }
         let absent = match &*self.prepared()? {
-            Prepared::Found(source) => match self.leased(source, keep) {
+            Prepared::Found(source) => match self.leased(source, keep, again) {
                 Ok(assigned) => return Ok(assigned),
                 Err(Refusal::Broken(error)) => return Err(error),
                 Err(Refusal::Absent(failure)) if lacks_descriptors(&failure) => return Err(failure.setup()),
@@ -206,7 +243,7 @@ impl IdPool {
         Ok(Arc::clone(source.insert(Arc::new(prepared))))
     }
 
-    fn leased(&self, source: &Source, keep: Option<String>) -> Result<Assigned, Refusal> {
+    fn leased(&self, source: &Source, keep: Option<String>, again: Option<Record>) -> Result<Assigned, Refusal> {
         let Identity { count, wait, .. } = self.identity;
         let keep_caller = keep.is_some();
         let (uid, gid) = self.inside()?;
@@ -215,7 +252,11 @@ impl IdPool {
             (true, 1) => None,
             _ => {
                 source.check_size(count)?;
-                Some(self.host.places.lease(&source.uids, &source.gids, count, wait)?)
+                let slices = again.and_then(|record| record.slices(self.host.uid, self.host.gid));
+                Some(match slices {
+                    None => self.host.places.lease(&source.uids, &source.gids, count, wait)?,
+                    Some(slices) => self.host.places.lease_again(source, slices, count, wait)?,
+                })
             }
         };
         let map = |id, own, leased: Option<u32>| match leased {
@@ -237,7 +278,7 @@ impl IdPool {
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
-            _lease: lease,
+            lease,
         })
     }
 
@@ -257,7 +298,7 @@ impl IdPool {
             namespace,
             uid_map: IdMap::one(uid, self.host.uid),
             gid_map: IdMap::one(gid, self.host.gid),
-            _lease: None,
+            lease: None,
         })
     }
 
@@ -275,6 +316,19 @@ impl IdPool {
             User::Caller => (self.host.uid, self.host.gid),
             User::Fixed { uid, gid } => (uid, gid),
         })
+    }
+}
+
+/// Who may touch the files of all of the caller's sub-ids; `None`: nobody more than the caller itself may.
+pub(crate) fn proxy_over_sub_ids() -> Result<Option<Proxy>> {
+    let host = Host::new()?;
+    if host.may_write_maps {
+        return Ok(None);
+    }
+    match host.source() {
+        Ok(Source { namespace: UserNamespace::Nested(kept), .. }) => Proxy::in_namespace(&kept).map(Some),
+        Ok(_) | Err(Refusal::Absent(_)) => Ok(None),
+        Err(Refusal::Broken(error)) => Err(error),
     }
 }
 

@@ -61,7 +61,6 @@ impl Proxy {
     }
 
     /// In a namespace that exists; the caller must be its owner.
-    #[cfg_attr(not(test), expect(dead_code, reason = "removing trees of leased ids is not wired yet"))]
     pub(crate) fn in_namespace(namespace: &impl AsFd) -> Result<Proxy> {
         let failed = |errno: i32| {
             Failure::new("user-namespace", "", "the kept user namespace cannot be entered").errno(errno).setup()

@@ -11,6 +11,7 @@
 //! images/HEX/                  an image, named by its id (the digest of its configuration):
 //!     config.json, manifest.json as they came
 //! refs.json                    names, each with the id of its image
+//! volumes/NAME/                see `volume`
 //! tmp/                         what is being made
 //! ```
 //!
@@ -181,7 +182,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(&dir).map_err(|e| failed(&dir, "looking at the store", &e))?;
                 // Another process may be making the same store just now.
-                let known = ["lock", "locks", "layers", "images", "tmp", "version"];
+                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes"];
                 if entries.any(|e| e.is_ok_and(|e| !known.iter().any(|k| e.file_name() == *k))) {
                     return refuse("not empty and no store", "give an empty directory, or one that is not there yet");
                 }
@@ -608,14 +609,14 @@ impl Store {
     }
 
     /// First out of sight in one step, then gone: a kill in between leaves something in `tmp/` only.
-    fn discard(&self, path: &Path) -> Result<()> {
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let temp = self.temp_dir()?;
         let to = temp.path.join("discarded");
         fs::rename(path, &to).map_err(|e| failed(path, "removing it", &e))
     }
 }
 
-fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     let entries = fs::read_dir(dir).map_err(|e| failed(dir, "listing a directory of the store", &e))?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
     names.collect::<io::Result<_>>().map_err(|e| failed(dir, "listing a directory of the store", &e))

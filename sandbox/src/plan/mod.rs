@@ -15,6 +15,8 @@ use crate::identity::{Assigned, IdMap};
 use crate::policy::{Network, Policy};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
+#[cfg(feature = "image")]
+pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]

@@ -49,14 +49,24 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         inodes: policy.limits.inodes.map_or(0, |n| n + OWN_INODES),
     });
     let mut dests: Vec<(CString, u32)> = Vec::new();
-    for (_, dest, _) in PRIVATE {
-        dests.push((dest.to_owned(), MAKE_DIR));
+    // What an image has in /run is for its programs, which expect it there; writes to it go to the upper.
+    let private = if policy.of_image { &PRIVATE[..2] } else { &PRIVATE[..] };
+    for (_, dest, _) in private {
+        dests.push(((*dest).to_owned(), MAKE_DIR));
+    }
+    if let Some(dir) = policy.chdir.as_ref().filter(|_| policy.of_image) {
+        // Tools that run images make it where it is missing.
+        dests.push((path_string(dir)?, MAKE_DIR));
     }
     for dest in [c"/proc", c"/dev"] {
         dests.push((dest.to_owned(), MAKE_DIR));
     }
     let home = path_string(&account.home)?;
-    dests.push((home.clone(), MAKE_DIR));
+    // The home of an image's own account is the image's, and often full of its program.
+    let private_home = !(policy.of_image && account.known);
+    if private_home {
+        dests.push((home.clone(), MAKE_DIR));
+    }
     for dest in [c"/etc/passwd", c"/etc/group", c"/etc/hosts", c"/etc/hostname"] {
         dests.push((dest.to_owned(), MAKE_FILE));
     }
@@ -68,8 +78,8 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
         makes.push(Step::Dir { path: name, mode });
     }
-    for (name, _, mode) in PRIVATE {
-        makes.push(Step::Dir { path: name, mode });
+    for (name, _, mode) in private {
+        makes.push(Step::Dir { path: name, mode: *mode });
     }
     makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
 
@@ -84,10 +94,12 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     accounts(inputs, account, makes)?;
     devices(opens, makes)?;
     proc(makes)?;
-    for (name, dest, _) in PRIVATE {
+    for (name, dest, _) in private {
         makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
     }
-    makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    if private_home {
+        makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    }
     for (index, bind) in binds.iter().enumerate() {
         mount(bind, index, opens, makes)?;
     }
@@ -133,6 +145,8 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             }
             Ok(Vec::new())
         }
+        #[cfg(feature = "image")]
+        Root::Image(_) => unreachable!("`build` has made layers of it"),
         Root::Layers(layers) => {
             let mut lower = Vec::new();
             for layer in layers.iter().rev() {
@@ -223,6 +237,10 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
     ];
     let host = matches!(inputs.policy.root, Root::Host);
     for (base, dest, content) in files {
+        // What adds users inside replaces these files, and a mount would stand in its way.
+        if inputs.policy.of_image && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
+            continue;
+        }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
         if host && !Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes())).exists() {
             continue;

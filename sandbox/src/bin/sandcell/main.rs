@@ -5,9 +5,12 @@ macro_rules! complain {
     ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
 }
 
+mod files;
+mod images;
 mod options;
 mod run;
 mod sys;
+mod test;
 mod values;
 
 use std::io::Write;
@@ -31,15 +34,23 @@ fn main() -> ExitCode {
         }
     };
     match cli.action {
-        Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
+        Action::Run { options, report, program } => {
+            run::run(&options, || options.sandbox(), report.as_deref(), &program.words)
+        }
+        Action::Test { options, source, build, report, program } => {
+            let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
+            run::run(&options, sandbox, report.as_deref(), &program.words)
+        }
         Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
         Action::Doctor { json } => printed(Ok(doctor(json))),
+        Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sandcell", &mut script);
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 

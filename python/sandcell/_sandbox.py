@@ -1,0 +1,152 @@
+"""What programs run in: a Sandbox for each, or a Cell for many; and run, the call for one program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import _native
+from ._errors import translating
+from ._options import Duration, Limits, Options, checked
+from ._program import Args, Stream
+from ._run import Runner
+from ._types import CompletedProcess, Enforced, Identity, Path, Usage, known, standing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Sandbox(Runner):
+    """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
+
+    The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
+    the clean default. Raises PolicyError for what makes no sense.
+    """
+
+    _native: _native.Sandbox
+
+    def __init__(
+        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
+    ) -> None:
+        values = checked({**options, "timeout": timeout, "env": env})
+        self._leftovers_fail = values.get("leftovers") == "fail"
+        self._timeout = values.get("timeout")
+        with translating():
+            self._native = _native.Sandbox(values)
+
+    def start(self) -> Cell:
+        """Starts a sandbox in which many programs can be run, one after another or at once: start once, run many.
+
+        Raises SetupError or UnsupportedError where the sandbox cannot be made.
+        """
+        return Cell(self)
+
+
+class Cell(Runner):
+    """A started sandbox in which many programs are run: they share its processes, files and limits.
+
+    A context manager; leaving it, `close` and the end of the object end everything in it. Usable from any thread.
+    """
+
+    _native: _native.Cell
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._leftovers_fail = sandbox._leftovers_fail
+        self._timeout = sandbox._timeout
+        with translating():
+            self._native = sandbox._native.start()
+        self._identity, self._enforced = standing(self._native.standing())
+
+    def __enter__(self) -> Cell:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it and everything in it; returns when nothing of it is left. A second time does nothing. Programs that
+        still ran have the outcome `killed`; starting another one raises ValueError."""
+        self._native.close()
+
+    def fileno(self) -> int:
+        """A pidfd: readable when the cell has ended. It is the cell's own: do not close it."""
+        return self._native.fileno()
+
+    @property
+    def identity(self) -> Identity:
+        """Who its programs are."""
+        return self._identity
+
+    @property
+    def enforced(self) -> list[Enforced]:
+        """What is enforced, and by what."""
+        return list(self._enforced)
+
+    def usage(self) -> Usage:
+        """What it has used so far, as far as its cgroups count it: start it with a limit."""
+        return known(Usage, json.loads(self._native.usage()))
+
+    def freeze(self) -> None:
+        """Stops everything in it until `thaw`. Raises UnsupportedError without a cgroup: start it with a limit."""
+        with translating():
+            self._native.freeze()
+
+    def thaw(self) -> None:
+        """Lets everything in it go on."""
+        with translating():
+            self._native.thaw()
+
+    def set_limits(self, **limits: Unpack[Limits]) -> None:
+        """Changes the limits that are named; the others stay. Only kinds of limits that it was started with.
+
+        Raises PolicyError for a value that makes no sense or a limit that it was not started with.
+        """
+        unknown = sorted(set(limits) - Limits.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"set_limits has no keyword {unknown[0]!r}; it has {', '.join(Limits.__annotations__)}")
+        with translating():
+            self._native.set_limits(checked(limits))
+
+
+def run(
+    args: Args,
+    *,
+    stdin: Stream = None,
+    input: str | bytes | None = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = False,
+    executable: Path | None = None,
+    shell: bool = False,
+    cwd: Path | None = None,
+    env: Mapping[Any, Any] | None = None,
+    pass_fds: Iterable[int] = (),
+    timeout: Duration | None = None,
+    check: bool = False,
+    text: bool | None = None,
+    universal_newlines: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    **options: Unpack[Options],
+) -> CompletedProcess[Any]:
+    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox."""
+    return Sandbox(**options).run(
+        args,
+        stdin=stdin,
+        input=input,
+        stdout=stdout,
+        stderr=stderr,
+        capture_output=capture_output,
+        executable=executable,
+        shell=shell,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        timeout=timeout,
+        check=check,
+        text=text,
+        universal_newlines=universal_newlines,
+        encoding=encoding,
+        errors=errors,
+    )

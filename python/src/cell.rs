@@ -1,0 +1,84 @@
+//! A started sandbox in which many programs are run.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sandcell::report;
+
+use crate::child::Child;
+use crate::program::Program;
+use crate::{options, raise};
+
+/// Everything in it ends when it is closed, or gone.
+#[pyclass(frozen, module = "sandcell._native")]
+pub struct Cell {
+    /// Nothing once it is closed.
+    inner: Mutex<Option<sandcell::Cell>>,
+}
+
+impl Cell {
+    pub fn new(cell: sandcell::Cell) -> Cell {
+        Cell { inner: Mutex::new(Some(cell)) }
+    }
+
+    /// A clone to work with: no call holds the lock, so that `close` never waits for one.
+    fn open(&self) -> PyResult<sandcell::Cell> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.clone().ok_or_else(|| PyValueError::new_err("the cell is closed"))
+    }
+}
+
+#[pymethods]
+impl Cell {
+    /// Starts a program in it.
+    fn spawn(&self, py: Python<'_>, program: Program) -> PyResult<Child> {
+        let cell = self.open()?;
+        program.spawn(py, |name| cell.command(name))
+    }
+
+    /// A descriptor that becomes readable when the cell ends; it lives until `close`.
+    fn fileno(&self) -> PyResult<RawFd> {
+        Ok(self.open()?.as_fd().as_raw_fd())
+    }
+
+    /// What it has used so far, as JSON.
+    fn usage(&self) -> PyResult<String> {
+        Ok(report::usage_to_json(&self.open()?.usage()))
+    }
+
+    /// Who its programs are and what is enforced, as JSON: {identity, enforced}.
+    fn standing(&self) -> PyResult<String> {
+        let cell = self.open()?;
+        Ok(report::standing_to_json(&cell.identity(), cell.enforced()))
+    }
+
+    /// Stops everything in it.
+    fn freeze(&self, py: Python<'_>) -> PyResult<()> {
+        let cell = self.open()?;
+        py.detach(|| cell.freeze()).map_err(raise)
+    }
+
+    /// Lets it go on.
+    fn thaw(&self, py: Python<'_>) -> PyResult<()> {
+        let cell = self.open()?;
+        py.detach(|| cell.thaw()).map_err(raise)
+    }
+
+    /// Changes the limits that are named; the others stay.
+    fn set_limits(&self, py: Python<'_>, limits: &Bound<'_, PyDict>) -> PyResult<()> {
+        let cell = self.open()?;
+        let limits = options::builder(limits)?.policy().limits.clone();
+        py.detach(|| cell.set_limits(&limits)).map_err(raise)
+    }
+
+    /// Ends it and everything in it. A second time does nothing.
+    fn close(&self, py: Python<'_>) {
+        let cell = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(cell) = cell {
+            py.detach(|| cell.kill());
+        }
+    }
+}

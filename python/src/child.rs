@@ -1,0 +1,100 @@
+//! A program that runs, or has run: waiting, signalling, ending.
+
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+use sandcell::Controller;
+
+use crate::{options, raise, sys};
+
+/// How long a wait may last before Python looks whether a signal has come.
+const SLICE: Duration = Duration::from_millis(200);
+
+/// A program that runs, or has run. All that it started ends when this is gone.
+#[pyclass(frozen, module = "sandcell._native")]
+pub struct Child {
+    inner: Mutex<sandcell::Child>,
+    controller: Controller,
+    /// The program's process number inside.
+    #[pyo3(get)]
+    pid: u32,
+    /// Our ends of stdin, stdout and stderr: the caller closes them.
+    #[pyo3(get)]
+    pipes: (Option<RawFd>, Option<RawFd>, Option<RawFd>),
+    pidfd: RawFd,
+}
+
+impl Child {
+    pub fn new(mut child: sandcell::Child) -> Child {
+        let raw = |fd: Option<OwnedFd>| fd.map(IntoRawFd::into_raw_fd);
+        Child {
+            controller: child.controller(),
+            pidfd: child.as_fd().as_raw_fd(),
+            pid: child.id(),
+            pipes: (
+                raw(child.stdin.take().map(OwnedFd::from)),
+                raw(child.stdout.take().map(OwnedFd::from)),
+                raw(child.stderr.take().map(OwnedFd::from)),
+            ),
+            inner: Mutex::new(child),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, sandcell::Child> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Child {
+    /// A descriptor that becomes readable when the program ends; it lives as long as this object.
+    fn fileno(&self) -> RawFd {
+        self.pidfd
+    }
+
+    /// The program's process number as the caller sees it; nothing if it has ended by now.
+    fn host_pid(&self) -> Option<i32> {
+        sys::process_of(self.pidfd, self.pid)
+    }
+
+    /// Who it is and what is enforced, as JSON: {identity, enforced}.
+    fn standing(&self, py: Python<'_>) -> String {
+        py.detach(|| {
+            let child = self.locked();
+            sandcell::report::standing_to_json(&child.identity(), child.enforced())
+        })
+    }
+
+    /// Waits for the end, at most `timeout` seconds; the report as JSON, or nothing while it still runs.
+    /// The interpreter is free meanwhile, signals are seen to at once in the main thread, and other threads may ask.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
+        let timeout = timeout.map(|value| options::seconds("timeout", value)).transpose()?;
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if let Some(report) = py.detach(|| self.locked().try_wait()).map_err(raise)? {
+                return Ok(Some(sandcell::report::to_json(&Ok(report))));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            // Not under the lock: another thread that only asks must not wait for this one.
+            py.detach(|| sys::wait_readable(self.pidfd, left.unwrap_or(SLICE).min(SLICE)));
+            py.check_signals()?;
+        }
+    }
+
+    /// Sends a signal to the program.
+    fn send_signal(&self, signal: i32) -> PyResult<()> {
+        self.controller.signal(signal).map_err(raise)
+    }
+
+    /// Ends the program and all that it started.
+    fn kill(&self) -> PyResult<()> {
+        self.controller.kill().map_err(raise)
+    }
+}
