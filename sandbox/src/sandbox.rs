@@ -184,7 +184,7 @@ impl Sandbox {
             prepare_upper(dir)?;
         }
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let mut identity = self.shared.ids.assign_for(&self.shared.policy)?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
         }
@@ -207,6 +207,7 @@ impl Sandbox {
             placement: placed.placement.as_ref(),
         };
         let started = launch.start(&self.shared.image)?;
+        identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;

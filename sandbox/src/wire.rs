@@ -207,6 +207,12 @@ records! {
         /// Ends everything when the file that came third with the Plan tells more CPU time than this, in nanoseconds.
         /// `scale`: nanoseconds per unit of its number.
         CpuTime = 29 { limit: u64, scale: u64 }
+        /// Takes a mount that came with the Plan: the caller's files, idmapped.
+        TakeTree = 30 { slot: u32, index: u32, path: &'a CStr }
+        /// Attaches such a mount to a directory of base, so that an overlay can use it.
+        AttachTree = 31 { slot: u32, path: &'a CStr }
+        /// Opens a directory in such a mount.
+        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr }
         /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
         LandlockEnter = 28 {}
     }
@@ -239,7 +245,8 @@ pub const ASK_LEFTOVERS: u32 = 4;
 
 /// From the library to init, on the control socket.
 pub mod control {
-    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox.
+    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox, and
+    /// mounts, whose number is the `value`.
     pub const SETUP: u32 = 1;
     /// With descriptors: the request, the command's own socket, then those named in it.
     pub const SPAWN: u32 = 2;

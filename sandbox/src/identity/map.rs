@@ -67,6 +67,41 @@ impl IdMap {
         &self.0
     }
 
+    /// As it is, but that `a` stands for what `b` does and the other way round.
+    pub(crate) fn swapped(&self, a: u32, b: u32) -> IdMap {
+        if a == b {
+            return self.clone();
+        }
+        let mut lines = Vec::new();
+        for line in &self.0 {
+            let mut from = line.inside;
+            let end = line.inside + (line.count - 1);
+            let mut points: Vec<u32> = [a, b].into_iter().filter(|id| (line.inside..=end).contains(id)).collect();
+            points.sort_unstable();
+            for point in points {
+                lines.push(MapLine { inside: from, host: line.host + (from - line.inside), count: point - from });
+                from = point + 1;
+            }
+            let count = (end + 1).saturating_sub(from);
+            lines.push(MapLine { inside: from, host: line.host + (from - line.inside), count });
+        }
+        for (id, other) in [(a, b), (b, a)] {
+            lines.extend(self.host(other).map(|host| MapLine { inside: id, host, count: 1 }));
+        }
+        lines.retain(|line| line.count > 0);
+        IdMap(lines)
+    }
+
+    /// How many ids there are.
+    pub(crate) fn total(&self) -> u32 {
+        self.0.iter().map(|line| line.count).fold(0, u32::saturating_add)
+    }
+
+    /// Whether all ids stand for themselves.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.iter().all(|line| line.inside == line.host)
+    }
+
     /// What `host` is inside.
     pub(crate) fn inside_of(&self, host: u32) -> Option<u32> {
         let line = self.0.iter().find(|l| host >= l.host && host - l.host < l.count)?;

@@ -34,6 +34,8 @@ pub(crate) struct Host {
     pub allows_setgroups: bool,
     /// CAP_SETUID and CAP_SETGID: no need for newuidmap.
     pub may_write_maps: bool,
+    /// CAP_SYS_ADMIN: worth trying whether the file systems are the caller's to map.
+    pub may_mount: bool,
     /// Whether /proc has the caller under the number that the caller knows. Without that nobody's maps can be written
     /// but one's own.
     pub own_proc: bool,
@@ -67,6 +69,7 @@ impl Host {
             has_groups: groups.iter().any(|&group| group != gid),
             allows_setgroups: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow"),
             may_write_maps: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
+            may_mount: has(Capability::CAP_SYS_ADMIN),
             own_proc: std::fs::read_link("/proc/self").ok() == Some(std::process::id().to_string().into()),
             subuid: "/etc/subuid".into(),
             subgid: "/etc/subgid".into(),

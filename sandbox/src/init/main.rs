@@ -64,10 +64,11 @@ fn run() -> Result<(), (u32, Fault)> {
         // The caller is gone before it began.
         None => rawsys::exit(0),
     };
-    if message.kind != control::SETUP || count < 2 {
+    let mounts = message.value as usize;
+    if message.kind != control::SETUP || count < 2 + mounts {
         return Err(protocol);
     }
-    serve::watch(fds[1], fds[2]);
+    serve::watch(fds[1], if count - mounts > 2 { fds[2] } else { -1 });
     // Not before: whoever writes our id maps has to own our files in /proc. Nothing else runs in here yet.
     // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
     // SAFETY: numbers only.
@@ -75,7 +76,7 @@ fn run() -> Result<(), (u32, Fault)> {
         .at(stage::DUMPABLE)
         .map_err(|fault| (u32::MAX, fault))?;
     let plan = map(fds[0], &message).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
-    setup::carry_out(plan)?;
+    setup::carry_out(plan, &fds[count - mounts..count])?;
     serve::prepare().map_err(|fault| (u32::MAX, fault))
 }
 

@@ -21,6 +21,11 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
         Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
         Step::OpenTree { path, .. } => (text(path), "take the mounts at and beneath this path of the host".to_owned()),
+        Step::TakeTree { path, .. } => {
+            (text(path), "take this path of the host under the sandbox's ids (idmapped mount)".to_owned())
+        }
+        Step::AttachTree { path, .. } => (text(path), "put it where an overlay can use it".to_owned()),
+        Step::OpenIn { path, .. } => (text(path), "open the directory in it".to_owned()),
         Step::Become { uid, gid, groups } => {
             let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
             (String::new(), format!("become UID {uid}, GID {gid}{groups}"))

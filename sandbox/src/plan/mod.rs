@@ -67,7 +67,8 @@ impl Plan {
 /// the sandbox's own identity is taken on and everything else is made under it.
 pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let policy = inputs.policy;
-    let mut opens = Steps::default();
+    let mapped = inputs.identity.trees.iter().map(|tree| Some(tree.path.clone())).collect();
+    let mut opens = Steps { mapped, ..Steps::default() };
     let mut makes = Steps::default();
     opens.push(Step::PrivateMounts {});
     let account = etc::Account::find(policy, inputs.identity)?;
@@ -111,6 +112,8 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 struct Steps {
     bytes: Vec<u8>,
     slots: u32,
+    /// What comes to init as a mount, as long as nothing has taken it.
+    mapped: Vec<Option<PathBuf>>,
 }
 
 impl Steps {
@@ -136,6 +139,25 @@ impl Steps {
         let slot = self.next_slot()?;
         self.push(Step::OpenDir { slot, path: &path_string(path)? });
         Ok(slot)
+    }
+
+    /// Takes the idmapped mount of a path; its slot. `None`: there is none, the path is to be opened as it is.
+    fn take_mapped(&mut self, path: &Path) -> Result<Option<u32>> {
+        let Some(index) = self.mapped.iter().position(|mapped| mapped.as_deref() == Some(path)) else {
+            return Ok(None);
+        };
+        self.mapped[index] = None;
+        let slot = self.next_slot()?;
+        self.push(Step::TakeTree { slot, index: index as u32, path: &path_string(path)? });
+        Ok(Some(slot))
+    }
+
+    /// Takes what the policy names at and beneath a path, mapped where it has to be; its slot.
+    fn open_named_tree(&mut self, path: &Path) -> Result<u32> {
+        match self.take_mapped(path)? {
+            Some(slot) => Ok(slot),
+            None => self.open_tree(path),
+        }
     }
 
     /// Takes the mounts at and beneath a path; their slot.

@@ -136,10 +136,10 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
             if dests.iter().all(|(dest, _)| present(&dir, dest)) {
-                let slot = opens.open_tree(&dir)?;
+                let slot = opens.open_named_tree(&dir)?;
                 makes.push(Step::RootTree { slot, attributes: READ_ONLY });
             } else {
-                let lower = opens.open_dir(&dir)?;
+                let lower = layer(&dir, opens, makes)?;
                 stubs(dests, makes)?;
                 overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
             }
@@ -150,7 +150,7 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
         Root::Layers(layers) => {
             let mut lower = Vec::new();
             for layer in layers.iter().rev() {
-                lower.push(opens.open_dir(&directory(layer, "layer")?)?);
+                lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
             }
             let kept = match (&inputs.policy.upper, inputs.scratch) {
                 (Some(Upper::Dir(dir)), _) => Some((dir.as_path(), true)),
@@ -159,8 +159,15 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             };
             let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
             if let Some((dir, _)) = kept {
-                upper = opens.open_dir(&dir.join("upper"))?;
-                work = opens.open_dir(&dir.join("work"))?;
+                if let Some(tree) = opens.take_mapped(&absolute(dir)?)? {
+                    attach(tree, makes)?;
+                    (upper, work) = (opens.next_slot()?, opens.next_slot()?);
+                    makes.push(Step::OpenIn { slot: upper, tree, path: c"upper" });
+                    makes.push(Step::OpenIn { slot: work, tree, path: c"work" });
+                } else {
+                    upper = opens.open_dir(&dir.join("upper"))?;
+                    work = opens.open_dir(&dir.join("work"))?;
+                }
             } else {
                 makes.push(Step::Dir { path: c"upper", mode: 0o755 });
                 makes.push(Step::Dir { path: c"work", mode: 0o755 });
@@ -170,6 +177,25 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             Ok(Vec::new())
         }
     }
+}
+
+/// A layer of an overlay.
+fn layer(dir: &Path, opens: &mut Steps, makes: &mut Steps) -> Result<u32> {
+    match opens.take_mapped(dir)? {
+        Some(slot) => {
+            attach(slot, makes)?;
+            Ok(slot)
+        }
+        None => opens.open_dir(dir),
+    }
+}
+
+/// Puts an idmapped mount where overlays can use it.
+fn attach(slot: u32, makes: &mut Steps) -> Result<()> {
+    let path = c_string(&format!("mapped-{slot}"))?;
+    makes.push(Step::Dir { path: &path, mode: 0o700 });
+    makes.push(Step::AttachTree { slot, path: &path });
+    Ok(())
 }
 
 /// `writable`: whether there is an upper, and whether it is kept.
@@ -364,7 +390,7 @@ fn mount(bind: &Bind<'_>, index: usize, opens: &mut Steps, makes: &mut Steps) ->
     let (dest, make) = (bind.dest.as_c_str(), bind.make);
     match bind.mount {
         Mount::Bind { writable, .. } => {
-            let slot = opens.open_tree(&bind.source)?;
+            let slot = opens.open_named_tree(&bind.source)?;
             makes.push(Step::Bind { slot, dest, attributes: if *writable { PLAIN } else { READ_ONLY }, make });
         }
         Mount::Tmpfs { size: None, .. } => {
