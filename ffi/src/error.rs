@@ -63,9 +63,9 @@ impl From<&Error> for ErrorObject {
 }
 
 impl ErrorObject {
-    fn of_panic(panic: &(dyn Any + Send)) -> ErrorObject {
-        let words = panic.downcast_ref::<&str>().copied();
-        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+    fn of_panic(panic: Option<&(dyn Any + Send)>) -> ErrorObject {
+        let words = panic.and_then(|p| p.downcast_ref::<&str>().copied());
+        let words = words.or_else(|| panic?.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
         ErrorObject {
             kind: SANDCELL_ERROR_INTERNAL,
             errno: 0,
@@ -99,6 +99,18 @@ pub(crate) unsafe fn free<T>(handle: *mut T) {
 
 /// Does what an entry does. A panic becomes an error object, and nothing of it is printed.
 pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<T, ErrorObject> {
+    let mut work = Some(work);
+    let mut done = None;
+    let panic = behind_the_wall(&mut || done = work.take().map(|work| work()));
+    match (panic, done) {
+        (None, Some(done)) => done,
+        (panic, _) => Err(ErrorObject::of_panic(panic.as_deref())),
+    }
+}
+
+/// The part of it that is the same for all entries: there are many, and each would have a copy.
+#[inline(never)]
+fn behind_the_wall(work: &mut dyn FnMut()) -> Option<Box<dyn Any + Send>> {
     static HOOK: Once = Once::new();
     // The hook is that of this library's own copy of Rust's runtime; panics elsewhere are told as before.
     HOOK.call_once(|| {
@@ -112,7 +124,7 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<
     let before = INSIDE.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     INSIDE.set(before);
-    done.unwrap_or_else(|panic| Err(ErrorObject::of_panic(&*panic)))
+    done.err()
 }
 
 /// An entry: does the work, puts the error where the caller wants it, if it does, and gives the number to return.
@@ -120,7 +132,15 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<
 /// # Safety
 /// `place` is NULL or may be written to.
 pub(crate) unsafe fn entry(place: *mut *mut ErrorObject, work: impl FnOnce() -> Result<(), ErrorObject>) -> c_int {
-    let (kind, object) = match guard(work) {
+    // SAFETY: passed on.
+    unsafe { settle(guard(work), place) }
+}
+
+/// # Safety
+/// As for [`entry`].
+#[inline(never)]
+unsafe fn settle(done: Result<(), ErrorObject>, place: *mut *mut ErrorObject) -> c_int {
+    let (kind, object) = match done {
         Ok(()) => (0, std::ptr::null_mut()),
         Err(error) if place.is_null() => return error.kind,
         Err(error) => (error.kind, Box::into_raw(Box::new(error))),

@@ -40,6 +40,17 @@ impl Policy {
 /// # Safety
 /// `policy` is NULL or a live handle that no other thread uses now.
 pub(crate) unsafe fn set(policy: *mut Policy, change: impl FnOnce(Builder) -> Result<Builder, Error>) -> c_int {
+    let mut change = Some(change);
+    // SAFETY: passed on.
+    unsafe { set_by(policy, &mut |before| change.take().map_or(Ok(Builder::default()), |change| change(before))) }
+}
+
+/// The part of it that is the same for all setters: there are many, and each would have a copy.
+///
+/// # Safety
+/// As for [`set`].
+#[inline(never)]
+unsafe fn set_by(policy: *mut Policy, change: &mut dyn FnMut(Builder) -> Result<Builder, Error>) -> c_int {
     // SAFETY: by this function's contract.
     let Some(policy) = (unsafe { policy.as_mut() }) else {
         return SANDCELL_ERROR_CONFIG;
