@@ -221,7 +221,15 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {
             TOLD.fetch_add(1, Ordering::Relaxed);
         }));
-        let error = guard::<()>(|| panic!("the {} broke", "cup")).unwrap_err();
+        /// An entry as all are, with a mistake in it.
+        unsafe extern "C" fn broken(error: *mut *mut ErrorObject) -> c_int {
+            // SAFETY: writable by contract.
+            unsafe { entry(error, || panic!("the {} broke", "cup")) }
+        }
+        let mut place = std::ptr::null_mut();
+        // SAFETY: a place for the error, which is then boxed again.
+        let (kind, error) = unsafe { (broken(&mut place), Box::from_raw(place)) };
+        assert_eq!(kind, SANDCELL_ERROR_INTERNAL);
         assert_eq!(TOLD.load(Ordering::Relaxed), 0);
         // Panics outside are the caller's and are told as before.
         assert!(catch_unwind(|| panic!("mine")).is_err());
