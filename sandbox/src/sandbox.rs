@@ -16,9 +16,9 @@ use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
-use crate::running::{Cell, Child, Init};
+use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
-use crate::syscalls::{Kill, Profile, compile};
+use crate::syscalls::{Action, Profile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -49,6 +49,17 @@ pub(crate) struct Shared {
 #[cfg(not(feature = "image"))]
 type Kept = ();
 
+impl Shared {
+    /// The profile that was asked for; without one everything is allowed.
+    pub(crate) fn profile(&self) -> Profile {
+        match &self.policy.seccomp {
+            Seccomp::Off => Profile::new(Action::Allow),
+            Seccomp::Default => Profile::default(),
+            Seccomp::Profile(profile) => profile.clone(),
+        }
+    }
+}
+
 /// Sends the request that is to be carried out as soon as the sandbox is built.
 type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
 
@@ -74,16 +85,18 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy, kept: Kept) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
-            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
-            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
-        }
-        .map(|program| Filter { program: program.bytes(), flags: program.flags });
+            Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
+            Seccomp::Profile(profile) => Some(Filter::new(profile, &policy.cap_add)?),
+        };
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        let ids = IdPool::new(&policy.identity)?;
+        let ids = match found_ids {
+            Some(ids) => ids,
+            None => IdPool::new(&policy.identity)?,
+        };
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
@@ -141,13 +154,13 @@ impl Sandbox {
 
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
-        let (init, plan) = self.launch(true, None)?;
+        let (init, plan) = self.launch(true, false, None)?;
         Ok(Cell::new(self.shared.clone(), init, plan))
     }
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -157,14 +170,25 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
+    fn plan(
+        &self,
+        identity: &Assigned,
+        clock: Option<&CpuClock>,
+        keep_upper: bool,
+        learn: bool,
+    ) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
+        let filter = if learn {
+            Some(Filter::learning(&self.shared.profile(), &policy.cap_add)?)
+        } else {
+            self.shared.filter.clone()
+        };
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
             identity,
             hostname: &hostname,
-            filter: self.shared.filter.clone(),
+            filter,
             cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
@@ -179,7 +203,7 @@ impl Sandbox {
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
@@ -198,7 +222,7 @@ impl Sandbox {
         };
         let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
-        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,
@@ -223,10 +247,11 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.options(&self.shared.policy).changes;
+        let Options { changes, learn, .. } = command.options(&self.shared.policy);
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
+            learn,
             Some(&mut |init: &Init, plan: &Plan| {
                 let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;

@@ -11,6 +11,8 @@
 //! | `load` | a source into the store, its layers in parallel |
 //! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
+//! | `reach` | reading trees that belong to the caller's sub-ids |
+//! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
 //! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
 //! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
 //!
@@ -24,7 +26,9 @@ mod load;
 mod lock;
 mod look;
 mod manifest;
+mod owners;
 mod pack;
+mod reach;
 mod reference;
 mod remove;
 mod run;

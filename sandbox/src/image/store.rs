@@ -244,7 +244,7 @@ impl Store {
         for name in list(&self.dir.join("tmp"))? {
             let path = self.dir.join("tmp").join(name);
             let gone = match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => remove_tree(&path),
+                Ok(meta) if meta.is_dir() => remove_any(&path),
                 _ => fs::remove_file(&path),
             };
             gone.map_err(|e| failed(&path, "removing what a killed process left", &e))?;
@@ -651,6 +651,14 @@ fn tree_bytes(dir: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Also what belongs to the caller's sub-ids, which a run of several ids leaves.
+fn remove_any(path: &Path) -> io::Result<()> {
+    match remove_tree(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => crate::owned::remove(path).map_err(Into::into),
+        other => other,
+    }
+}
+
 /// A directory in `tmp/`; gone with the value.
 #[derive(Debug)]
 pub(crate) struct TempDir {
@@ -660,6 +668,6 @@ pub(crate) struct TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         // Renamed into its place, or removed; what cannot be removed is swept later.
-        let _ = remove_tree(&self.path);
+        let _ = remove_any(&self.path);
     }
 }

@@ -12,6 +12,7 @@ mod rawsys;
 mod wire;
 
 mod landlock;
+mod listener;
 mod mounts;
 mod pump;
 mod serve;
@@ -89,8 +90,7 @@ fn prepare() -> Result<(), Fault> {
         call!(nr::DUP3, CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
         call!(nr::SETSID).at(stage::SESSION)?;
     }
-    spawn::default_signals();
-    Ok(())
+    spawn::default_signals()
 }
 
 /// Maps a memory file of the library read-only, for as long as this process lives or until `unmap`.

@@ -76,6 +76,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             spawn::set_filter(program, flags);
             Ok(())
         }
+        Step::Listener { program, flags, learn } => {
+            spawn::set_listener(program, flags, learn != 0);
+            Ok(())
+        }
         Step::LandlockRules { files, network, scoped } => {
             tree.landlock = landlock::ruleset(files, network, scoped)?;
             Ok(())
@@ -102,7 +106,15 @@ fn r#become(uid: u32, gid: u32, groups: bool) -> Result<(), Fault> {
             call!(nr::SETGROUPS, 0, 0).at(stage::BECOME_GROUPS)?;
         }
         call!(nr::SETRESGID, gid, gid, gid).at(stage::BECOME_GID)?;
+        // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
+        let keep = uid != 0;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, rawsys::SECBIT_NO_SETUID_FIXUP, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
         call!(nr::SETRESUID, uid, uid, uid).at(stage::BECOME_UID)?;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, 0, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
     }
     Ok(())
 }

@@ -82,6 +82,10 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Filter { program, .. } => {
             (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
         }
+        Step::Listener { learn: 0, .. } => {
+            (String::new(), "listen to the filter, to name the call that ends a program".to_owned())
+        }
+        Step::Listener { .. } => (String::new(), "note every system call that the filter lets through".to_owned()),
         Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
         Step::CpuTime { limit, .. } => {

@@ -135,7 +135,11 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
         }
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
-            if dests.iter().all(|(dest, _)| present(&dir, dest)) {
+            let mut complete = true;
+            for (dest, _) in dests {
+                complete = complete && present(&dir, dest)?;
+            }
+            if complete {
                 let slot = opens.open_named_tree(&dir)?;
                 makes.push(Step::RootTree { slot, attributes: READ_ONLY });
             } else {
@@ -231,19 +235,34 @@ fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
 }
 
 /// Whether a mount point is there already. A link is for init to follow, beneath the root.
-fn present(root: &Path, dest: &CStr) -> bool {
+fn present(root: &Path, dest: &CStr) -> Result<bool> {
     let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
-    root.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok()
+    Ok(look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_some())
+}
+
+/// What is at a path, if anything. What cannot be seen must not pass for absent: what hangs on it may be a wall.
+fn look(path: &Path) -> Result<Option<fs::Metadata>> {
+    found(path, fs::symlink_metadata(path))
+}
+
+fn found(path: &Path, meta: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>> {
+    match meta {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(error) => {
+            let failure = Failure::new("look", path.display().to_string(), "cannot find out whether it is there");
+            Err(failure.cause(&error).setup())
+        }
+    }
 }
 
 fn host_view(opens: &mut Steps) -> Result<Vec<HostEntry>> {
     let mut entries = Vec::new();
     for path in HOST {
-        let Ok(meta) = fs::symlink_metadata(path) else { continue };
+        let Some(meta) = look(Path::new(path))? else { continue };
         if meta.is_symlink() {
-            if let Ok(target) = fs::read_link(path) {
-                entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
-            }
+            let target = fs::read_link(path).map_err(|e| missing("link", Path::new(path), &e))?;
+            entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
         } else if meta.is_dir() {
             entries.push(HostEntry::Mount(opens.open_tree(Path::new(path))?, c_string(path)?));
         }
@@ -268,7 +287,8 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
             continue;
         }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
-        if host && !Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes())).exists() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+        if host && found(path, fs::metadata(path))?.is_none() {
             continue;
         }
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
@@ -294,7 +314,7 @@ fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     let mut nodes = Vec::new();
     for name in DEVICES {
         let host = Path::new("/dev").join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        if host.exists() {
+        if found(&host, fs::metadata(&host))?.is_some() {
             let base = path_string(&Path::new("dev").join(std::ffi::OsStr::from_bytes(name.to_bytes())))?;
             makes.push(Step::File { path: &base, mode: 0o666, content: b"" });
             nodes.push((opens.open_tree(&host)?, path_string(&host)?));
@@ -320,7 +340,7 @@ fn proc(makes: &mut Steps) -> Result<()> {
     makes.push(Step::NewFs { kind: c"proc", options: b"", dest: c"/proc", attributes: INERT, make: MAKE_DIR });
     for path in MASKED {
         // The host's own /proc tells what this kernel has: a new one has the same.
-        if let Ok(meta) = fs::symlink_metadata(path) {
+        if let Some(meta) = look(Path::new(path))? {
             let cover = if meta.is_dir() { c"empty" } else { c"blank" };
             makes.push(Step::BindBase {
                 path: cover,
@@ -331,7 +351,7 @@ fn proc(makes: &mut Steps) -> Result<()> {
         }
     }
     for path in READ_ONLY_PROC {
-        if fs::symlink_metadata(path).is_ok() {
+        if look(Path::new(path))?.is_some() {
             makes.push(Step::Restrict { dest: &c_string(path)?, attributes: INERT | ATTR_RDONLY });
         }
     }

@@ -403,7 +403,7 @@ fn diff(store: &Store, said: Option<&str>, upper: &std::path::Path, as_json: boo
 
 fn commit_upper(store: &Store, options: &CommitOptions) -> Result<Vec<u8>, Error> {
     let base = base(&options.upper, options.base.as_deref())?;
-    let mut commit = Commit::on(base).created_by(&options.created_by).owners(Owners::root());
+    let mut commit = Commit::on(base).created_by(&options.created_by).owners(Owners::of_upper(&options.upper)?);
     if let Some(name) = &options.name {
         commit = commit.name(name.clone());
     }
