@@ -15,18 +15,23 @@
 //! | `reach` | reading trees that belong to the caller's sub-ids |
 //! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
 //! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
+//! | `build/` | images from steps: a Dockerfile, or calls |
+//! | `merged`, `date` | layers seen as one tree without a mount; dates |
 //! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
 //!
 //! Running an image is [`Root::image`](crate::Root::image); its layers stay in the store while the sandbox lives.
 
+mod build;
 mod commit;
 mod config;
+mod date;
 mod export;
 mod layer;
 mod load;
 mod lock;
 mod look;
 mod manifest;
+mod merged;
 mod owners;
 mod pack;
 #[cfg(feature = "pull")]
@@ -44,6 +49,7 @@ mod volume;
 
 use std::time::Duration;
 
+pub use build::{Build, BuildStep};
 pub use commit::Commit;
 pub use config::{HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use export::Format;

@@ -19,7 +19,7 @@ pub(super) fn open(path: &Path, store: &Store) -> Result<(Vec<Found>, Option<Tem
         let to = temp.path.join("packed");
         let file = File::options().read(true).write(true).create_new(true).open(&to);
         let mut file = file.map_err(|e| failed(&to, "packing a directory", &e))?;
-        pack(path, &mut file, &Owners::as_they_are(), None)?;
+        pack(path, &mut file, &Owners::as_they_are(), None, None)?;
         (of_packed_file(file, &name)?, Some(temp))
     } else {
         let file = open_file(path).map_err(|e| failure(path, "opening it").cause(&e).setup())?;
