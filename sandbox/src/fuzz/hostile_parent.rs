@@ -96,7 +96,7 @@ fn whatever_the_library_sends_init_ends_in_order() {
             // An empty mapping is refused by the kernel.
             plan.push(0);
         }
-        let launch = Launch { plan: &plan, identity: &identity, network: true, placement: None };
+        let launch = Launch { plan: &plan, identity: &identity, placement: None };
         let started = launch.start(&sandbox.shared.image).expect("started");
         for _ in 0..=random.below(3) {
             ask(&started.control, &mut random);
