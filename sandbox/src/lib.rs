@@ -40,6 +40,7 @@ mod running;
 mod sandbox;
 mod sys;
 pub mod syscalls;
+mod upper;
 mod wire;
 pub mod words;
 

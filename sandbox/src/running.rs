@@ -25,6 +25,7 @@ use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::syscalls;
+use crate::upper::DiskUpper;
 use crate::wire::{self, Reply, command, reply, stage};
 
 /// The groups of a sandbox while it lives, and what they came to when it is over.
@@ -51,14 +52,32 @@ pub(crate) struct Init {
     pub rlimits: Vec<Rlimit>,
     group: Mutex<Group>,
     over: AtomicBool,
+    /// Held, or kept from others, until everything in it is gone.
+    _upper: Option<DiskUpper>,
 }
 
 impl Init {
-    pub(crate) fn new(started: Started, identity: Assigned, enforced: Vec<Enforced>, placed: Placed) -> Init {
+    pub(crate) fn new(
+        started: Started,
+        identity: Assigned,
+        enforced: Vec<Enforced>,
+        placed: Placed,
+        upper: Option<DiskUpper>,
+    ) -> Init {
         let group = Mutex::new(placed.placement.map_or(Group::None, Group::Live));
         let rlimits = placed.rlimits;
         let Started { control, pidfd } = started;
-        Init { control, pidfd, identity, enforced, upper: None, rlimits, group, over: AtomicBool::new(false) }
+        Init {
+            control,
+            pidfd,
+            identity,
+            enforced,
+            upper: None,
+            rlimits,
+            group,
+            over: AtomicBool::new(false),
+            _upper: upper,
+        }
     }
 
     pub(crate) fn receive(&self) -> Result<Option<sys::Heard>> {
@@ -379,7 +398,7 @@ impl Child {
             self.init.count(&mut usage);
         }
         let changes = match (&self.init.upper, self.changes) {
-            (Some(upper), true) => Some(changes::list(upper.as_fd(), &self.shared.policy)?),
+            (Some(upper), true) => Some(changes::list(upper.as_fd(), &self.shared.policy, &self.init.identity)?),
             _ => None,
         };
         Ok(Report {
@@ -559,7 +578,7 @@ impl Cell {
     /// The files that differ from the layers so far. Empty for a root that is no overlay.
     pub fn changes(&self) -> Result<Vec<Change>> {
         match &self.inside.init.upper {
-            Some(upper) => changes::list(upper.as_fd(), &self.inside.shared.policy),
+            Some(upper) => changes::list(upper.as_fd(), &self.inside.shared.policy, &self.inside.init.identity),
             None => Ok(Vec::new()),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::builder::Builder;
@@ -19,6 +18,7 @@ use crate::policy::{Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
 use crate::syscalls::{Action, Profile};
+use crate::upper::DiskUpper;
 use crate::wire::{control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -175,7 +175,9 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false, false)?;
+        let upper = DiskUpper::of(&self.shared.policy, self.shared.host_files()?.upper_in_memory)?;
+        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let (plan, _) = self.plan(&identity, None, upper.as_ref(), false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -189,6 +191,7 @@ impl Sandbox {
         &self,
         identity: &Assigned,
         clock: Option<&CpuClock>,
+        upper: Option<&DiskUpper>,
         keep_upper: bool,
         learn: bool,
     ) -> Result<(Plan, Vec<Enforced>)> {
@@ -209,10 +212,10 @@ impl Sandbox {
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
             host: self.shared.host_files()?,
-            scratch: None,
+            upper,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, identity);
+        let mut enforced = enforced(policy, identity, upper.is_some_and(DiskUpper::is_private));
         #[cfg(feature = "landlock")]
         enforced.extend(plan::landlock_report(policy, self.shared.landlock));
         Ok((plan, enforced))
@@ -220,10 +223,8 @@ impl Sandbox {
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
     fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
-        if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
-            prepare_upper(dir)?;
-        }
         let policy = &self.shared.policy;
+        let upper = DiskUpper::of(policy, self.shared.host_files()?.upper_in_memory)?;
         let mut identity = self.shared.ids.assign_for(&self.shared.policy)?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
@@ -238,12 +239,12 @@ impl Sandbox {
         };
         let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
-        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
+        let (plan, mut enforced) = self.plan(&identity, clock, upper.as_ref(), keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
         let started = launch.start(&self.shared.image)?;
         identity.trees.clear();
-        let mut init = Init::new(started, identity, enforced, placed);
+        let mut init = Init::new(started, identity, enforced, placed, upper);
         if let Some(request) = request {
             request(&init, &plan)?;
         }
@@ -346,19 +347,6 @@ pub struct PlannedStep {
     pub words: String,
 }
 
-/// Makes the two directories that a kept upper needs.
-fn prepare_upper(dir: &std::path::Path) -> Result<()> {
-    for name in ["upper", "work"] {
-        let path: PathBuf = dir.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| {
-            Failure::new("upper", path.display().to_string(), "cannot make the directory of the upper")
-                .cause(&e)
-                .setup()
-        })?;
-    }
-    Ok(())
-}
-
 fn random_name() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let random = sys::random::<6>().map(|byte| LETTERS[usize::from(byte) % LETTERS.len()] as char);
@@ -366,7 +354,7 @@ fn random_name() -> String {
 }
 
 /// What carries out what was asked for.
-fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
+fn enforced(policy: &Policy, identity: &Assigned, upper_on_disk: bool) -> Vec<Enforced> {
     let word = |word: &str| Requested::Word(word.to_owned());
     let mut list = Vec::new();
     let mut who = Enforced::new("identity", Requested::Word(policy.identity.user.word()), Mechanism::Namespace);
@@ -394,8 +382,10 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
             list.push(Enforced::new(item, Requested::Number(value), by));
         }
     };
-    number("disk", policy.limits.disk, Mechanism::Tmpfs);
-    number("inodes", policy.limits.inodes, Mechanism::Tmpfs);
+    if !upper_on_disk {
+        number("disk", policy.limits.disk, Mechanism::Tmpfs);
+        number("inodes", policy.limits.inodes, Mechanism::Tmpfs);
+    }
     number("timeout", policy.timeout.map(|t| t.as_millis() as u64), Mechanism::Supervisor);
     number("output_limit", policy.output_limit, Mechanism::Supervisor);
     for (resource, soft, _) in &policy.rlimits {
@@ -404,6 +394,12 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     if policy.seccomp != Seccomp::Off {
         let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
         list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
+    }
+    for (item, limit) in [("disk", policy.limits.disk), ("inodes", policy.limits.inodes)] {
+        if let (Some(limit), true) = (limit, upper_on_disk) {
+            let why = "before Linux 6.6 the upper of the overlay lies on disk, where it has no limit";
+            list.push(Enforced::new(item, Requested::Number(limit), Mechanism::Nothing).why(why));
+        }
     }
     list
 }

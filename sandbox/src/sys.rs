@@ -71,7 +71,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, kind: u32, value: u32) -> nix::Result
     transmit(socket, Message { kind, value, length: 0 }, &[], &[])
 }
 
-fn transmit(socket: BorrowedFd<'_>, message: Message, text: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+pub(crate) fn transmit(socket: BorrowedFd<'_>, message: Message, text: &[u8], fds: &[RawFd]) -> nix::Result<()> {
     let bytes = message.to_bytes();
     let slices = [IoSlice::new(&bytes), IoSlice::new(text)];
     let rights = [ControlMessage::ScmRights(fds)];
@@ -214,6 +214,15 @@ pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> Option<Vec<u8>> 
     // SAFETY: NUL-terminated strings, and a buffer as long as is said.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     usize::try_from(length).ok().map(|length| value[..length].to_vec())
+}
+
+/// Sets an extended attribute of a path; links are followed.
+pub(crate) fn set_attribute(path: &std::path::Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: NUL-terminated strings, and a value as long as is said.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(|_| ())
 }
 
 #[cfg(test)]

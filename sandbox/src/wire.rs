@@ -219,7 +219,7 @@ records! {
         /// Attaches such a mount to a directory of base, so that an overlay can use it.
         AttachTree = 31 { slot: u32, path: &'a CStr }
         /// Opens a directory in such a mount.
-        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr }
+        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr, make: u32 }
         /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
         LandlockEnter = 28 {}
     }
