@@ -14,6 +14,8 @@ mod hierarchy;
 mod placement;
 mod settings;
 mod sys;
+#[cfg(feature = "systemd")]
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -68,6 +70,9 @@ pub(crate) struct Prepared {
     /// What no group holds, and best effort is enough for.
     missing: Vec<(&'static str, Requested, Cannot)>,
     best_effort: BestEffort,
+    /// Where systemd had to be asked for a group.
+    #[cfg(feature = "systemd")]
+    _scope: Option<systemd::Scope>,
 }
 
 /// A group to be made in one hierarchy.
@@ -90,7 +95,22 @@ fn prepare_on(host: &Host, limits: &Limits, best_effort: &BestEffort, usage: boo
     if settings.is_empty() && limits.cpu_time.is_none() && !usage {
         return Ok(prepared);
     }
-    let sources = Sources { host, base: delegation::find(host, limits.cgroup.as_deref()) };
+    #[cfg_attr(not(feature = "systemd"), expect(unused_mut, reason = "systemd may have another"))]
+    let mut base = delegation::find(host, limits.cgroup.as_deref());
+    #[cfg(feature = "systemd")]
+    if let Err(cannot) = &base
+        && limits.cgroup.is_none()
+        && systemd::has_groups(host)
+    {
+        base = match systemd::Scope::start(host) {
+            Ok((scope, base)) => {
+                prepared._scope = Some(scope);
+                Ok(base)
+            }
+            Err(scope) => Err(Cannot { why: format!("{}; {}", cannot.why, scope.why), remedy: scope.remedy }),
+        };
+    }
+    let sources = Sources { host, base };
     for setting in settings {
         match sources.choose(&setting) {
             Ok(version) => prepared.chosen.push((setting, version)),
