@@ -27,7 +27,7 @@ fn group_of(pid: u32) -> PathBuf {
 }
 
 const MEMORY: u64 = 64 << 20;
-const MEMORY_BOMB: &str = "head -c 268435456 /dev/zero | tail > /dev/null";
+const MEMORY_BOMB: &str = "head -c 100000000 /dev/zero | tail > /dev/null";
 
 #[test]
 fn where_nothing_was_delegated_systemd_gives_a_scope_that_holds_limits_and_goes_with_the_sandbox() {
@@ -35,10 +35,10 @@ fn where_nothing_was_delegated_systemd_gives_a_scope_that_holds_limits_and_goes_
         return;
     }
     let before = group_of(std::process::id());
-    let sandbox = Sandbox::builder().memory(MEMORY).pids(20).cpus(0.5).build().expect("the policy");
+    let sandbox = Sandbox::builder().memory(MEMORY).pids(20).cpu_weight(50).build().expect("the policy");
     let output = common::shell(&sandbox, MEMORY_BOMB).output().unwrap_or_else(|e| panic!("{e} ({})", e.hint()));
     assert_eq!(output.outcome, Outcome::OutOfMemory, "{output:?}");
-    for item in ["memory", "pids", "cpus"] {
+    for item in ["memory", "pids", "cpu_weight"] {
         let line = output.enforced.iter().find(|line| line.item == item).expect(item);
         assert_eq!(line.by, Mechanism::Cgroup2, "{line:?}");
     }
@@ -58,6 +58,16 @@ fn where_nothing_was_delegated_systemd_gives_a_scope_that_holds_limits_and_goes_
     drop(sandbox);
     patiently("the scope goes", || !scope.exists());
     assert_eq!(group_of(std::process::id()), before, "the caller was not moved");
+}
+
+#[test]
+fn the_doctor_names_what_systemd_holds() {
+    if !has_session() {
+        return;
+    }
+    let findings = sandcell::doctor();
+    let cgroups = findings.iter().find(|finding| finding.name == "cgroups").expect("a finding");
+    assert!(cgroups.ok && cgroups.detail.contains("systemd: memory, pids, cpus"), "{cgroups:?}");
 }
 
 const MOVES: &str = "SANDCELL_TEST_MOVES";

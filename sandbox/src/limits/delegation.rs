@@ -17,7 +17,7 @@ use crate::error::Result;
 const CALLER: &str = "sandcell-caller";
 
 const RUN_IN_SCOPE: &str = "start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM` and let it call \
-    sandcell::adopt_cgroup(), or name a delegated group with `cgroup`";
+    sandcell::adopt_cgroup(), or name a delegated group with `cgroup`, or build with the feature `systemd`";
 
 /// A group beneath which sandboxes get theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]

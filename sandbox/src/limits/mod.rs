@@ -362,7 +362,7 @@ fn fallback(item: &str, limits: &Limits, facts: Facts) -> Option<(Rlimit, &'stat
 /// One way to have limits on this host, for `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Driver {
-    /// `cgroup2`, `cgroup1` or `rlimit`.
+    /// `cgroup2`, `systemd`, `cgroup1` or `rlimit`.
     pub(crate) name: &'static str,
     /// The limits that it can hold here, by option.
     pub(crate) holds: Vec<&'static str>,
@@ -398,9 +398,16 @@ fn describe_on(host: &Host) -> Vec<Driver> {
     };
     let weaker =
         Cannot::new("resource limits hold for each process or user, not for a sandbox", "used under best effort only");
-    vec![
-        driver("cgroup2", &|controller| sources.v2(controller).map(drop)),
-        driver("cgroup1", &|controller| sources.v1_parent(controller).map(drop)),
-        Driver { name: "rlimit", holds: vec!["memory", "pids", "cpu_time"], cannot: vec![weaker] },
-    ]
+    let mut drivers = vec![driver("cgroup2", &|controller| sources.v2(controller).map(drop))];
+    #[cfg(feature = "systemd")]
+    if sources.base.is_err() && systemd::has_groups(host) {
+        // Found out by asking for one; it goes at once.
+        let scope = systemd::Scope::start(host);
+        let base = scope.as_ref().map(|(_, base)| base.clone()).map_err(Cannot::clone);
+        let scoped = Sources { host, base };
+        drivers.push(driver("systemd", &|controller| scoped.v2(controller).map(drop)));
+    }
+    drivers.push(driver("cgroup1", &|controller| sources.v1_parent(controller).map(drop)));
+    drivers.push(Driver { name: "rlimit", holds: vec!["memory", "pids", "cpu_time"], cannot: vec![weaker] });
+    drivers
 }

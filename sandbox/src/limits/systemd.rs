@@ -21,9 +21,9 @@ use crate::launch::Idle;
 const PATIENCE: Duration = Duration::from_secs(10);
 const SERVICE: &str = "org.freedesktop.systemd1";
 const METHOD_CALL: u8 = 1;
-const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
-/// No answer to our call is longer: the path of a job, or a sentence.
+const SIGNAL: u8 = 4;
+/// Nothing that a manager says is longer: paths, numbers, sentences.
 const MOST: usize = 64 * 1024;
 
 /// A scope for the sandboxes of one [`Sandbox`](crate::Sandbox), as long as the value lives. A process without a task
@@ -91,7 +91,7 @@ pub(super) fn start_scope(socket: &Path, pid: u32) -> io::Result<String> {
     let body = to_bytes(context, &(name.as_str(), "fail", properties, auxiliary)).map_err(io::Error::other)?;
     let mut stream = connect(socket)?;
     stream.write_all(&call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body)?)?;
-    answer(&mut stream)?;
+    finished(&mut stream, &name)?;
     Ok(name)
 }
 
@@ -159,8 +159,10 @@ fn call(member: &str, signature: &str, body: &[u8]) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// Reads until the answer to the one call that was made.
-fn answer(stream: &mut UnixStream) -> io::Result<()> {
+/// Reads until the one call that was made has done its work: its answer comes first, then, unasked over this kind of
+/// socket, the signal that the job is over. Before that systemd may still take back what is in the group.
+fn finished(stream: &mut UnixStream, unit: &str) -> io::Result<()> {
+    let contains = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     loop {
         let mut fixed = [0; 16];
         stream.read_exact(&mut fixed)?;
@@ -175,14 +177,20 @@ fn answer(stream: &mut UnixStream) -> io::Result<()> {
         let fields = fields.next_multiple_of(8);
         let mut rest = vec![0; fields + body];
         stream.read_exact(&mut rest)?;
+        let (fields, body) = rest.split_at(fields);
         match fixed[1] {
-            METHOD_RETURN => return Ok(()),
-            // Its first argument is a sentence: a length, then the text.
+            // The arguments of the error begin with a sentence: a length, then the text.
             ERROR => {
-                let text = rest.get(fields + 4..).unwrap_or_default().split(|byte| *byte == 0).next();
+                let text = body.get(4..).unwrap_or_default().split(|byte| *byte == 0).next();
                 return Err(io::Error::other(String::from_utf8_lossy(text.unwrap_or_default()).into_owned()));
             }
-            // A signal that nobody asked for.
+            // Number and path of the job, the unit, the result.
+            SIGNAL if contains(fields, "JobRemoved") && contains(body, unit) => {
+                return match body.ends_with(b"done\0") {
+                    true => Ok(()),
+                    false => Err(io::Error::other(format!("systemd could not start {unit}"))),
+                };
+            }
             _ => {}
         }
     }
