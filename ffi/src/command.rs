@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sandcell::{Error, Stdio};
 
+use crate::child::Child;
 use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG, free, guard};
+use crate::result::RunResult;
 use crate::text::{blob, bytes, list, path, word};
 
 /// A program to run: arguments, environment, streams. To be set up by one thread; then it can be run any number of
@@ -21,7 +23,7 @@ pub struct Command {
     dir: Option<PathBuf>,
     streams: [Stream; 3],
     fds: Vec<(c_int, c_int)>,
-    pub(crate) input: Option<Vec<u8>>,
+    input: Option<Vec<u8>>,
     timeout: Option<Duration>,
     count_output: bool,
     track_changes: bool,
@@ -45,11 +47,23 @@ impl Command {
         Command { argv, ..Command::default() }
     }
 
+    /// Runs it to its end, in whatever `of` makes requests of.
+    pub(crate) fn output(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<Box<RunResult>, ErrorObject> {
+        let mut request = self.request(of)?;
+        if let Some(input) = &self.input {
+            request.input(&input[..]);
+        }
+        Ok(Box::new(request.output()?.into()))
+    }
+
+    /// Starts it there.
+    pub(crate) fn spawn(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<Box<Child>, ErrorObject> {
+        let started = self.request(of)?.spawn()?;
+        Ok(Box::new(Child::new(started, self.input.clone())?))
+    }
+
     /// The request in Rust's form. Descriptors are the caller's: the request gets duplicates.
-    pub(crate) fn request(
-        &self,
-        of: impl FnOnce(&OsStr) -> sandcell::Command,
-    ) -> Result<sandcell::Command, ErrorObject> {
+    fn request(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<sandcell::Command, ErrorObject> {
         if let Some(mistake) = &self.mistake {
             return Err(mistake.clone());
         }
