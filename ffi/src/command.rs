@@ -27,6 +27,7 @@ pub struct Command {
     timeout: Option<Duration>,
     count_output: bool,
     track_changes: bool,
+    learn: bool,
     /// The first setter that was refused.
     mistake: Option<ErrorObject>,
 }
@@ -69,7 +70,7 @@ impl Command {
         }
         let (program, args) = self.argv.split_first().ok_or_else(|| Error::option("argv", "names no program"))?;
         let mut request = of(program);
-        request.args(args).count_output(self.count_output).track_changes(self.track_changes);
+        request.args(args).count_output(self.count_output).track_changes(self.track_changes).learn(self.learn);
         if let Some(name) = &self.arg0 {
             request.arg0(name);
         }
@@ -334,6 +335,19 @@ pub unsafe extern "C" fn sandcell_command_set_track_changes(command: *mut Comman
     unsafe {
         set(command, |c| {
             c.track_changes = track;
+            Ok(())
+        })
+    }
+}
+
+/// Notes every system call of the run and puts the smallest profile that lets them through into the result:
+/// sandcell_result_learned_json. The policy's own profile holds meanwhile. For a sandbox of its own; a cell refuses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_command_set_learn(command: *mut Command, learn: bool) -> c_int {
+    // SAFETY: handles are what the contract says.
+    unsafe {
+        set(command, |c| {
+            c.learn = learn;
             Ok(())
         })
     }
