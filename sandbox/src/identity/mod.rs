@@ -9,6 +9,8 @@ mod newidmap;
 mod ranges;
 pub(crate) mod record;
 mod source;
+#[cfg(feature = "image")]
+mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ pub(crate) use map::IdMap;
 pub(crate) use namespace::Proxy;
 use record::Record;
 use source::{Host, Source};
+#[cfg(feature = "image")]
+pub(crate) use store::StoreIds;
 
 /// Who one sandbox is. Its ids are free for others when it is dropped, so not before the last process has ended.
 #[derive(Debug)]
@@ -53,6 +57,13 @@ pub(crate) struct Assigned {
     /// What of the caller's is mounted under these ids. Needed until the start only.
     pub trees: Vec<MappedTree>,
     lease: Option<Lease>,
+}
+
+impl Assigned {
+    /// Whether files of the host's root belong to an id of the sandbox.
+    pub(crate) fn maps_host_root(&self) -> bool {
+        self.uid_map.has_root() || self.gid_map.has_root()
+    }
 }
 
 /// Who makes the sandbox's user namespace, and who writes its maps. In each case the namespace is the sandbox's own.
@@ -165,6 +176,10 @@ impl IdPool {
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
         let kept = self.owners_of_kept(policy)?;
+        #[cfg(feature = "image")]
+        if let Some(ids) = policy.store_ids {
+            return self.on_store(ids, kept);
+        }
         if self.identity.host_ids == HostIds::Shared || self.identity.keep_caller {
             return self.assign_as(self.asked_to_keep(), kept);
         }

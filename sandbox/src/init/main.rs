@@ -12,7 +12,9 @@ mod rawsys;
 mod wire;
 
 mod landlock;
+mod listener;
 mod mounts;
+mod network;
 mod pump;
 mod serve;
 mod setup;
@@ -89,8 +91,7 @@ fn prepare() -> Result<(), Fault> {
         call!(nr::DUP3, CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
         call!(nr::SETSID).at(stage::SESSION)?;
     }
-    spawn::default_signals();
-    Ok(())
+    spawn::default_signals()
 }
 
 /// Maps a memory file of the library read-only, for as long as this process lives or until `unmap`.

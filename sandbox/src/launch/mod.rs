@@ -33,7 +33,6 @@ pub(crate) struct Image {
 pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
     pub identity: &'a Assigned,
-    pub network: bool,
     pub placement: Option<&'a Placement>,
 }
 
@@ -125,7 +124,7 @@ impl Launch<'_> {
         })?;
         let trees = &self.identity.trees;
         let message = Message { kind: control::SETUP, value: trees.len() as u32, length: self.plan.len() as u64 };
-        let pidfd = self.clone(image, theirs.as_raw_fd())?;
+        let pidfd = self.clone(image, theirs.as_raw_fd()).map_err(|error| last_word(&ours).unwrap_or(error))?;
         let started = Started { control: ours, pidfd };
         // Not before the maps are written: this message is what init waits for.
         let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
@@ -141,7 +140,6 @@ impl Launch<'_> {
     }
 
     fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
-        let network = if self.network { rawsys::CLONE_NEWNET } else { 0 };
         let enter = match &self.identity.namespace {
             UserNamespace::OneId | UserNamespace::Written => -1,
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
@@ -160,8 +158,7 @@ impl Launch<'_> {
                 | rawsys::CLONE_NEWPID
                 | rawsys::CLONE_NEWIPC
                 | rawsys::CLONE_NEWUTS
-                | rawsys::CLONE_PIDFD
-                | network,
+                | rawsys::CLONE_PIDFD,
             cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
             control,
             init: image.init.as_raw_fd(),
@@ -191,6 +188,13 @@ impl Launch<'_> {
         }
         .map_err(|(stage, errno)| explain(stage, errno))
     }
+}
+
+/// Why init has ended already, where it has said so: nobody can write the maps of a process that is gone.
+fn last_word(control: &OwnedFd) -> Option<crate::Error> {
+    let said = sys::is_readable(control.as_fd()).then(|| sys::receive(control.as_fd()).ok().flatten())??;
+    let (name, words) = stage::describe(said.0.detail);
+    Some(Failure::new(name, "", words).errno(said.0.errno).setup())
 }
 
 /// Ends a process that has gone wrong.
