@@ -9,6 +9,7 @@
 //! | `unpack` | a layer onto the disk, never outside its root |
 //! | `layer` | one layer into the store: decompress, hash, unpack in one pass |
 //! | `load` | a source into the store, its layers in parallel |
+//! | `pull/` | images from registries, feature `pull` |
 //! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
 //! | `reach` | reading trees that belong to the caller's sub-ids |
@@ -33,6 +34,8 @@ mod manifest;
 mod merged;
 mod owners;
 mod pack;
+#[cfg(feature = "pull")]
+mod pull;
 mod reach;
 mod reference;
 mod remove;
@@ -54,6 +57,8 @@ pub use load::{Load, Loaded, Progress};
 pub use look::{Change, ChangeKind, HistoryRow, changes};
 pub use manifest::Compression;
 pub use pack::{IdRange, Owners};
+#[cfg(feature = "pull")]
+pub use pull::Pull;
 pub use reference::{Digest, Reference};
 pub use run::base_of;
 pub(crate) use run::{Kept, resolve};

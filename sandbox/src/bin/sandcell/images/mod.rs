@@ -1,6 +1,8 @@
 //! The subcommands about images: what is in the store, how it gets there and out of it.
 
 mod build;
+#[cfg(feature = "pull")]
+mod pull;
 mod table;
 
 use std::io::Write;
@@ -75,6 +77,14 @@ pub enum ImageAction {
         /// Say nothing but errors
         #[arg(short, long)]
         quiet: bool,
+    },
+    /// Get an image from its registry
+    #[cfg(feature = "pull")]
+    Pull {
+        #[command(flatten)]
+        store: StoreOption,
+        #[command(flatten)]
+        pull: Box<pull::PullOptions>,
     },
     /// List the images of the store
     Images {
@@ -225,6 +235,8 @@ pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
             };
             load(&store.open()?, &source, name.as_ref(), *durable, *quiet)
         }
+        #[cfg(feature = "pull")]
+        ImageAction::Pull { store, pull } => pull::pull(&store.open()?, pull),
         ImageAction::Images { store, json, quiet } => images(&store.open()?, json.json, *quiet),
         ImageAction::Inspect { store, images } => {
             let store = store.open()?;
