@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::changes::{self, Change};
 use crate::command::{Command, Pipes};
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, UserNamespace};
 use crate::launch::Started;
 use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
@@ -134,6 +135,13 @@ impl Init {
     }
 
     fn kill(&self) {
+        if matches!(self.identity.namespace, UserNamespace::Absent) {
+            // Nothing ends with this supervisor but what it ends itself.
+            let _ = shutdown(self.control.as_raw_fd(), Shutdown::Both);
+            if sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + PATIENCE)).is_ok_and(|ready| ready[0]) {
+                return;
+            }
+        }
         let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL);
     }
 

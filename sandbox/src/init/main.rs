@@ -11,6 +11,7 @@ mod rawsys;
 #[path = "../wire.rs"]
 mod wire;
 
+mod end;
 mod landlock;
 mod listener;
 mod mounts;

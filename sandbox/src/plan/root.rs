@@ -14,7 +14,7 @@ use crate::policy::{Mount, Network, Root, Upper};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
 
 /// What the host view shows, where the host has it. Never the homes, /var, /srv, /mnt, /media.
-const HOST: [&str; 12] =
+pub(crate) const HOST: [&str; 12] =
     ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
 /// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
 const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
