@@ -98,7 +98,7 @@ pub(crate) fn narrow(profile: Profile, network: Network) -> Profile {
 pub(crate) fn paths(policy: &Policy) -> Vec<(PathBuf, crate::landlock::Access)> {
     use crate::landlock::Access;
     let read = |path: &str| (PathBuf::from(path), Access::Read);
-    let mut paths: Vec<_> = crate::plan::HOST.iter().map(|path| read(path)).collect();
+    let mut paths: Vec<_> = crate::plan::VIEW.iter().map(|path| read(path)).collect();
     // Of /proc only what is the program's own can be read: Landlock keeps others' memory and environment shut.
     paths.extend([read("/proc"), read("/sys/devices/system/cpu")]);
     if policy.network == Network::Host {

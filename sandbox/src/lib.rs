@@ -19,6 +19,8 @@ mod builder;
 mod changes;
 mod command;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod identity;
 #[cfg(feature = "image")]
@@ -41,6 +43,7 @@ mod sandbox;
 mod sys;
 pub mod syscalls;
 mod wire;
+pub mod words;
 
 pub use builder::Builder;
 pub use changes::{Change, ChangeKind};

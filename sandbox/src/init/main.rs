@@ -15,6 +15,7 @@ mod end;
 mod landlock;
 mod listener;
 mod mounts;
+mod network;
 mod pump;
 mod serve;
 mod setup;

@@ -34,6 +34,12 @@ fn common() -> &'static mut Common {
     unsafe { &mut *(&raw mut COMMON) }
 }
 
+/// The end of the stack of whichever child is on its way: there is never more than one.
+pub fn child_stack() -> usize {
+    // SAFETY: an address only.
+    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
+}
+
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
 }
@@ -55,11 +61,6 @@ pub fn listens() -> bool {
 /// Whether the listener only notes what is called.
 pub fn learns() -> bool {
     common().learn
-}
-
-pub fn child_stack() -> usize {
-    // SAFETY: an address only.
-    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
 }
 
 /// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.
@@ -153,6 +154,10 @@ impl Request {
                 Ask::Argument { .. } => arguments += 1,
                 Ask::Variable { .. } => variables += 1,
                 Ask::Program { .. } => programs += 1,
+                // More than the kernel allows (fs.nr_open), and room to count on.
+                Ask::Descriptor { number, .. } | Ask::Null { number } if number > i32::MAX as u32 / 2 => {
+                    return Err(malformed);
+                }
                 Ask::Rlimit { .. } | Ask::Descriptor { .. } | Ask::Null { .. } => {}
             }
         }

@@ -33,7 +33,6 @@ pub(crate) struct Image {
 pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
     pub identity: &'a Assigned,
-    pub network: bool,
     pub placement: Option<&'a Placement>,
 }
 
@@ -105,7 +104,6 @@ impl Launch<'_> {
     }
 
     fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
-        let network = if self.network { rawsys::CLONE_NEWNET } else { 0 };
         let enter = match &self.identity.namespace {
             UserNamespace::OneId | UserNamespace::Written | UserNamespace::Absent => -1,
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
@@ -115,8 +113,7 @@ impl Launch<'_> {
             | rawsys::CLONE_NEWNS
             | rawsys::CLONE_NEWPID
             | rawsys::CLONE_NEWIPC
-            | rawsys::CLONE_NEWUTS
-            | network;
+            | rawsys::CLONE_NEWUTS;
         let mut orders = child::Orders {
             namespaces,
             join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
