@@ -182,6 +182,9 @@ pub struct Options {
     /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
     #[arg(long, value_name = "N", default_value = "1")]
     id_count: u32,
+    /// How long to wait for free ids [default: not at all]
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    wait_for_ids: Option<Duration>,
     /// The host's name inside [default: cell- and 6 random characters]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -354,7 +357,7 @@ impl Options {
             };
         }
         pass!(hostname => hostname, memory => memory, swap => swap, pids => pids, cpus => cpus, cpuset => cpuset,
-              disk => disk, timeout => timeout, output_limit => output_limit, chdir => current_dir);
+              disk => disk, wait_for_ids => wait_for_ids, timeout => timeout, output_limit => output_limit, chdir => current_dir);
         builder
     }
 
