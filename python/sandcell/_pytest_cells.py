@@ -10,6 +10,8 @@ import site
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +74,14 @@ class Cells:
         # Here, and not where it is printed: with -q, and in a worker, nothing is.
         try:
             self._enforced()
-        except SandboxError as error:
+        except (SandboxError, PolicyError) as error:
             hint = getattr(error, "hint", "")
             raise pytest.UsageError(f"--sandbox: {error}" + (f"\nhint: {hint}" if hint else "")) from None
 
     def pytest_runtest_logreport(self, report: TestReport) -> None:
+        if self.inside:
+            self.inside.report(self.config, report)
+            return
         for name, content in report.sections:
             if name == _LEFT:
                 self.left.append(f"{report.nodeid}: {content}")
@@ -160,7 +165,16 @@ class Cells:
         if heard.coverage:
             self.coverage.append(heard.coverage)
         for text, category, file, line in heard.warnings:
-            warnings.warn_explicit(_warning(category, text), None, file, line)
+            # As pytest's own recording does it: what is filtered out has been filtered there.
+            warned = _warning(category, text)
+            item.ihook.pytest_warning_recorded.call_historic(
+                kwargs={
+                    "warning_message": warnings.WarningMessage(warned, type(warned), file, line),
+                    "nodeid": item.nodeid,
+                    "when": "runtest",
+                    "location": None,
+                }
+            )
         hook = self.config.hook
         reports = [hook.pytest_report_from_serializable(config=self.config, data=data) for data in heard.reports]
         captured = self._captured()
@@ -200,13 +214,6 @@ class Cells:
         named = (("Captured stdout", out), ("Captured stderr", err))
         return [(name, text) for name, text in named if text]
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self) -> Any:
-        report = yield
-        if self.inside:
-            self.inside.report(self.config, report)
-        return report
-
     # pytest-timeout: its timer belongs into the process of the test.
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
@@ -241,21 +248,19 @@ class Cells:
             if capture:
                 capture.resume_global_capture()
             state.setup(node)  # type: ignore[arg-type]
-            # Fixtures can be asked for by tests that are being set up.
-            state.stack[item] = ([], None)
             info = getattr(item, "_fixtureinfo", None)
             request = getattr(item, "_request", None)
-            for name in item.fixturenames if info and request else ():  # type: ignore[attr-defined]
-                definitions = info.name2fixturedefs.get(name)
-                if definitions and definitions[-1].scope in wider:
-                    request.getfixturevalue(name)
+            with _being_set_up(item):
+                for name in item.fixturenames if info and request else ():  # type: ignore[attr-defined]
+                    definitions = info.name2fixturedefs.get(name)
+                    if definitions and definitions[-1].scope in wider:
+                        request.getfixturevalue(name)
         except (Exit, KeyboardInterrupt):
             raise
         except BaseException:
             # It is remembered, and raised once more where the test sets up: there it is reported.
             pass
         finally:
-            state.stack.pop(item, None)
             if capture:
                 capture.suspend_global_capture(in_=False)
         self.keep |= _open_descriptors() - before
@@ -305,7 +310,11 @@ class Cells:
         definitions = item.session._fixturemanager.getfixturedefs("sandbox_policy", item)
         request = getattr(item, "_request", None)
         if definitions and len(definitions) > 1 and request:
-            asked.update(request.getfixturevalue("sandbox_policy"))
+            state = item.session._setupstate
+            if item.session not in state.stack:
+                state.setup(item.session)  # type: ignore[arg-type]
+            with _being_set_up(item):
+                asked.update(request.getfixturevalue("sandbox_policy"))
         for mark in reversed(list(item.iter_markers("sandbox"))):
             if mark.args:
                 raise TypeError(f"the mark sandbox takes keywords, not {mark.args!r}")
@@ -387,7 +396,14 @@ class Cells:
 
     def _outputs(self) -> list[Path]:
         factory = getattr(self.config, "_tmp_path_factory", None)
-        return [factory.getbasetemp()] if factory else []
+        outputs = [factory.getbasetemp()] if factory else []
+        if "hypothesis" in sys.modules:
+            from hypothesis.configuration import storage_directory
+
+            examples = Path(os.path.abspath(str(storage_directory())))
+            examples.mkdir(parents=True, exist_ok=True)
+            outputs.append(examples)
+        return outputs
 
     def _kept(self) -> list[int]:
         """The descriptors of a test's process besides those that it reports with."""
@@ -402,8 +418,28 @@ class Cells:
         return sorted(fd for fd in kept if _keepable(fd))
 
 
+@contextmanager
+def _being_set_up(item: pytest.Item) -> Iterator[None]:
+    """Only tests that are being set up, or are, may ask for fixtures."""
+    stack = item.session._setupstate.stack
+    stack[item] = ([], None)
+    try:
+        yield
+    finally:
+        stack.pop(item, None)
+
+
 def _open_descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}
+    # But for the one that lists.
+    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+        return True
+    except OSError:
+        return False
 
 
 def _number(file: Any) -> int:
@@ -415,11 +451,7 @@ def _number(file: Any) -> int:
 
 def _keepable(fd: int) -> bool:
     """Whether it is open, and no directory: one would lead out."""
-    try:
-        os.fstat(fd)
-        return not os.path.isdir(fd)
-    except OSError:
-        return False
+    return _is_open(fd) and not os.path.isdir(fd)
 
 
 def _warning(category: str, text: str) -> Warning:

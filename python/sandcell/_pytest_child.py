@@ -7,6 +7,7 @@ twice."""
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import select
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
+from _pytest.runner import call_and_report, show_test_item
 
 from . import _pytest_coverage as coverage
 from ._sandbox import Cell
@@ -195,6 +196,8 @@ def _outside(
 ) -> None:
     """The first copy: in the cell's namespaces, but for that of processes. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What the copies never change is not looked at either: each page looked at would have to be copied.
+    gc.freeze()
     try:
         entry.join()
         pid = _fork()
@@ -257,6 +260,10 @@ def _inside(entry: Any, answer: int, question: int, home: str, plugin: Any, sess
             os.environ["TMPDIR"] = "/tmp"
             tempfile.tempdir = None
         plugin.inside = inside
+        # What is logged here, by subtests, and warned of is for the first process to tell.
+        for logged in (session.config.hook.pytest_runtest_logreport, session.config.hook.pytest_warning_recorded):
+            for other in [found.plugin for found in logged.get_hookimpls() if found.plugin is not plugin]:
+                logged._remove_plugin(other)
         coverage.begin(running)
         with open(question, "rb", buffering=0) as questions:
             for line in iter(questions.readline, b""):
@@ -312,7 +319,21 @@ class Inside:
             rest = rest[os.write(self.answer, rest) :]
 
     def run(self, item: pytest.Item) -> None:
-        runtestprotocol(item, log=False, nextitem=self.nextitem)
+        # As runtestprotocol, but that each report goes out at once: of a test that dies it is known how far it came.
+        if hasattr(item, "_request") and not item._request:
+            item._initrequest()  # type: ignore[attr-defined]
+        option = item.config.getoption
+        report = call_and_report(item, "setup", log=False)
+        self.report(item.config, report)
+        if report.passed:
+            if option("setupshow", False):
+                show_test_item(item)
+            if not option("setuponly", False):
+                self.report(item.config, call_and_report(item, "call", log=False))
+        self.report(item.config, call_and_report(item, "teardown", log=False, nextitem=self.nextitem))
+        if hasattr(item, "_request"):
+            item._request = False
+            item.funcargs = None
         if os.getpid() != self.pid:
             # A test that forked and came back: its copy has nothing to say.
             os._exit(0)
@@ -320,7 +341,6 @@ class Inside:
             self._finish_wider()
 
     def report(self, config: pytest.Config, report: Any) -> None:
-        """At once: of a test that dies it is known how far it came."""
         self.say("report", config.hook.pytest_report_to_serializable(config=config, report=report))
 
     def _finish_wider(self) -> None:

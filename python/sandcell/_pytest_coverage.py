@@ -3,6 +3,7 @@ what a copy has measured travels with its reports."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -33,9 +34,18 @@ def finish(running: Any) -> bytes:
 
 
 def add(measured: list[bytes]) -> None:
-    """In the first process: takes in what the copies have measured."""
+    """In the first process: lays what the copies have measured beside its own data files, to be combined with them
+    as those of subprocesses are."""
     running = current()
-    while running is not None and measured:
-        data = sys.modules["coverage"].CoverageData(no_disk=True)
-        data.loads(measured.pop())
-        running.get_data().update(data)
+    if running is None or not measured:
+        return
+    make = sys.modules["coverage"].CoverageData
+    base = running.config.data_file
+    together = make(basename=base, suffix=f"sandcell.{os.getpid()}")
+    for piece in measured:
+        data = make(no_disk=True)
+        data.loads(piece)
+        together.update(data)
+    together.write()
+    together.close()
+    measured.clear()
