@@ -321,11 +321,11 @@ impl Builder {
     pub fn build(self) -> Result<Sandbox> {
         let mut policy = self.policy;
         #[cfg(feature = "image")]
-        let kept = crate::image::resolve(&mut policy, self.user_given)?;
+        let (ids, kept) = crate::image::resolve(&mut policy, self.user_given)?;
         #[cfg(not(feature = "image"))]
-        let kept = ();
+        let (ids, kept) = (None, ());
         check(&mut policy)?;
-        Sandbox::prepare(policy, kept)
+        Sandbox::prepare(policy, ids, kept)
     }
 }
 

@@ -20,6 +20,8 @@ mod changes;
 mod command;
 mod entry;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod identity;
 #[cfg(feature = "image")]
@@ -40,6 +42,7 @@ mod sandbox;
 mod sys;
 pub mod syscalls;
 mod wire;
+pub mod words;
 
 pub use builder::Builder;
 pub use changes::{Change, ChangeKind};

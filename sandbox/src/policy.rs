@@ -356,6 +356,9 @@ pub struct Policy {
     /// Volumes, mounted after `mounts`.
     #[cfg(feature = "image")]
     pub volumes: Vec<Volume>,
+    /// Whose the files of the image are, for a run of several ids.
+    #[cfg(feature = "image")]
+    pub(crate) store_ids: Option<crate::identity::StoreIds>,
     /// The layers are an image's: what is the image's own is not covered by private directories and files.
     pub(crate) of_image: bool,
 }
@@ -387,6 +390,8 @@ impl Default for Policy {
             store: None,
             #[cfg(feature = "image")]
             volumes: Vec::new(),
+            #[cfg(feature = "image")]
+            store_ids: None,
             of_image: false,
         }
     }

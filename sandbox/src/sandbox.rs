@@ -16,15 +16,15 @@ use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
-use crate::running::{Cell, Child, Init};
+use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
-use crate::syscalls::{Kill, Profile, compile};
+use crate::syscalls::{Action, Profile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all runs of one [`Sandbox`] share.
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub ids: IdPool,
     /// Who holds the limits, found out at the first start: a caller may step into a group of its own before that.
     pub limits: OnceLock<limits::Prepared>,
+    /// What of the host's files sandboxes are made of, looked at once.
+    pub host: OnceLock<plan::HostFiles>,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -48,6 +50,29 @@ pub(crate) struct Shared {
 
 #[cfg(not(feature = "image"))]
 type Kept = ();
+
+impl Shared {
+    /// The profile that was asked for; without one everything is allowed.
+    pub(crate) fn profile(&self) -> Profile {
+        match &self.policy.seccomp {
+            Seccomp::Off => Profile::new(Action::Allow),
+            Seccomp::Default => Profile::default(),
+            Seccomp::Profile(profile) => profile.clone(),
+        }
+    }
+}
+
+impl Shared {
+    fn host_files(&self) -> Result<&plan::HostFiles> {
+        match self.host.get() {
+            Some(files) => Ok(files),
+            None => {
+                let files = plan::HostFiles::look()?;
+                Ok(self.host.get_or_init(|| files))
+            }
+        }
+    }
+}
 
 /// Sends the request that is to be carried out as soon as the sandbox is built.
 type FirstRequest<'a> = &'a mut dyn FnMut(&Init, &Plan) -> Result<()>;
@@ -74,22 +99,25 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy, kept: Kept) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
-            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
-            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
-        }
-        .map(|program| Filter { program: program.bytes(), flags: program.flags });
+            Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
+            Seccomp::Profile(profile) => Some(Filter::new(profile, &policy.cap_add)?),
+        };
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        let ids = IdPool::new(&policy.identity)?;
+        let ids = match found_ids {
+            Some(ids) => ids,
+            None => IdPool::new(&policy.identity)?,
+        };
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
                 image: Image::new()?,
                 ids,
                 limits: OnceLock::new(),
+                host: OnceLock::new(),
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -141,13 +169,13 @@ impl Sandbox {
 
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
-        let (init, plan) = self.launch(true, None)?;
+        let (init, plan) = self.launch(true, false, None)?;
         Ok(Cell::new(self.shared.clone(), init, plan))
     }
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -157,18 +185,30 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
+    pub(crate) fn plan(
+        &self,
+        identity: &Assigned,
+        clock: Option<&CpuClock>,
+        keep_upper: bool,
+        learn: bool,
+    ) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
+        let filter = if learn {
+            Some(Filter::learning(&self.shared.profile(), &policy.cap_add)?)
+        } else {
+            self.shared.filter.clone()
+        };
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
             identity,
             hostname: &hostname,
-            filter: self.shared.filter.clone(),
+            filter,
             cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
+            host: self.shared.host_files()?,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
@@ -179,12 +219,12 @@ impl Sandbox {
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let mut identity = self.shared.ids.assign_for(&self.shared.policy)?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
         }
@@ -198,15 +238,11 @@ impl Sandbox {
         };
         let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
-        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
-        let launch = Launch {
-            plan: &plan.bytes,
-            identity: &identity,
-            network: self.shared.policy.network != Network::Host,
-            placement: placed.placement.as_ref(),
-        };
+        let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
         let started = launch.start(&self.shared.image)?;
+        identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;
@@ -222,10 +258,11 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.options(&self.shared.policy).changes;
+        let Options { changes, learn, .. } = command.options(&self.shared.policy);
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
+            learn,
             Some(&mut |init: &Init, plan: &Plan| {
                 let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;
@@ -278,6 +315,9 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
             failure,
             "an upper needs a file system with user attributes: ext4, xfs, btrfs, or tmpfs from Linux 6.6 on",
         ),
+        (stage::NETWORK, Errno::ENOSPC) => {
+            unsupported(failure, "network namespaces are used up or switched off: raise user.max_net_namespaces")
+        }
         (stage::FS_MOUNT | stage::FS_OPTION, Errno::EPERM) => unsupported(
             failure,
             "the caller is in a container whose own /proc is masked; run it with an unmasked /proc",

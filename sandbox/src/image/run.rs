@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::config::RunConfig;
 use super::store::{Image, InUse, Store, failed, write_file};
 use crate::error::{Failure, Result};
+use crate::identity::IdPool;
 use crate::plan::read_beneath;
 use crate::policy::{Mount, Network, Policy, Root, Upper, User};
 
@@ -27,11 +28,11 @@ impl Kept {
 const BASE: &str = "image";
 
 /// Turns the image and the volumes of a policy into layers, mounts and settings. `user_given`: the caller said who the
-/// program is to be, so the image does not.
-pub(crate) fn resolve(policy: &mut Policy, user_given: bool) -> Result<Kept> {
-    let mut kept = Kept::default();
+/// program is to be, so the image does not. Where the ids come from is found out for a run of several.
+pub(crate) fn resolve(policy: &mut Policy, user_given: bool) -> Result<(Option<IdPool>, Kept)> {
+    let (mut found, mut kept) = (None, Kept::default());
     if policy.volumes.is_empty() && !matches!(policy.root, Root::Image(_)) {
-        return Ok(kept);
+        return Ok((found, kept));
     }
     let store = match &policy.store {
         Some(dir) => Store::open(dir)?,
@@ -49,9 +50,17 @@ pub(crate) fn resolve(policy: &mut Policy, user_given: bool) -> Result<Kept> {
         }
         policy.root = Root::Layers(image.layers.clone());
         apply(policy, &image.image.config.run(), user_given)?;
+        if policy.identity.count > 1 {
+            // Not before the image's user is known, who is one of its ids.
+            let pool = IdPool::new(&policy.identity)?;
+            let ids = pool.store_ids()?;
+            policy.root = Root::Layers(store.owned_layers(&image.image, ids)?);
+            policy.store_ids = Some(ids);
+            found = Some(pool);
+        }
         kept.image = Some(image);
     }
-    Ok(kept)
+    Ok((found, kept))
 }
 
 fn apply(policy: &mut Policy, config: &RunConfig, user_given: bool) -> Result<()> {

@@ -12,6 +12,7 @@
 //!     config.json, manifest.json as they came
 //! refs.json                    names, each with the id of its image
 //! volumes/NAME/                see `volume`
+//! builds/, cache/              what builds are writing; their steps, each with the layer that it came to
 //! tmp/                         what is being made
 //! ```
 //!
@@ -118,6 +119,17 @@ pub struct InUse {
     _lock: File,
 }
 
+impl InUse {
+    /// Owner, group and permission bits that a path has in a layer, where its tree does not have them.
+    pub(crate) fn owner(&self, layer: usize, path: &Path) -> Option<(u32, u32, u32)> {
+        use std::os::unix::ffi::OsStrExt;
+        let escaped = super::unpack::escape(path.as_os_str().as_bytes());
+        let all = BufReader::new(File::open(self.layers[layer].parent()?.join("withheld")).ok()?).split(b'\n');
+        let records = all.filter_map(|line| serde_json::from_slice::<Withheld>(&line.ok()?).ok());
+        records.filter(|record| record.path == escaped).last().map(|record| (record.uid, record.gid, record.mode))
+    }
+}
+
 pub(crate) fn failed(path: &Path, doing: &str, error: &io::Error) -> crate::Error {
     because(Failure::new("image-store", path.display().to_string(), doing), error)
 }
@@ -182,7 +194,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(&dir).map_err(|e| failed(&dir, "looking at the store", &e))?;
                 // Another process may be making the same store just now.
-                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes"];
+                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes", "builds", "cache"];
                 if entries.any(|e| e.is_ok_and(|e| !known.iter().any(|k| e.file_name() == *k))) {
                     return refuse("not empty and no store", "give an empty directory, or one that is not there yet");
                 }
@@ -244,7 +256,7 @@ impl Store {
         for name in list(&self.dir.join("tmp"))? {
             let path = self.dir.join("tmp").join(name);
             let gone = match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => remove_tree(&path),
+                Ok(meta) if meta.is_dir() => remove_any(&path),
                 _ => fs::remove_file(&path),
             };
             gone.map_err(|e| failed(&path, "removing what a killed process left", &e))?;
@@ -415,6 +427,23 @@ impl Store {
         let layers = layers.collect::<Result<_>>()?;
         let names = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name.clone()).collect();
         Ok(Image { id, names, config, config_bytes, layers })
+    }
+
+    pub(crate) fn has_image(&self, id: Digest) -> bool {
+        self.image_dir(id).exists()
+    }
+
+    /// Takes images away that have no name and no run; their layers stay until the next `prune`.
+    pub(crate) fn forget(&self, ids: impl Iterator<Item = Digest>) {
+        let ids: Vec<Digest> = ids.collect();
+        // Not worth waiting for: `prune` finds them too.
+        let Ok(_lock) = lock::exclusive_now(&self.dir.join("lock")) else { return };
+        let Ok(refs) = self.refs() else { return };
+        for id in ids {
+            if !refs.values().any(|named| *named == id) && self.lock_unused(id).unwrap_or(false) {
+                let _ = self.discard(&self.image_dir(id));
+            }
+        }
     }
 
     pub(crate) fn manifest_bytes(&self, id: Digest) -> Option<Vec<u8>> {
@@ -605,6 +634,7 @@ impl Store {
             pruned.layers.push(diff_id);
         }
         self.sweep()?;
+        self.sweep_cache();
         Ok(pruned)
     }
 
@@ -651,6 +681,14 @@ fn tree_bytes(dir: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Also what belongs to the caller's sub-ids, which a run of several ids leaves.
+pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
+    match remove_tree(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => crate::owned::remove(path).map_err(Into::into),
+        other => other,
+    }
+}
+
 /// A directory in `tmp/`; gone with the value.
 #[derive(Debug)]
 pub(crate) struct TempDir {
@@ -660,6 +698,6 @@ pub(crate) struct TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         // Renamed into its place, or removed; what cannot be removed is swept later.
-        let _ = remove_tree(&self.path);
+        let _ = remove_any(&self.path);
     }
 }

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use crate::rawsys::{self, call, nr};
+use crate::socket::MOST_DESCRIPTORS;
 use crate::wire::{self, NO_SLOT, SLOTS, stage};
 use crate::{At, Fault};
 
@@ -22,15 +23,20 @@ const OPTIONS: usize = 4096;
 
 /// The tree as it grows. Descriptors are 0 while there is none: that is the control socket's number.
 pub struct Tree {
+    /// What is held open for later steps. Whoever closes one takes it out: while the network is made beside, the
+    /// number may be somebody else's at once.
     slots: [i32; SLOTS],
     base: i32,
     root: i32,
     pub upper: i32,
+    /// Mounts that came with the Plan.
+    given: [i32; MOST_DESCRIPTORS],
     /// The Landlock ruleset in the making.
     pub landlock: i32,
 }
 
-static mut TREE: Tree = Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0, landlock: 0 };
+static mut TREE: Tree =
+    Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0, given: [-1; MOST_DESCRIPTORS], landlock: 0 };
 
 /// The one tree of this process.
 pub fn tree() -> &'static mut Tree {
@@ -130,6 +136,30 @@ impl Tree {
         Ok(())
     }
 
+    pub fn give(&mut self, mounts: &[i32]) {
+        self.given[..mounts.len()].copy_from_slice(mounts);
+    }
+
+    pub fn take_tree(&mut self, slot: u32, index: u32) -> Result<(), Fault> {
+        let protocol = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
+        *self.slot(slot)? = self.given.get(index as usize).copied().filter(|fd| *fd >= 0).ok_or(protocol)?;
+        Ok(())
+    }
+
+    /// Overlays take attached mounts only (before Linux 6.15). This one goes with the old root.
+    pub fn attach_tree(&mut self, slot: u32, path: &CStr) -> Result<(), Fault> {
+        let place = open(self.base, path, rawsys::O_PATH | rawsys::O_DIRECTORY, 0).at(stage::ROOT_ATTACH)?;
+        attach(*self.slot(slot)?, place).at(stage::ROOT_ATTACH)?;
+        rawsys::close(place);
+        Ok(())
+    }
+
+    pub fn open_in(&mut self, slot: u32, tree: u32, path: &CStr) -> Result<(), Fault> {
+        let flags = rawsys::O_PATH | rawsys::O_DIRECTORY | rawsys::O_NOFOLLOW;
+        *self.slot(slot)? = open(*self.slot(tree)?, path, flags, 0).at(stage::OPEN_DIR)?;
+        Ok(())
+    }
+
     /// Mounts base over /dev of the old root, from which everything has been taken by now. Not over /: then two
     /// mounts would have to be let go of at the end, each with a wait for RCU.
     pub fn base(&mut self, size: u64, inodes: u64) -> Result<(), Fault> {
@@ -200,7 +230,7 @@ impl Tree {
     }
 
     pub fn root_tree(&mut self, slot: u32, attributes: u64) -> Result<(), Fault> {
-        let mount = *self.slot(slot)?;
+        let mount = core::mem::take(self.slot(slot)?);
         set_attributes(mount, attributes, true).at(stage::ROOT_ATTRIBUTES)?;
         self.attach_root(mount)
     }
@@ -318,7 +348,7 @@ impl Tree {
     }
 
     pub fn bind(&mut self, slot: u32, dest: &CStr, attributes: u64, make: u32) -> Result<(), Fault> {
-        let fd = *self.slot(slot)?;
+        let fd = core::mem::take(self.slot(slot)?);
         set_attributes(fd, attributes, true).at(stage::MOUNT_ATTRIBUTES)?;
         self.mount(fd, dest, make)
     }

@@ -4,13 +4,14 @@ use crate::mounts::{self, Text};
 use crate::rawsys::{self, call, nr};
 use crate::spawn;
 use crate::wire::{Reader, Reply, Step, reply, stage};
-use crate::{At, CONTROL, Fault, landlock, serve, socket};
+use crate::{At, CONTROL, Fault, landlock, network, serve, socket};
 
 /// On failure: the index of the step and what in it failed.
-pub fn carry_out(plan: &'static [u8]) -> Result<(), (u32, Fault)> {
+pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)> {
     // SAFETY: umask takes a number.
     let _ = unsafe { call!(nr::UMASK, 0) };
     let tree = mounts::tree();
+    tree.give(mounts);
     let mut reader = Reader::new(plan);
     let mut index = 0;
     loop {
@@ -30,6 +31,9 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::PrivateMounts {} => mounts::private(),
         Step::OpenDir { slot, path } => tree.open_dir(slot, path),
         Step::OpenTree { slot, path } => tree.open_tree(slot, path),
+        Step::TakeTree { slot, index, .. } => tree.take_tree(slot, index),
+        Step::AttachTree { slot, path } => tree.attach_tree(slot, path),
+        Step::OpenIn { slot, tree: from, path } => tree.open_in(slot, from, path),
         Step::Become { uid, gid, groups } => r#become(uid, gid, groups != 0),
         Step::Base { size, inodes } => tree.base(size, inodes),
         Step::Dir { path, mode } => tree.dir(path, mode),
@@ -50,7 +54,8 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME)?;
             Ok(())
         }
-        Step::Loopback {} => loopback().at(stage::LOOPBACK),
+        Step::Network { loopback } => network::begin(loopback != 0),
+        Step::NetworkEnter {} => network::enter(),
         Step::CgroupNamespace {} => {
             // SAFETY: unshare takes flags.
             unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE)?;
@@ -70,6 +75,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::Capabilities { keep } => spawn::bound_capabilities(keep),
         Step::Filter { program, flags } => {
             spawn::set_filter(program, flags);
+            Ok(())
+        }
+        Step::Listener { program, flags, learn } => {
+            spawn::set_listener(program, flags, learn != 0);
             Ok(())
         }
         Step::LandlockRules { files, network, scoped } => {
@@ -98,27 +107,17 @@ fn r#become(uid: u32, gid: u32, groups: bool) -> Result<(), Fault> {
             call!(nr::SETGROUPS, 0, 0).at(stage::BECOME_GROUPS)?;
         }
         call!(nr::SETRESGID, gid, gid, gid).at(stage::BECOME_GID)?;
+        // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
+        let keep = uid != 0;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, rawsys::SECBIT_NO_SETUID_FIXUP, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
         call!(nr::SETRESUID, uid, uid, uid).at(stage::BECOME_UID)?;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, 0, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
     }
     Ok(())
-}
-
-fn loopback() -> Result<(), i32> {
-    const AF_INET: usize = 2;
-    const SOCK_DGRAM: usize = 2;
-    const SIOCSIFFLAGS: usize = 0x8914;
-    const IFF_UP: u16 = 1;
-    const IFF_RUNNING: u16 = 0x40;
-    let mut request = [0u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16..18].copy_from_slice(&(IFF_UP | IFF_RUNNING).to_ne_bytes());
-    // SAFETY: the request has the layout and size of struct ifreq.
-    unsafe {
-        let socket = call!(nr::SOCKET, AF_INET, SOCK_DGRAM | rawsys::O_CLOEXEC, 0)?;
-        let result = call!(nr::IOCTL, socket, SIOCSIFFLAGS, request.as_ptr());
-        rawsys::close(socket as i32);
-        result.map(|_| ())
-    }
 }
 
 /// Enters a nested user and mount namespace: whoever has capabilities there has none over the mounts made so far.

@@ -8,8 +8,9 @@ use crate::wire::stage;
 pub(super) const STACK: usize = 32 * 1024;
 
 /// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN; and
-/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12).
-const NEEDED: [u32; 10] = [0, 1, 3, 5, 6, 7, 8, 12, 21, 31];
+/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12); and FSETID: an
+/// overlay changes its upper with the rights of who mounted it, and set-group-ID of directories would be lost.
+const NEEDED: [u32; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 12, 21, 31];
 
 /// Everything the child needs, and where it leaves what failed.
 pub(super) struct Orders {

@@ -21,6 +21,11 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
         Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
         Step::OpenTree { path, .. } => (text(path), "take the mounts at and beneath this path of the host".to_owned()),
+        Step::TakeTree { path, .. } => {
+            (text(path), "take this path of the host under the sandbox's ids (idmapped mount)".to_owned())
+        }
+        Step::AttachTree { path, .. } => (text(path), "put it where an overlay can use it".to_owned()),
+        Step::OpenIn { path, .. } => (text(path), "open the directory in it".to_owned()),
         Step::Become { uid, gid, groups } => {
             let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
             (String::new(), format!("become UID {uid}, GID {gid}{groups}"))
@@ -60,7 +65,9 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Restrict { dest, attributes } => (text(dest), format!("restrict to{}", words_of(*attributes))),
         Step::RootAttributes { attributes } => ("/".to_owned(), format!("set{}", words_of(*attributes))),
         Step::Hostname { name } => (text(name), "set the host name".to_owned()),
-        Step::Loopback {} => ("lo".to_owned(), "bring the loopback interface up".to_owned()),
+        Step::Network { loopback: 0 } => (String::new(), "make a network without any interface, meanwhile".to_owned()),
+        Step::Network { .. } => ("lo".to_owned(), "make a network with a loopback interface, meanwhile".to_owned()),
+        Step::NetworkEnter {} => (String::new(), "enter that network".to_owned()),
         Step::CgroupNamespace {} => (String::new(), "hide the cgroups above".to_owned()),
         Step::Pivot {} => ("/".to_owned(), "make the new root the root and let go of the old one".to_owned()),
         Step::Keyring {} => (String::new(), "replace the session keyring by an empty one".to_owned()),
@@ -77,6 +84,10 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Filter { program, .. } => {
             (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
         }
+        Step::Listener { learn: 0, .. } => {
+            (String::new(), "listen to the filter, to name the call that ends a program".to_owned())
+        }
+        Step::Listener { .. } => (String::new(), "note every system call that the filter lets through".to_owned()),
         Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
         Step::CpuTime { limit, .. } => {

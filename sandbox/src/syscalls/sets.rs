@@ -12,6 +12,7 @@ use super::table::{self, Name};
 use crate::{Result, error::Failure};
 
 const EPERM: Action = Action::Errno(libc::EPERM as u16);
+const EINVAL: Action = Action::Errno(libc::EINVAL as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
 
 /// Calls that are allowed whatever their arguments.
@@ -52,7 +53,7 @@ const fn int(argument: u8, value: u32) -> Condition {
 }
 
 /// Always true; it leaves room for stricter rules about the same call.
-const ANY: &[Condition] = &[Condition::of(0, Compare::GreaterOrEqual, 0)];
+const ANY: &[Condition] = &[Condition::ANY];
 
 /// Calls that are allowed or refused by what they are asked to do.
 const BY_ARGUMENTS: &[(&str, Action, &[Condition])] = &[
@@ -68,6 +69,8 @@ const BY_ARGUMENTS: &[(&str, Action, &[Condition])] = &[
     // AF_VSOCK has no namespace, AF_ALG and the rare families are where kernels broke.
     ("socket", Action::Allow, &[int(0, libc::AF_UNIX as u32)]),
     ("socketpair", Action::Allow, &[int(0, libc::AF_UNIX as u32)]),
+    // useradd and other programs that log to the audit system end at EPERM, and go on where the kernel has none.
+    ("socket", EINVAL, &[int(0, libc::AF_NETLINK as u32), int(2, libc::NETLINK_AUDIT as u32)]),
 ];
 
 /// A named set of system calls: `profile.with("ptrace")`, `profile.without("network-client")`.

@@ -41,7 +41,9 @@ fn main() -> ExitCode {
             let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
             run::run(&options, sandbox, report.as_deref(), &program.words)
         }
-        Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Explain { options, syscalls: true, .. } => printed(options.syscalls().map(String::into_bytes)),
+        Action::Explain { options, json, .. } => printed(explain(&options, json)),
+        Action::Learn { options, output, program } => run::learn(&options, &output, &program.words),
         Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {

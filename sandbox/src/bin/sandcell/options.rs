@@ -59,6 +59,19 @@ pub enum Action {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// The system call profile in words, instead of the steps
+        #[arg(long, conflicts_with = "json")]
+        syscalls: bool,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Run a program and write the smallest system call profile that it needs
+    Learn {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// Where the profile goes, in the JSON form of Docker's
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
         #[command(flatten)]
         program: Program,
     },
@@ -95,10 +108,20 @@ pub struct Program {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum NetworkWord {
+pub enum NetworkWord {
     None,
     Loopback,
     Host,
+}
+
+impl From<NetworkWord> for Network {
+    fn from(word: NetworkWord) -> Network {
+        match word {
+            NetworkWord::None => Network::None,
+            NetworkWord::Loopback => Network::Loopback,
+            NetworkWord::Host => Network::Host,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -149,6 +172,12 @@ pub struct Options {
     /// Who the program is inside [default: the image's user, or random]
     #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user)]
     user: Option<User>,
+    /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
+    #[arg(long, value_name = "N", default_value = "1")]
+    id_count: u32,
+    /// How long to wait for free ids [default: not at all]
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    wait_for_ids: Option<Duration>,
     /// The host's name inside [default: cell- and 6 random characters]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -232,6 +261,15 @@ impl Options {
         self.applied_to(Sandbox::builder())?.build()
     }
 
+    /// The system call profile in words.
+    pub fn syscalls(&self) -> Result<String, Error> {
+        Ok(match self.filter()? {
+            Seccomp::Off => "Every system call: allowed.\n".to_owned(),
+            Seccomp::Profile(profile) => profile.explain(&self.cap_add),
+            _ => Profile::default().explain(&self.cap_add),
+        })
+    }
+
     /// What was said, over the defaults that `builder` comes with.
     pub fn applied_to(&self, mut builder: Builder) -> Result<Builder, Error> {
         if self.keep_env {
@@ -246,11 +284,8 @@ impl Options {
         }
         builder = builder
             .grace(self.grace)
-            .network(match self.network {
-                NetworkWord::None => Network::None,
-                NetworkWord::Loopback => Network::Loopback,
-                NetworkWord::Host => Network::Host,
-            })
+            .id_count(self.id_count)
+            .network(self.network.into())
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
                 LandlockWord::Off => Landlock::Off,
@@ -308,7 +343,7 @@ impl Options {
             };
         }
         pass!(hostname => hostname, memory => memory, swap => swap, pids => pids, cpus => cpus, cpuset => cpuset,
-              disk => disk, timeout => timeout, output_limit => output_limit, chdir => current_dir);
+              disk => disk, wait_for_ids => wait_for_ids, timeout => timeout, output_limit => output_limit, chdir => current_dir);
         builder
     }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -49,6 +50,29 @@ pub fn run(
     };
     let result = command.spawn().and_then(|child| attend(child, &signals));
     finish(result, file.as_mut(), leftovers)
+}
+
+/// `sandcell learn`: the same run, but that what it needed is written down.
+pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
+    let result = File::create(place)
+        .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
+        .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
+    match result {
+        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None, sandbox.policy().leftovers),
+        Err(error) => finish(Err(error), None, Leftovers::default()),
+    }
+}
+
+fn learn_in(sandbox: &Sandbox, mut file: File, place: &Path, words: &[OsString]) -> Result<Report, Error> {
+    let mut command = sandbox.command(&words[0]);
+    let signals = hold_signals().map_err(|errno| Error::option("signals", format!("cannot be held back: {errno}")))?;
+    let child = command.args(&words[1..]).learn(true).spawn()?;
+    let report = attend(child, &signals)?;
+    if let Some(profile) = &report.learned {
+        let written = file.write_all(profile.to_json()?.as_bytes());
+        written.map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))?;
+    }
+    Ok(report)
 }
 
 fn open(place: &OsStr) -> Result<File, Error> {
