@@ -18,6 +18,7 @@ compile_error!("sandcell runs on Linux on x86-64 only");
 mod builder;
 mod changes;
 mod command;
+mod entry;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -48,6 +49,7 @@ pub mod words;
 pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
+pub use entry::Entry;
 pub use error::{Error, Failure, Result};
 pub use host::{Finding, doctor};
 pub use limits::adopt_cgroup;

@@ -35,6 +35,7 @@ pub mod nr {
     pub const FCHDIR: usize = 81;
     pub const UMASK: usize = 95;
     pub const GETRUSAGE: usize = 98;
+    pub const GETPPID: usize = 110;
     pub const SETSID: usize = 112;
     pub const SETGROUPS: usize = 116;
     pub const SETRESUID: usize = 117;

@@ -8,6 +8,24 @@ use core::ffi::CStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
+/// What failed, for the library to put into words.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub stage: u32,
+    pub errno: i32,
+}
+
+/// Names the stage of a failed system call.
+pub trait At<T> {
+    fn at(self, stage: u32) -> Result<T, Fault>;
+}
+
+impl<T> At<T> for Result<T, i32> {
+    fn at(self, stage: u32) -> Result<T, Fault> {
+        self.map_err(|errno| Fault { stage, errno })
+    }
+}
+
 /// Reads fields one after the other, never past the end.
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -458,5 +476,7 @@ stages! {
     LAUNCH_GID_MAP = 85, "gid-map", "cannot map the group id";
     LAUNCH_CAPABILITIES = 86, "ambient-capabilities", "cannot keep capabilities for the supervisor";
     LAUNCH_DESCRIPTORS = 87, "descriptors", "cannot keep the caller's descriptors out";
+    ENTER_NAMESPACES = 89, "enter-cell", "cannot enter the cell's namespaces";
+    ENTER_OUTSIDE = 90, "enter-outside", "is not a child of a process that has joined the cell";
     LAUNCH_EXEC = 88, "exec-init", "cannot execute the supervisor";
 }

@@ -3,8 +3,7 @@
 use core::ffi::CStr;
 
 use crate::rawsys::{self, call, nr};
-use crate::wire::stage;
-use crate::{At, Fault};
+use crate::wire::{At, Fault, stage};
 
 /// A ruleset in the making.
 pub fn ruleset(files: u64, network: u64, scoped: u64) -> Result<i32, Fault> {
@@ -24,7 +23,8 @@ pub fn allow(ruleset: i32, path: &CStr, access: u64, file_rights: u64) -> Result
     }
     // SAFETY: NUL-terminated path, and the packed layout of struct landlock_path_beneath_attr.
     unsafe {
-        let open = |flags| call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC | flags);
+        let open =
+            |flags| call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC | flags);
         let (parent, access) = match open(rawsys::O_DIRECTORY) {
             Err(rawsys::ENOENT) => return Ok(()),
             Err(rawsys::ENOTDIR) => (open(0).at(stage::LANDLOCK_RULE)?, access & file_rights),

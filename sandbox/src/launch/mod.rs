@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+pub(crate) mod enter;
 
 use std::ffi::CStr;
 use std::fs::File;
