@@ -76,7 +76,8 @@ fn kept(dir: &Path) -> Result<DiskUpper> {
 
 fn private(policy: &Policy) -> Result<DiskUpper> {
     let limits = [("disk", policy.limits.disk), ("inodes", policy.limits.inodes)];
-    for (item, _) in limits.iter().filter(|(item, limit)| limit.is_some() && !policy.best_effort.allows(item)) {
+    let weaker = |(item, limit): &&(&str, Option<u64>)| limit.is_some() && !policy.best_effort.allows(item);
+    if let Some((item, _)) = limits.iter().find(weaker) {
         let message = "before Linux 6.6 the upper of an overlay lies on disk, where it has no limit";
         return Err(Failure::new("upper", *item, message)
             .hint("name an upper of your own on a file system with a quota, or allow it with best_effort")
