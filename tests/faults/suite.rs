@@ -104,7 +104,6 @@ fn a_call_that_the_kernel_does_not_have_is_replaced_or_named() {
         ("caller/1", "close_range", libc::EPERM, Verdict::Same),
         ("caller", "memfd_create", libc::EINVAL, Verdict::Same),
         ("init", "keyctl", libc::ENOSYS, Verdict::Same),
-        ("caller", "landlock_create_ruleset", libc::ENOSYS, Verdict::Reported),
         ("caller", "pidfd_open", libc::ENOSYS, Verdict::Error),
         ("init", "openat2", libc::ENOSYS, Verdict::Error),
         ("init", "open_tree", libc::ENOSYS, Verdict::Error),
