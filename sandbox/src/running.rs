@@ -170,6 +170,11 @@ impl Init {
     pub(crate) fn lost(&self, stage: &'static str) -> crate::Error {
         self.kill();
         self.reap();
+        if self.out_of_memory() {
+            let message =
+                "the limit is too small for the sandbox itself, which was killed for memory before it was done";
+            return Failure::new(stage, "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup();
+        }
         Failure::new(stage, "supervisor", "ended without a word: something outside killed it")
             .hint("look for an out-of-memory kill in the kernel's log")
             .io()
