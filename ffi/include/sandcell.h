@@ -289,7 +289,7 @@ int sandcell_store_history_json(const sandcell_store_t *store,
 // The volumes of the store: an array of `{Name, Mountpoint, CreatedUnix, InUse}`.
 int sandcell_store_volumes_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
 
-// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper kept it in. `id` becomes
+// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `id` becomes
 // the new image's; `image_name` may be NULL.
 int sandcell_store_commit(const sandcell_store_t *store,
                           const char *upper,

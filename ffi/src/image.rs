@@ -160,7 +160,7 @@ pub unsafe extern "C" fn sandcell_store_volumes_json(
     unsafe { told(store, json, error, |store| store.volumes_json()) }
 }
 
-/// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir. `id` becomes
+/// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `id` becomes
 /// the new image's; `image_name` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_store_commit(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sandcell::image::{Build, Store};
 use sandcell::{Cell, Outcome, Root, Sandbox};
 
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 200;
 const SETTLE: Duration = Duration::from_millis(3);
 const ALIVE: usize = 100;
 
@@ -131,7 +131,7 @@ fn depth(store: &Store, context: &Path) {
         let (deep, flat) = (sandbox(&name), sandbox(&format!("flat-{count}")));
         let mut times: [Vec<f64>; 4] = Default::default();
         let list = ["/bin/busybox", "ls", "-lR", "/files"];
-        for _ in 0..40 {
+        for _ in 0..20 {
             time(&mut times[0], &mut || ends_well(&deep, &["/bin/true"]));
             time(&mut times[1], &mut || ends_well(&flat, &["/bin/true"]));
             time(&mut times[2], &mut || ends_well(&deep, &list));
