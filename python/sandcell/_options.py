@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     landlock: str
     cap_add: Iterable[str]
     keep_env: bool
+    #: Files of the caller in bind mounts belong to the program: its own UID is the program's on the host.
+    keep_caller: bool
     chdir: Path
     best_effort: Iterable[str]
     leftovers: str
@@ -197,6 +199,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "rlimit": _rlimit,
     "env": environment,
     "keep_env": _flag,
+    "keep_caller": _flag,
 }
 
 

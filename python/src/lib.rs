@@ -3,6 +3,7 @@
 
 mod cell;
 mod child;
+mod entry;
 mod image;
 mod options;
 mod program;
@@ -80,5 +81,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<image::Store>()?;
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
+    module.add_class::<entry::Entry>()?;
     module.add_function(wrap_pyfunction!(doctor, module)?)
 }
