@@ -256,8 +256,10 @@ impl Sandbox {
                 if error.errno() == Some(libc::ENOMEM)
                     || matches!(error.errno(), Some(libc::E2BIG | libc::EFAULT)) && error.stage() == "exec-init" =>
             {
-                let message = format!("the limit of {limit} bytes is too small to start in: {error}");
-                Failure::new(error.stage(), "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup()
+                let message =
+                    format!("the limit of {limit} bytes is too small to start in: {}", error.failure().message);
+                let failure = Failure { errno: error.errno(), ..Failure::new(error.stage(), "memory", message) };
+                failure.hint("raise `memory`: 1 MiB is enough to start").setup()
             }
             _ => error,
         }
