@@ -243,7 +243,7 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
     }
     let marker = marker();
     let mut seen = 0;
-    for round in 0..50u64 {
+    for round in 0..200u64 {
         let mut caller = helper(name, &marker).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
         let mut said = String::new();
         let out = caller.stdout.as_mut().unwrap();
