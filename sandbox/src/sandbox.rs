@@ -163,16 +163,28 @@ impl Sandbox {
     /// `Config` where nothing names a program.
     #[cfg(feature = "image")]
     pub fn image_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
+        let argv = self.image_argv(words)?;
+        let mut command = self.command(&argv[0]);
+        command.args(&argv[1..]);
+        Ok(command)
+    }
+
+    /// The program of [`Sandbox::image_command`] and its arguments, at least one word.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "image")]
+    pub fn image_argv(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Vec<std::ffi::OsString>> {
         let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         let config = self.image().map(|image| image.config.run()).unwrap_or_default();
         let own = if words.is_empty() { config.cmd.unwrap_or_default() } else { Vec::new() };
-        let mut all = config.entrypoint.unwrap_or_default().into_iter().chain(own).map(Into::into).chain(words);
-        let program = all.next().ok_or_else(|| {
-            Failure::new("option", "program", "the image names no program").hint("name one yourself").config()
-        })?;
-        let mut command = self.command(program);
-        command.args(all);
-        Ok(command)
+        let entrypoint = config.entrypoint.unwrap_or_default();
+        let argv: Vec<std::ffi::OsString> = entrypoint.into_iter().chain(own).map(Into::into).chain(words).collect();
+        if argv.is_empty() {
+            let failure = Failure::new("option", "program", "the image names no program");
+            return Err(failure.hint("name one yourself").config());
+        }
+        Ok(argv)
     }
 
     /// A program to run in a sandbox of its own, made for it and gone with it.
@@ -244,8 +256,10 @@ impl Sandbox {
                 if error.errno() == Some(libc::ENOMEM)
                     || matches!(error.errno(), Some(libc::E2BIG | libc::EFAULT)) && error.stage() == "exec-init" =>
             {
-                let message = format!("the limit of {limit} bytes is too small to start in: {error}");
-                Failure::new(error.stage(), "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup()
+                let message =
+                    format!("the limit of {limit} bytes is too small to start in: {}", error.failure().message);
+                let failure = Failure { errno: error.errno(), ..Failure::new(error.stage(), "memory", message) };
+                failure.hint("raise `memory`: 1 MiB is enough to start").setup()
             }
             _ => error,
         }
