@@ -236,9 +236,9 @@ impl Sandbox {
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, identity);
+        let enforced = enforced(policy, identity);
         #[cfg(feature = "landlock")]
-        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
+        let enforced = [enforced, plan::landlock_report(policy, self.shared.landlock)].concat();
         Ok((plan, enforced))
     }
 

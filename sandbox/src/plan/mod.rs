@@ -22,7 +22,9 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 #[cfg(feature = "image")]
 pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
-pub(crate) use host::{HostFiles, VIEW};
+pub(crate) use host::HostFiles;
+#[cfg(feature = "landlock")]
+pub(crate) use host::VIEW;
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
