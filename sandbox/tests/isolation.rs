@@ -210,3 +210,17 @@ fn a_thread_that_ends_does_not_end_its_program() {
     let mut child = std::thread::spawn(move || shell(&sandbox, "sleep 0.3; exit 7").spawn().unwrap()).join().unwrap();
     assert_eq!(child.wait().unwrap().outcome, Outcome::Exited(7));
 }
+
+#[test]
+fn a_program_ends_with_its_supervisor() {
+    let (name, sandbox) = (marker(), bare().build().unwrap());
+    let mut child = sandbox.command("/bin/sleep").arg(&name).spawn().unwrap();
+    patiently("the start", || !processes_with(&name).is_empty());
+    let program = processes_with(&name)[0];
+    let stat = std::fs::read_to_string(format!("/proc/{program}/stat")).unwrap();
+    let supervisor: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{supervisor}/comm")).unwrap().trim(), "sandcell-init");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    patiently("the program's end", || processes_with(&name).is_empty());
+    assert_eq!(child.wait().unwrap_err().kind(), "io");
+}
