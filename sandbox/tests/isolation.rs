@@ -224,3 +224,22 @@ fn a_program_ends_with_its_supervisor() {
     patiently("the program's end", || processes_with(&name).is_empty());
     assert_eq!(child.wait().unwrap_err().kind(), "io");
 }
+
+#[test]
+#[cfg(feature = "json")]
+fn it_works_under_dockers_default_profile_where_namespaces_do_not() {
+    let test = "it_works_under_dockers_default_profile_where_namespaces_do_not";
+    if std::env::var_os("SANDCELL_DOCKER").is_some() {
+        let error = shell(&common::sandbox(), "true").output().unwrap_err();
+        assert_eq!((error.kind(), error.stage()), ("unsupported", "clone"), "{error}");
+        assert_eq!(told(bare(), "echo here"), "here");
+        return;
+    }
+    let moby = sandcell::syscalls::Profile::from_json(include_str!("data/moby-default-seccomp.json")).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let like_docker = bare().network(Network::Host).seccomp(sandcell::Seccomp::Profile(moby)).ro(&program, &program);
+    let sandbox = like_docker.build().unwrap();
+    let mut command = sandbox.command(&program);
+    let output = command.args(["--exact", test]).env("SANDCELL_DOCKER", "1").output().unwrap();
+    assert!(text(&output.stdout).contains("1 passed"), "{}{}", text(&output.stdout), text(&output.stderr));
+}

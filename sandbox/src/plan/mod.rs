@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdMap};
 #[cfg(feature = "landlock")]
-use crate::policy::Isolation;
+use crate::policy::{Isolation, Seccomp};
 use crate::policy::{Network, Policy};
 use crate::syscalls::{Listen, Profile, compile as compile_filter};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
@@ -118,7 +118,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     steps.push(Step::Hostname { name: &hostname });
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
-    steps.push(Step::Keyring {});
+    steps.push(Step::Keyring { shut: 0 });
     if policy.network != Network::Host {
         steps.push(Step::NetworkEnter {});
     }
@@ -159,7 +159,8 @@ fn filters(inputs: &Inputs<'_>, steps: &mut Steps) {
 #[cfg(feature = "landlock")]
 fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = Steps::default();
-    steps.push(Step::Keyring {});
+    // Docker's filter refuses keyctl(2), and so does the default one.
+    steps.push(Step::Keyring { shut: (inputs.policy.seccomp == Seccomp::Default).into() });
     cpu_time(inputs, &mut steps);
     steps.push(Step::Capabilities { keep: 0 });
     filters(inputs, &mut steps);
