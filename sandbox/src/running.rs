@@ -170,6 +170,11 @@ impl Init {
     pub(crate) fn lost(&self, stage: &'static str) -> crate::Error {
         self.kill();
         self.reap();
+        if self.out_of_memory() {
+            let message =
+                "the limit is too small for the sandbox itself, which was killed for memory before it was done";
+            return Failure::new(stage, "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup();
+        }
         Failure::new(stage, "supervisor", "ended without a word: something outside killed it")
             .hint("look for an out-of-memory kill in the kernel's log")
             .io()
@@ -676,6 +681,7 @@ fn not_started(program: &str, reply: &Reply) -> crate::Error {
         (stage::PROGRAM_SECCOMP, Errno::EBUSY) => failure
             .hint("something around the caller listens to its system calls already, and the kernel allows one listener")
             .unsupported(),
+        (stage::CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::PROGRAM_RLIMIT, Errno::EPERM) => failure.hint("the caller's own hard limit is lower").setup(),
         _ => failure.setup(),
     }

@@ -242,6 +242,21 @@ impl Sandbox {
         Ok((plan, enforced))
     }
 
+    /// The kernel says only "out of memory" where a start does not fit into the limit that was asked for; execve(2)
+    /// says that there are too many arguments, when it has no page for them.
+    fn name_the_limit(&self, error: crate::Error) -> crate::Error {
+        match self.shared.policy.limits.memory {
+            Some(limit)
+                if error.errno() == Some(libc::ENOMEM)
+                    || matches!(error.errno(), Some(libc::E2BIG | libc::EFAULT)) && error.stage() == "exec-init" =>
+            {
+                let message = format!("the limit of {limit} bytes is too small to start in: {error}");
+                Failure::new(error.stage(), "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup()
+            }
+            _ => error,
+        }
+    }
+
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
     fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
@@ -265,7 +280,7 @@ impl Sandbox {
         let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
-        let started = launch.start(&self.shared.image)?;
+        let started = launch.start(&self.shared.image).map_err(|error| self.name_the_limit(error))?;
         identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
@@ -274,7 +289,7 @@ impl Sandbox {
         if keep_upper {
             match init.receive()? {
                 Some((reply, _, upper)) if reply.kind == reply::READY => init.upper = upper,
-                Some((reply, ..)) => return Err(setup_failure(&plan, &reply)),
+                Some((reply, ..)) => return Err(self.name_the_limit(setup_failure(&plan, &reply))),
                 None => return Err(init.lost("setup")),
             }
         }
@@ -297,7 +312,7 @@ impl Sandbox {
         let (socket, pipes) = child.expect("the request was sent above");
         let mut child =
             Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
-        child.started(&plan, &command.program())?;
+        child.started(&plan, &command.program()).map_err(|error| self.name_the_limit(error))?;
         Ok(child)
     }
 }
@@ -352,6 +367,9 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
             .setup(),
         (stage::OPEN_TREE | stage::OPEN_DIR, Errno::EACCES) => {
             failure.hint("the caller may not reach this path itself").setup()
+        }
+        (stage::NETWORK | stage::NESTED, Errno::EAGAIN) => {
+            failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup()
         }
         (_, Errno::ENOSPC) => failure
             .hint("the private tmpfs is too small for what the sandbox itself needs: raise `disk` or `inodes`")

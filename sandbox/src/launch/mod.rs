@@ -59,6 +59,42 @@ impl Image {
     }
 }
 
+/// A process that does nothing until the value goes, or the calling process: init that never gets a Plan.
+#[cfg(feature = "systemd")]
+#[derive(Debug)]
+pub(crate) struct Idle {
+    child: std::process::Child,
+    control: Option<OwnedFd>,
+}
+
+#[cfg(feature = "systemd")]
+impl Idle {
+    pub(crate) fn start() -> std::io::Result<Idle> {
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+        let init = sys::sealed_memory(c"sandcell-init", INIT, true)?;
+        let (ours, theirs) = sys::message_sockets()?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", init.as_raw_fd()));
+        command.env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        // SAFETY: one system call; what the caller left open for others is not held open here.
+        unsafe { command.pre_exec(|| rawsys::cloexec_from(3).map_err(std::io::Error::from_raw_os_error)) };
+        Ok(Idle { child: command.spawn()?, control: Some(ours) })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+#[cfg(feature = "systemd")]
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // It ends when the other side of its socket is gone.
+        drop(self.control.take());
+        let _ = self.child.wait();
+    }
+}
+
 /// Moves a descriptor away from the numbers of the standard streams, which a caller may have closed.
 pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
@@ -236,6 +272,9 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
             Errno::EPERM | Errno::EACCES,
         ) if read_number(c"/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => failure
             .hint("AppArmor takes the rights of unprivileged user namespaces away: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile with `userns,` for the calling program")
+            .unsupported(),
+        (stage::LAUNCH_UID_MAP, Errno::EPERM) if nix::unistd::geteuid().is_root() => failure
+            .hint("the kernel maps UID 0 for callers with CAP_SETFCAP only: leave root that capability, or start as another user")
             .unsupported(),
         (stage::LAUNCH_EXEC, Errno::EACCES | Errno::EPERM) => {
             failure.hint("executing memory files is forbidden here: sysctl vm.memfd_noexec=0").unsupported()
