@@ -18,6 +18,7 @@ from ._errors import (
     TimeoutExpired,
     UnsupportedError,
 )
+from ._images import Store
 from ._native import __version__
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
@@ -40,6 +41,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SetupError",
+    "Store",
     "TimeoutExpired",
     "UnsupportedError",
     "Usage",

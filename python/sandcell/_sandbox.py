@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import Duration, Limits, Options, checked
+from ._options import Duration, Limits, Options, checked, path
 from ._program import Args, Stream
 from ._run import Runner
 from ._types import CompletedProcess, Enforced, Identity, Path, Usage, known, standing
@@ -34,6 +34,12 @@ class Sandbox(Runner):
         self._timeout = values.get("timeout")
         with translating():
             self._native = _native.Sandbox(values)
+
+    def image_argv(self, words: Iterable[Path] = ()) -> list[str]:
+        """The program that the image names, for `run`: its entry point with these words, or with its own where there
+        are none. Raises PolicyError where nothing names a program."""
+        with translating():
+            return self._native.image_argv([path("words", word) for word in words])
 
     def start(self) -> Cell:
         """Starts a sandbox in which many programs can be run, one after another or at once: start once, run many.

@@ -27,6 +27,8 @@ mod identity;
 #[cfg(feature = "image")]
 pub mod image;
 #[cfg(feature = "landlock")]
+mod isolation;
+#[cfg(feature = "landlock")]
 mod landlock;
 mod launch;
 mod limits;
@@ -55,8 +57,8 @@ pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output
 #[cfg(feature = "image")]
 pub use policy::Volume;
 pub use policy::{
-    BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,
-    User,
+    BestEffort, HostIds, Identity, IoMax, Isolation, Landlock, Leftovers, Limits, Mount, Network, Policy, Root,
+    Seccomp, Upper, User,
 };
 pub use running::{Cell, Child, Controller};
 pub use sandbox::{PlannedStep, Sandbox};

@@ -21,6 +21,7 @@ pub mod nr {
     pub const PREAD64: usize = 17;
     pub const SCHED_YIELD: usize = 24;
     pub const DUP: usize = 32;
+    pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
@@ -40,6 +41,7 @@ pub mod nr {
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
     pub const CAPSET: usize = 126;
+    pub const PERSONALITY: usize = 135;
     pub const PIVOT_ROOT: usize = 155;
     pub const PRCTL: usize = 157;
     pub const MOUNT: usize = 165;
@@ -129,8 +131,11 @@ pub const SIGCHLD: i32 = 17;
 
 pub const PR_SET_DUMPABLE: usize = 4;
 pub const PR_SET_NAME: usize = 15;
+pub const PR_SET_TIMERSLACK: usize = 29;
 pub const PR_CAPBSET_READ: usize = 23;
 pub const PR_CAPBSET_DROP: usize = 24;
+pub const PR_SET_CHILD_SUBREAPER: usize = 36;
+pub const PR_SET_PDEATHSIG: usize = 1;
 pub const PR_SET_NO_NEW_PRIVS: usize = 38;
 pub const PR_SET_SECUREBITS: usize = 28;
 pub const SECBIT_NO_SETUID_FIXUP: usize = 1 << 2;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::changes::{self, Change};
 use crate::command::{Command, Pipes};
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, UserNamespace};
 use crate::launch::Started;
 use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
@@ -155,6 +156,13 @@ impl Init {
     }
 
     fn kill(&self) {
+        if matches!(self.identity.namespace, UserNamespace::Absent) {
+            // Nothing ends with this supervisor but what it ends itself.
+            let _ = shutdown(self.control.as_raw_fd(), Shutdown::Both);
+            if sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + PATIENCE)).is_ok_and(|ready| ready[0]) {
+                return;
+            }
+        }
         let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
@@ -162,6 +170,11 @@ impl Init {
     pub(crate) fn lost(&self, stage: &'static str) -> crate::Error {
         self.kill();
         self.reap();
+        if self.out_of_memory() {
+            let message =
+                "the limit is too small for the sandbox itself, which was killed for memory before it was done";
+            return Failure::new(stage, "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup();
+        }
         Failure::new(stage, "supervisor", "ended without a word: something outside killed it")
             .hint("look for an out-of-memory kill in the kernel's log")
             .io()
@@ -668,6 +681,7 @@ fn not_started(program: &str, reply: &Reply) -> crate::Error {
         (stage::PROGRAM_SECCOMP, Errno::EBUSY) => failure
             .hint("something around the caller listens to its system calls already, and the kernel allows one listener")
             .unsupported(),
+        (stage::CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::PROGRAM_RLIMIT, Errno::EPERM) => failure.hint("the caller's own hard limit is lower").setup(),
         _ => failure.setup(),
     }

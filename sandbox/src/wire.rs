@@ -222,6 +222,9 @@ records! {
         /// The same filter, but that it tells a listener of the calls that end a program; with `learn`, of those that
         /// it lets through. Comes after `Filter`, which stands in where no listener can be had; but not with `learn`.
         Listener = 40 { program: &'a [u8], flags: u32, learn: u32 }
+        /// The other way to be a supervisor, without a PID namespace: every program enters the Landlock domain by itself
+        /// (the supervisor stays outside, where none of them can reach it), and what they leave behind is ours to end.
+        LandlockEach = 41 {}
         /// Starts a Landlock ruleset.
         LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
         /// A rule of it: what is allowed beneath a path inside.
@@ -447,6 +450,7 @@ stages! {
     LANDLOCK_RULESET = 49, "landlock-ruleset", "cannot make the Landlock ruleset";
     LANDLOCK_RULE = 50, "landlock-rule", "cannot add a Landlock rule";
     LANDLOCK_ENTER = 52, "landlock-enter", "cannot enter the Landlock domain";
+    SUBREAPER = 56, "subreaper", "cannot take over what programs leave behind";
     EVENTS = 51, "events", "cannot set up the supervisor's events";
     TOO_MANY = 60, "too-many-commands", "too many commands at once in this cell";
     MAP_REQUEST = 61, "map-request", "cannot map the request";

@@ -39,11 +39,17 @@ pub fn allow(ruleset: i32, path: &CStr, access: u64, file_rights: u64) -> Result
 
 /// Init enters itself, and with it every program that it will start.
 pub fn enter(ruleset: i32) -> Result<(), Fault> {
+    restrict(ruleset).at(stage::LANDLOCK_ENTER)?;
+    rawsys::close(ruleset);
+    Ok(())
+}
+
+/// Restricts the calling process for good.
+pub fn restrict(ruleset: i32) -> Result<(), i32> {
     // SAFETY: numbers only.
     unsafe {
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::LANDLOCK_ENTER)?;
-        call!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0).at(stage::LANDLOCK_ENTER)?;
+        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
+        call!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0)?;
     }
-    rawsys::close(ruleset);
     Ok(())
 }

@@ -314,6 +314,32 @@ impl Profile {
         Ok(self)
     }
 
+    /// The profile that refuses these calls altogether.
+    pub(crate) fn refusing(mut self, names: &[&str]) -> Profile {
+        let calls = numbers(&names.join(" "));
+        self.drop_calls(&calls, None);
+        self.rules.push(rule(calls, EPERM, &[]));
+        self
+    }
+
+    /// The profile that lets socketpair(2) make nothing but streams and sequences of packets, which cannot be sent or
+    /// connected anywhere else.
+    pub(crate) fn with_stream_pairs_only(self) -> Profile {
+        let mut profile = self;
+        profile.drop_calls(&numbers("socketpair"), None);
+        let kind_is = |kind: i32| Condition::of(1, Compare::Masked(0xf), kind as u64);
+        for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
+            let conditions = [int(0, libc::AF_UNIX as u32), kind_is(kind)];
+            profile.rules.push(rule(numbers("socketpair"), Action::Allow, &conditions));
+        }
+        if profile.default.lets_through() {
+            for kind in (0..16).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_SEQPACKET].contains(kind)) {
+                profile.rules.push(rule(numbers("socketpair"), EPERM, &[kind_is(kind)]));
+            }
+        }
+        profile
+    }
+
     fn add(&mut self, set: &Set, guard: Guard) {
         self.rules.push(Rule { guard: guard.clone(), ..rule(numbers(set.calls), Action::Allow, &[]) });
         for (call, conditions) in set.opens {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::Resource;
 use sandcell::{
-    Builder, Command, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile,
+    Builder, Command, Error, Isolation, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User,
+    syscalls::Profile,
 };
 
 use crate::images::ImageAction;
@@ -125,6 +126,12 @@ impl From<NetworkWord> for Network {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum IsolationWord {
+    Namespaces,
+    Landlock,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum LandlockWord {
     Default,
     Off,
@@ -211,6 +218,9 @@ pub struct Options {
     /// Standard output and error together
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     output_limit: Option<u64>,
+    /// What keeps the program apart: `landlock` is for hosts that forbid user namespaces, and weaker
+    #[arg(long, value_enum, default_value = "namespaces")]
+    isolation: IsolationWord,
     /// The network; `loopback` is a private one
     #[arg(long, value_enum, default_value = "loopback")]
     network: NetworkWord,
@@ -285,6 +295,10 @@ impl Options {
         builder = builder
             .grace(self.grace)
             .id_count(self.id_count)
+            .isolation(match self.isolation {
+                IsolationWord::Namespaces => Isolation::Namespaces,
+                IsolationWord::Landlock => Isolation::Landlock,
+            })
             .network(self.network.into())
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
