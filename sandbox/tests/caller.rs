@@ -261,3 +261,27 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
     }
     assert!(seen > 0, "no round met a running program");
 }
+
+#[test]
+fn where_memory_files_may_not_be_executed_the_supervisor_comes_from_the_disk() {
+    let name = "where_memory_files_may_not_be_executed_the_supervisor_comes_from_the_disk";
+    if std::env::var_os(ROLE).is_some() {
+        let forbidden =
+            nix::sys::memfd::memfd_create(c"x", nix::sys::memfd::MFdFlags::from_bits_retain(libc::MFD_EXEC));
+        assert_eq!(forbidden.err(), Some(nix::errno::Errno::EACCES), "the premise");
+        assert_eq!(text(&shell(&sandbox(), "echo here").output().unwrap().stdout), "here");
+        return;
+    }
+    // The setting belongs to a PID namespace (Linux 6.3); in one of ours it is ours.
+    let script = format!(
+        "echo 2 > /proc/sys/vm/memfd_noexec || exit 77; exec {} --exact {name} --nocapture",
+        std::env::current_exe().unwrap().display()
+    );
+    let unshare = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", &script];
+    let output = Command::new("unshare").args(unshare).env(ROLE, "forbidden").output().unwrap();
+    if output.status.code() == Some(77) {
+        println!("SKIPPED: vm.memfd_noexec came with Linux 6.3: {}", text(&output.stderr));
+        return;
+    }
+    passed(&output);
+}

@@ -6,6 +6,7 @@ pub(crate) mod enter;
 
 use std::ffi::CStr;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, UserNamespace};
@@ -48,7 +50,14 @@ impl Image {
     pub(crate) fn new() -> Result<Image> {
         let fail =
             |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
-        let init = sys::sealed_memory(c"sandcell-init", INIT, true).map_err(|e| fail("memory file", e).setup())?;
+        let init = match sys::sealed_memory(c"sandcell-init", INIT, true) {
+            // vm.memfd_noexec=2 forbids memory files that can be executed.
+            Err(Errno::EACCES | Errno::EPERM) => on_disk().map_err(|e| {
+                let failure = fail("/var/tmp", e);
+                failure.hint("executing memory files is forbidden here (sysctl vm.memfd_noexec), and /var/tmp and /tmp allow no program either").unsupported()
+            })?,
+            other => other.map_err(|e| fail("memory file", e).setup())?,
+        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = nix::fcntl::open("/proc", flags, Mode::empty()).map_err(|e| fail("/proc", e).setup())?;
         // Something else mounted there could take the writes of the id maps without effect (CVE-2019-16884).
@@ -93,6 +102,22 @@ impl Drop for Idle {
         drop(self.control.take());
         let _ = self.child.wait();
     }
+}
+
+/// init in a file that has no name and that nobody has open for writing any more.
+fn on_disk() -> Result<OwnedFd, Errno> {
+    let in_dir = |place: &str| {
+        let dir = nix::fcntl::open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        if fstatvfs(&dir)?.flags().contains(FsFlags::ST_NOEXEC) {
+            return Err(Errno::EACCES);
+        }
+        let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let mut file = File::from(nix::fcntl::open(place, flags, Mode::from_bits_retain(0o555))?);
+        file.write_all(INIT).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    };
+    in_dir("/var/tmp").or_else(|_| in_dir("/tmp"))
 }
 
 /// Moves a descriptor away from the numbers of the standard streams, which a caller may have closed.
