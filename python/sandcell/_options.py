@@ -184,6 +184,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "keep_env": _flag,
 }
 
+#: The keywords whose checked values are lists.
+LISTS = frozenset({"layers", "ro", "rw", "tmpfs", "rlimit", "cap_add", "env", "best_effort"})
+
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """As the native half wants them; None stands for the default."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, AnyStr, TypedDict
 from . import _native
 from ._errors import PolicyError, TimeoutExpired, translating
 from ._options import Options
-from ._program import DEVNULL, Args, Stream, prepared, refuse_leftovers, spawned
+from ._program import DEVNULL, Args, Stream, audit, prepared, refuse_leftovers
 from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Usage, completed, standing
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ class Popen(subprocess.Popen[AnyStr]):
         if not restore_signals:
             raise PolicyError("restore_signals", "signals are always reset inside")
         if sandbox is None:
-            from ._sandbox import Sandbox
+            from ._sandbox import shared
 
-            sandbox = Sandbox(**options)
+            sandbox = shared(options)
         elif options:
             raise TypeError(f"{next(iter(options))!r} belongs to the policy: give it to the Sandbox")
         self._sandbox = sandbox
@@ -218,10 +218,10 @@ class Popen(subprocess.Popen[AnyStr]):
             return None if fd == -1 else DEVNULL if fd == null else fd
 
         program = prepared(args, executable, cwd, env, pass_fds, shell=shell)
+        program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
+        audit(program)
         with translating():
-            self._child: _native.Child = spawned(
-                self._sandbox._native, program, [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
-            )
+            self._child: _native.Child = self._sandbox._native.spawn(program)
         self._child_created = True
         self.pid = self._child.host_pid() or _NO_PID
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]

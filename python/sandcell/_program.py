@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, Union
 
-from . import _native
 from ._errors import PolicyError, SandboxError
 from ._options import environment, path
 from ._types import CompletedProcess, Path
@@ -57,13 +56,10 @@ def _numbers(pass_fds: Iterable[int]) -> list[int]:
     return numbers
 
 
-def spawned(
-    native: _native.Sandbox | _native.Cell, program: dict[str, Any], streams: Sequence[int | None]
-) -> _native.Child:
-    """Starts it; each stream is None (the caller's own), PIPE, DEVNULL or a descriptor."""
+def audit(program: dict[str, Any]) -> None:
+    """Tells sys.addaudithook of it, as subprocess does."""
     argv = program["argv"]
     sys.audit("subprocess.Popen", program["executable"] or argv[:1], argv, program["cwd"], program["env"])
-    return native.spawn({**program, "streams": list(streams)})
 
 
 def refuse_leftovers(result: CompletedProcess[Any]) -> None:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import locale
-import os
-import selectors
 import subprocess
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import _native
-from ._errors import TimeoutExpired, translating
+from ._errors import TimeoutExpired, translated
 from ._options import Duration, seconds
 from ._popen import Keywords, Popen
-from ._program import PIPE, STDOUT, Args, Stream, prepared, refuse_leftovers, spawned
+from ._program import PIPE, Args, Stream, audit, prepared, refuse_leftovers
 from ._types import CompletedProcess, Path, completed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-#: The longest wait, in seconds, before it is looked whether the supervisor is overdue.
-_SLICE = 0.2
 
 
 class Runner:
@@ -75,8 +70,12 @@ class Runner:
         data = _encoded(input, codec)
         limit = None if timeout is None else seconds("timeout", timeout)
         program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=limit)
-        with translating():
-            report, out, err = self._finish(program, stdin, stdout, stderr, data)
+        program["streams"] = [_number(stdin), _number(stdout), _number(stderr)]
+        audit(program)
+        try:
+            report, out, err = self._native.run(program, data)
+        except _native.NativeError as error:
+            raise translated(error) from None
         result = completed(args, _decoded(out, codec), _decoded(err, codec), report)
         if result.outcome.kind == "timed_out":
             used = limit if limit is not None else self._timeout
@@ -86,33 +85,6 @@ class Runner:
         if check:
             result.check_returncode()
         return result
-
-    def _finish(
-        self, program: dict[str, Any], stdin: Stream, stdout: Stream, stderr: Stream, data: bytes
-    ) -> tuple[str, bytes | None, bytes | None]:
-        """Starts the program, sees it to its end; its report and what it wrote into pipes."""
-        ours = theirs = None
-        numbers = [_number(stdin), _number(stdout), _number(stderr)]
-        try:
-            if numbers[2] == STDOUT:
-                if numbers[1] == PIPE:
-                    ours, theirs = os.pipe()
-                    numbers[1] = theirs
-                # The caller's own stdout, where nothing else was said.
-                numbers[2] = 1 if numbers[1] is None else numbers[1]
-            child = spawned(self._native, program, numbers)
-        except BaseException:
-            _close(ours)
-            raise
-        finally:
-            _close(theirs)
-        into, out, err = child.pipes
-        try:
-            return _exchange(child, into, ours if ours is not None else out, err, data)
-        except BaseException:
-            child.kill()
-            child.wait(2 * _SLICE)
-            raise
 
     def Popen(self, args: Args, **keywords: Unpack[Keywords]) -> Popen[Any]:  # noqa: N802 (subprocess's name)
         """Starts a program and goes on: see Popen."""
@@ -131,11 +103,6 @@ def _number(stream: Stream) -> int | None:
     return stream if stream is None or isinstance(stream, int) else stream.fileno()
 
 
-def _close(fd: int | None) -> None:
-    if fd is not None:
-        os.close(fd)
-
-
 def _encoded(data: str | bytes | None, codec: tuple[str, str] | None) -> bytes:
     if isinstance(data, str):
         if codec is None:
@@ -150,65 +117,3 @@ def _decoded(data: bytes | None, codec: tuple[str, str] | None) -> Any:
     if data is None or codec is None:
         return data
     return data.decode(*codec).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _exchange(
-    child: _native.Child, into: int | None, out: int | None, err: int | None, data: bytes
-) -> tuple[str, bytes | None, bytes | None]:
-    """Writes the input and reads the outputs until the program has ended."""
-    read = {fd: bytearray() for fd in (out, err) if fd is not None}
-    open_fds = set(read)
-    rest = memoryview(data)
-    try:
-        with selectors.DefaultSelector() as selector:
-            if into is not None:
-                open_fds.add(into)
-                os.set_blocking(into, False)
-                selector.register(into, selectors.EVENT_WRITE)
-            for fd in read:
-                os.set_blocking(fd, False)
-                selector.register(fd, selectors.EVENT_READ)
-            selector.register(child.fileno(), selectors.EVENT_READ)
-            report = None
-            while report is None:
-                for key, _ in selector.select(_SLICE):
-                    fd = key.fd
-                    if fd == into:
-                        rest = _write(fd, rest)
-                        if rest:
-                            continue
-                    elif fd not in read or _read(fd, read[fd]):
-                        continue
-                    selector.unregister(fd)
-                    open_fds.remove(fd)
-                    os.close(fd)
-                report = child.wait(0)
-        # What is in the pipes now is all that belongs to the program.
-        for fd in open_fds & set(read):
-            _read(fd, read[fd], all_of_it=True)
-    finally:
-        for fd in open_fds:
-            os.close(fd)
-    return report, None if out is None else bytes(read[out]), None if err is None else bytes(read[err])
-
-
-def _write(fd: int, rest: memoryview) -> memoryview:
-    """What is left to write; nothing if the program does not read any more."""
-    try:
-        return rest[os.write(fd, rest) :] if rest else rest
-    except BlockingIOError:
-        return rest
-    except BrokenPipeError:
-        return rest[:0]
-
-
-def _read(fd: int, into: bytearray, all_of_it: bool = False) -> bool:
-    """Whether more may come."""
-    while True:
-        try:
-            piece = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        into += piece
-        if not piece or not all_of_it:
-            return bool(piece)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import Duration, Limits, Options, checked
+from ._options import LISTS, Duration, Limits, Options, checked
 from ._program import Args, Stream
 from ._run import Runner
 from ._types import CompletedProcess, Enforced, Identity, Path, Usage, known, standing
@@ -29,7 +31,9 @@ class Sandbox(Runner):
     def __init__(
         self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
     ) -> None:
-        values = checked({**options, "timeout": timeout, "env": env})
+        self._build(checked({**options, "timeout": timeout, "env": env}))
+
+    def _build(self, values: dict[str, Any]) -> None:
         self._leftovers_fail = values.get("leftovers") == "fail"
         self._timeout = values.get("timeout")
         with translating():
@@ -41,6 +45,33 @@ class Sandbox(Runner):
         Raises SetupError or UnsupportedError where the sandbox cannot be made.
         """
         return Cell(self)
+
+
+def shared(options: Mapping[str, Any]) -> Sandbox:
+    """A Sandbox that may have been built before: what building costs is paid once for each policy, not for each run."""
+    values = checked(options)
+    if "seccomp" in values:  # a file, which may have changed
+        return _built(values)
+    key = [(name, tuple(value) if isinstance(value, list) else value) for name, value in values.items()]
+    # What it depends on besides: the caller's rights, and where in the cgroups a limit would be placed.
+    if not _LIMITS.isdisjoint(values):
+        with open("/proc/self/cgroup", "rb") as file:
+            key.append(("", file.read()))
+    return _remembered(os.geteuid(), os.getegid(), tuple(key))
+
+
+_LIMITS = frozenset({"memory", "swap", "pids", "cpus", "cpuset", "disk"})
+
+
+@lru_cache(maxsize=8)
+def _remembered(euid: int, egid: int, key: tuple[Any, ...]) -> Sandbox:
+    return _built({name: list(value) if name in LISTS else value for name, value in key if name})
+
+
+def _built(values: dict[str, Any]) -> Sandbox:
+    sandbox = Sandbox.__new__(Sandbox)
+    sandbox._build(values)
+    return sandbox
 
 
 class Cell(Runner):
@@ -130,8 +161,11 @@ def run(
     errors: str | None = None,
     **options: Unpack[Options],
 ) -> CompletedProcess[Any]:
-    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox."""
-    return Sandbox(**options).run(
+    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox.
+
+    What can be prepared for a policy is kept for the next run with the same one; at most 8 policies are remembered.
+    """
+    return shared(options).run(
         args,
         stdin=stdin,
         input=input,

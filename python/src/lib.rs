@@ -3,7 +3,9 @@
 
 mod cell;
 mod child;
+mod exchange;
 mod options;
+mod ours;
 mod program;
 mod sys;
 
@@ -13,6 +15,7 @@ use sandcell::Error;
 
 use crate::cell::Cell;
 use crate::child::Child;
+use crate::exchange::Finished;
 use crate::program::Program;
 
 pyo3::create_exception!(
@@ -52,6 +55,11 @@ impl Sandbox {
     /// Starts a program in a sandbox of its own.
     fn spawn(&self, py: Python<'_>, program: Program) -> PyResult<Child> {
         program.spawn(py, |name| self.inner.command(name))
+    }
+
+    /// Runs a program in a sandbox of its own to its end: the report as JSON, and what came out of the pipes.
+    fn run(&self, py: Python<'_>, program: Program, input: &[u8]) -> PyResult<Finished> {
+        program.run(py, input, |name| self.inner.command(name))
     }
 
     /// Starts a sandbox in which many programs can be run.
