@@ -21,7 +21,7 @@ from ._errors import (
 from ._native import __version__
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
-from ._sandbox import Cell, Sandbox, run
+from ._sandbox import Cell, Sandbox, run, run_async
 from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "Usage",
     "__version__",
     "run",
+    "run_async",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, AnyStr, TypedDict
 
 from . import _native
 from ._errors import PolicyError, TimeoutExpired, translating
-from ._options import Options
+from ._options import Duration, Options, seconds
 from ._program import DEVNULL, Args, Stream, audit, prepared, refuse_leftovers
 from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Usage, completed, standing
 
@@ -47,14 +47,16 @@ class Keywords(TypedDict, total=False):
     encoding: str | None
     errors: str | None
     pipesize: int
+    timeout: Duration | None
 
 
 class Popen(subprocess.Popen[AnyStr]):
     """A program that runs in a sandbox; subprocess.Popen in everything that is not said here.
 
     `sandbox` is the Sandbox or Cell to run it in; without it the keywords of Sandbox are taken. `env` is the whole
-    environment, without it that of the policy (a clean one). `kill` ends the program and, outside of a cell, all that it started;
-    so does the end of this object. A timeout of the policy ends the program: then `outcome.kind` is ``timed_out``.
+    environment, without it that of the policy (a clean one). `kill` ends the program and all that it had started;
+    so does the end of this object. `timeout`, seconds or "500ms", ends the program as that of a policy does: then
+    `outcome.kind` is ``timed_out``.
 
     `preexec_fn` and `close_fds=False` are refused: no Python runs inside, and no descriptor but those of `pass_fds`
     gets in. Every program has a session of its own.
@@ -85,6 +87,7 @@ class Popen(subprocess.Popen[AnyStr]):
         errors: str | None = None,
         text: bool | None = None,
         pipesize: int = -1,
+        timeout: Duration | None = None,
         sandbox: Runner | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -102,6 +105,7 @@ class Popen(subprocess.Popen[AnyStr]):
         elif options:
             raise TypeError(f"{next(iter(options))!r} belongs to the policy: give it to the Sandbox")
         self._sandbox = sandbox
+        self._limit = None if timeout is None else seconds("timeout", timeout)
         self._result: CompletedProcess[Any] | None = None
         super().__init__(
             args,
@@ -159,7 +163,7 @@ class Popen(subprocess.Popen[AnyStr]):
                 self._child.send_signal(sig)
 
     def kill(self) -> None:
-        """Ends the program; with a sandbox of its own, all that it started too."""
+        """Ends the program and all that it had started."""
         if self.poll() is None:
             with translating():
                 self._child.kill()
@@ -217,7 +221,7 @@ class Popen(subprocess.Popen[AnyStr]):
             # The sandbox has a /dev/null of its own.
             return None if fd == -1 else DEVNULL if fd == null else fd
 
-        program = prepared(args, executable, cwd, env, pass_fds, shell=shell)
+        program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=self._limit)
         program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
         audit(program)
         with translating():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ DEVNULL = subprocess.DEVNULL
 
 Stream = Union[int, "IO[Any]", None]
 Args = Union[Path, "Sequence[Path]"]
+#: Encoding and what to do with errors; None for bytes.
+Codec = Union["tuple[str, str]", None]
 
 
 def prepared(
@@ -66,3 +69,42 @@ def refuse_leftovers(result: CompletedProcess[Any]) -> None:
     """For a policy that says so: processes that outlived the program are an error."""
     if result.leftovers:
         raise SandboxError(f"still alive when the program ended: {', '.join(p.command for p in result.leftovers)}")
+
+
+def streams(
+    stdin: Stream, input: object, stdout: Stream, stderr: Stream, capture_output: bool
+) -> tuple[Stream, Stream, Stream]:
+    """What run's keywords come to."""
+    if input is not None:
+        if stdin is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        stdin = PIPE
+    if capture_output:
+        if stdout is not None or stderr is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        stdout = stderr = PIPE
+    return stdin, stdout, stderr
+
+
+def codec_of(text: bool | None, universal_newlines: bool | None, encoding: str | None, errors: str | None) -> Codec:
+    if text is not None and universal_newlines is not None and bool(text) != bool(universal_newlines):
+        raise subprocess.SubprocessError("Cannot disambiguate when both text and universal_newlines are supplied")
+    if text or universal_newlines or encoding or errors:
+        return encoding or locale.getpreferredencoding(False), errors or "strict"
+    return None
+
+
+def encoded(data: str | bytes | None, codec: Codec) -> bytes:
+    if isinstance(data, str):
+        if codec is None:
+            raise TypeError("input is a str: say text=True or encoding=…, or pass bytes")
+        return data.encode(*codec)
+    if data is not None and codec is not None:
+        raise TypeError("input is bytes, but text was asked for: pass a str")
+    return bytes(data or b"")
+
+
+def decoded(data: bytes | None, codec: Codec) -> Any:
+    if data is None or codec is None:
+        return data
+    return data.decode(*codec).replace("\r\n", "\n").replace("\r", "\n")

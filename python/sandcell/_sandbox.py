@@ -184,3 +184,13 @@ def run(
         encoding=encoding,
         errors=errors,
     )
+
+
+async def run_async(args: Args, **keywords: Any) -> CompletedProcess[Any]:
+    """As `run`, in the running asyncio loop. Where the task is cancelled, the program has ended with all that it had
+    started when the cancellation goes on."""
+    options = {name: keywords.pop(name) for name in list(keywords) if name not in _RUN}
+    return await shared(options).run_async(args, **keywords)
+
+
+_RUN = frozenset(Runner.run_async.__kwdefaults__)
