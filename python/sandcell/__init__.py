@@ -6,6 +6,7 @@
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 if not sys.platform.startswith("linux"):
     raise ImportError("sandcell needs Linux: it is made of Linux namespaces, seccomp and cgroups")
@@ -15,6 +16,7 @@ from ._errors import (
     PolicyError,
     SandboxError,
     SetupError,
+    TaskError,
     TimeoutExpired,
     UnsupportedError,
 )
@@ -24,6 +26,9 @@ from ._program import DEVNULL, PIPE, STDOUT
 from ._sandbox import Cell, Sandbox, run, run_async
 from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
 
+if TYPE_CHECKING:
+    from ._executor import Executor
+
 __all__ = [
     "DEVNULL",
     "PIPE",
@@ -32,6 +37,7 @@ __all__ = [
     "Cell",
     "CompletedProcess",
     "Enforced",
+    "Executor",
     "Identity",
     "Leftover",
     "Outcome",
@@ -40,6 +46,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SetupError",
+    "TaskError",
     "TimeoutExpired",
     "UnsupportedError",
     "Usage",
@@ -47,3 +54,12 @@ __all__ = [
     "run",
     "run_async",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Not at once: it imports much that most callers do not need.
+    if name == "Executor":
+        from ._executor import Executor
+
+        return Executor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _native
 
 if TYPE_CHECKING:
-    from ._types import CompletedProcess
+    from ._types import CompletedProcess, Outcome
 
 
 class SandboxError(OSError):
@@ -59,6 +59,20 @@ class CalledProcessError(subprocess.CalledProcessError):
 
     def __str__(self) -> str:
         return f"{super().__str__()[:-1]} ({self.result.outcome})."
+
+
+class TaskError(RuntimeError):
+    """A task of an Executor has no result: its worker ended, or what came from it is not accepted."""
+
+    def __init__(self, message: str, result: CompletedProcess[Any] | None = None) -> None:
+        super().__init__(message)
+        #: What is known of the worker that ended: `result.outcome` says how. None where it did not.
+        self.result = result
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the worker ended; None where it did not."""
+        return self.result and self.result.outcome
 
 
 def translated(error: _native.NativeError) -> Exception:
