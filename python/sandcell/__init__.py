@@ -6,6 +6,7 @@
 """
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if not sys.platform.startswith("linux"):
@@ -21,13 +22,15 @@ from ._errors import (
     UnsupportedError,
 )
 from ._native import __version__
+from ._options import Policy
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
 from ._sandbox import Cell, Sandbox, run, run_async
-from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
+from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Step, Usage
 
 if TYPE_CHECKING:
-    from ._executor import Executor
+    from ._aio import Process
+    from ._executor import Executor, interpreter_paths
 
 __all__ = [
     "DEVNULL",
@@ -41,25 +44,30 @@ __all__ = [
     "Identity",
     "Leftover",
     "Outcome",
+    "Policy",
     "PolicyError",
     "Popen",
+    "Process",
     "Sandbox",
     "SandboxError",
     "SetupError",
+    "Step",
     "TaskError",
     "TimeoutExpired",
     "UnsupportedError",
     "Usage",
     "__version__",
+    "interpreter_paths",
     "run",
     "run_async",
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Not at once: it imports much that most callers do not need.
-    if name == "Executor":
-        from ._executor import Executor
+_LATER = {"Executor": "_executor", "interpreter_paths": "_executor", "Process": "_aio"}
 
-        return Executor
+
+def __getattr__(name: str) -> object:
+    # Not at once: they import much that most callers do not need.
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

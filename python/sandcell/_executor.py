@@ -26,7 +26,7 @@ from ._types import CompletedProcess, Outcome, Path
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Unpack
 
-    from ._options import Options
+    from ._options import Policy
 
     P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Executor(concurrent.futures.Executor):
         trust: str | Iterable[str] = (),
         result_limit: Size = "256M",
         ro: Iterable[Any] = (),
-        **options: Unpack[Options],  # type: ignore[misc]
+        **options: Unpack[Policy],  # type: ignore[misc]
     ) -> None:
         workers = max_workers if max_workers is not None else os.cpu_count() or 1
         self._trust = frozenset([trust] if isinstance(trust, str) else trust)
@@ -72,7 +72,7 @@ class Executor(concurrent.futures.Executor):
         self._most = max_tasks_per_child
         self._result_limit = size("result_limit", result_limit)
         self._path = [os.path.abspath(os.fsdecode(entry)) for entry in path]
-        shown = [(entry, entry) for entry in _outermost([*_interpreter(), *self._path])]
+        shown = [(entry, entry) for entry in _outermost([*interpreter_paths(), *self._path])]
         self._sandbox = Sandbox(ro=[*shown, *ro], **options)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="sandcell")
         self._lock = threading.Lock()
@@ -232,12 +232,13 @@ def _dumps(value: object) -> bytes:
     return pickle.dumps(value)
 
 
-def _interpreter() -> list[str]:
-    """What Python itself consists of, and where packages are installed."""
+def interpreter_paths() -> list[str]:
+    """What this Python consists of and where its packages are installed, beyond /usr: for `ro`, so that it can be run
+    inside. The directories of the program itself are not among them."""
     packages = [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")]
     beside = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *packages]
     beside += [os.path.dirname(os.path.realpath(sys.executable))]
-    return [entry for entry in beside if os.path.isdir(entry)]
+    return _outermost(entry for entry in beside if os.path.isdir(entry))
 
 
 def _outermost(directories: Iterable[str]) -> list[str]:

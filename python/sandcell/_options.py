@@ -16,7 +16,7 @@ Duration = Union[int, float, str]
 Bind = Union[Path, "tuple[Path, Path]"]
 
 
-class Options(TypedDict, total=False):
+class Policy(TypedDict, total=False):
     """The options of the program `sandcell`, `-` as `_`. Sizes are bytes or "64M", durations seconds or "500ms"."""
 
     root: Path
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
 
 
 class Limits(TypedDict, total=False):
-    """What Cell.set_limits can change; as in Options."""
+    """What Cell.set_limits can change; as in Policy."""
 
     memory: Size
     swap: Size

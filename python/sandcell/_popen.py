@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, AnyStr, TypedDict
 
 from . import _native
 from ._errors import PolicyError, TimeoutExpired, translating
-from ._options import Duration, Options, seconds
+from ._options import Duration, Policy, seconds
 from ._program import DEVNULL, Args, Stream, audit, prepared, refuse_leftovers
 from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Usage, completed, standing
 
@@ -89,7 +89,7 @@ class Popen(subprocess.Popen[AnyStr]):
         pipesize: int = -1,
         timeout: Duration | None = None,
         sandbox: Runner | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Policy],
     ) -> None:
         self._child_created = False
         if preexec_fn is not None:

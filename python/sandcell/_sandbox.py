@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import LISTS, Duration, Limits, Options, checked
+from ._options import LISTS, Duration, Limits, Policy, checked
 from ._program import Args, Stream
 from ._run import Runner
-from ._types import CompletedProcess, Enforced, Identity, Path, Usage, known, standing
+from ._types import CompletedProcess, Enforced, Identity, Path, Step, Usage, known, standing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,7 +29,7 @@ class Sandbox(Runner):
     _native: _native.Sandbox
 
     def __init__(
-        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
+        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Policy]
     ) -> None:
         self._build(checked({**options, "timeout": timeout, "env": env}))
 
@@ -38,6 +38,14 @@ class Sandbox(Runner):
         self._timeout = values.get("timeout")
         with translating():
             self._native = _native.Sandbox(values)
+
+    def explain(self) -> list[Step]:
+        """The steps that a run would take. Nothing is run.
+
+        Raises UnsupportedError for what this host cannot enforce.
+        """
+        with translating():
+            return [known(Step, step) for step in json.loads(self._native.explain())]
 
     def start(self) -> Cell:
         """Starts a sandbox in which many programs can be run, one after another or at once: start once, run many.
@@ -159,7 +167,7 @@ def run(
     universal_newlines: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[Policy],
 ) -> CompletedProcess[Any]:
     """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, Union
@@ -53,6 +55,10 @@ class Outcome:
         signals = {"output_limit": signal.SIGXFSZ, "syscall_denied": signal.SIGSYS}
         return -signals.get(self.kind, signal.SIGKILL)
 
+    def _repr_html_(self) -> str:
+        colour = "green" if self.success else "crimson"
+        return f'<span style="color: {colour}">{html.escape(str(self))}</span>'
+
     def __str__(self) -> str:
         particulars = [str(v) for v in (self.code, self.signal, self.syscall) if v is not None]
         return " ".join([self.kind.replace("_", " "), *particulars])
@@ -79,6 +85,9 @@ class Usage:
     cpu_pressure: float | None = None
     io_pressure: float | None = None
 
+    def _repr_html_(self) -> str:
+        return _table((name, _figure(name, value)) for name, value in vars(self).items() if value is not None)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -102,6 +111,17 @@ class Enforced:
     why: str | None = None
     host_uid: int | None = None
     disjoint: bool | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run in words."""
+
+    #: Stable name of the kind of step, such as bind or seccomp.
+    name: str
+    #: The path or name that it is about; may be empty.
+    subject: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,20 @@ class CompletedProcess(Generic[AnyStr]):
         if self.returncode:
             raise self._error()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: what was run, what came of it, what it used, what was enforced."""
+        args = self.args if isinstance(self.args, Sequence) and not isinstance(self.args, (str, bytes)) else [self.args]
+        rows = [("program", html.escape(" ".join(os.fsdecode(word) for word in args)))]
+        rows.append(("outcome", self.outcome._repr_html_()))
+        for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if text:
+                shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+                rows.append((name, f"<pre>{html.escape(shown[:2000])}{'…' if len(shown) > 2000 else ''}</pre>"))
+        rows.append(("usage", self.usage._repr_html_()))
+        enforced = ((line.item, html.escape(f"{line.requested} by {line.by}")) for line in self.enforced)
+        rows.append(("enforced", _table(enforced)))
+        return _table(rows)
+
     # Made here and not where it is raised: a local name there would keep its own frame alive.
     def _error(self) -> CalledProcessError:
         from ._errors import CalledProcessError
@@ -142,6 +176,17 @@ class CompletedProcess(Generic[AnyStr]):
         error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
         error.result = self
         return error
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    """Of a name and HTML each."""
+    return f"<table>{''.join(f'<tr><th>{html.escape(name)}</th><td>{cell}</td></tr>' for name, cell in rows)}</table>"
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return f"{value / (1 << 20):,.1f} MiB"
+    return f"{value:.3f} s" if name.endswith("_seconds") else f"{value:g}"
 
 
 def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:

@@ -62,6 +62,11 @@ impl Sandbox {
         program.run(py, input, |name| self.inner.command(name))
     }
 
+    /// The steps that a run would take, as a JSON array of {name, subject, words}.
+    fn explain(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.inner.explain()).map(|steps| sandcell::report::steps_to_json(&steps)).map_err(raise)
+    }
+
     /// Starts a sandbox in which many programs can be run.
     fn start(&self, py: Python<'_>) -> PyResult<Cell> {
         py.detach(|| self.inner.start()).map(Cell::new).map_err(raise)
