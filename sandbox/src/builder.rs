@@ -16,6 +16,9 @@ use crate::sandbox::Sandbox;
 #[must_use]
 pub struct Builder {
     policy: Policy,
+    /// The caller said who the program is: an image does not then.
+    #[cfg(feature = "image")]
+    user_given: bool,
 }
 
 /// What can be named in [`Builder::best_effort`].
@@ -72,6 +75,21 @@ impl Builder {
         self.mount(Mount::Bind { source: source.into(), dest: dest.into(), writable: true })
     }
 
+    /// The store of images and volumes; by default the user's own, `$XDG_DATA_HOME/sandcell/images`.
+    #[cfg(feature = "image")]
+    pub fn store(mut self, dir: impl Into<PathBuf>) -> Builder {
+        self.policy.store = Some(dir.into());
+        self
+    }
+
+    /// A named directory of the store at `dest`, made at its first use and kept until it is removed
+    /// ([`Store::remove_volume`](crate::image::Store::remove_volume)).
+    #[cfg(feature = "image")]
+    pub fn volume(mut self, name: impl Into<String>, dest: impl Into<PathBuf>, writable: bool) -> Builder {
+        self.policy.volumes.push(crate::policy::Volume { name: name.into(), dest: dest.into(), writable });
+        self
+    }
+
     /// An empty writable directory in memory at `dest`, of at most `size` bytes.
     pub fn tmpfs(self, dest: impl Into<PathBuf>, size: Option<u64>) -> Builder {
         self.mount(Mount::Tmpfs { dest: dest.into(), size })
@@ -88,9 +106,13 @@ impl Builder {
         self
     }
 
-    /// Who the program is inside; [`User::Random`] by default.
+    /// Who the program is inside; [`User::Random`] by default, or whom the image names.
     pub fn user(mut self, user: User) -> Builder {
         self.policy.identity.user = user;
+        #[cfg(feature = "image")]
+        {
+            self.user_given = true;
+        }
         self
     }
 
@@ -298,8 +320,12 @@ impl Builder {
     /// for what this host cannot enforce.
     pub fn build(self) -> Result<Sandbox> {
         let mut policy = self.policy;
+        #[cfg(feature = "image")]
+        let (ids, kept) = crate::image::resolve(&mut policy, self.user_given)?;
+        #[cfg(not(feature = "image"))]
+        let (ids, kept) = (None, ());
         check(&mut policy)?;
-        Sandbox::prepare(policy)
+        Sandbox::prepare(policy, ids, kept)
     }
 }
 

@@ -65,6 +65,7 @@ pub struct Command {
     timeout: Option<Duration>,
     count_output: bool,
     changes: bool,
+    learn: bool,
 }
 
 /// A request as init wants it, with the descriptors that go along.
@@ -99,6 +100,7 @@ impl Command {
             timeout: None,
             count_output: false,
             changes: false,
+            learn: false,
         }
     }
 
@@ -203,6 +205,17 @@ impl Command {
         self
     }
 
+    /// Notes every system call that the program, its threads and its children make, and puts the smallest profile that
+    /// lets them through into [`Report::learned`]. The policy's own profile holds meanwhile, so that what comes of it is
+    /// never more than that. Each call takes some microseconds longer. One-shot only: a cell refuses it.
+    ///
+    /// What the calls point to is not looked at, and nothing is decided by it. A run shows what that run needed: learn
+    /// from one that does everything, failures included.
+    pub fn learn(&mut self, learn: bool) -> &mut Command {
+        self.learn = learn;
+        self
+    }
+
     /// Starts the program. Standard streams are inherited by default. The request is used up: what was given as a
     /// descriptor is closed here.
     ///
@@ -239,6 +252,7 @@ impl Command {
     pub(crate) fn options(&self, policy: &Policy) -> Options {
         Options {
             changes: self.changes,
+            learn: self.learn,
             counted: self.count_output || policy.output_limit.is_some(),
             timeout: self.timeout.or(policy.timeout).map(|timeout| timeout.saturating_add(policy.grace)),
         }
@@ -424,16 +438,15 @@ fn inherited(number: u32) -> Result<Option<OwnedFd>> {
 }
 
 fn refuse_directory(fd: &OwnedFd) -> Result<()> {
-    let fail = |message: &str| {
-        Failure::new("option", format!("descriptor {}", fd.as_raw_fd()), message)
-            .hint("pass a file, a pipe or a socket")
-            .config()
-    };
-    let stat = fstat(fd).map_err(|_| fail("cannot be examined"))?;
+    let subject = || format!("descriptor {}", fd.as_raw_fd());
+    let fail =
+        |message: &str| Failure::new("option", subject(), message).hint("pass a file, a pipe or a socket").config();
+    let unknown = |errno| Failure::new("descriptors", subject(), "cannot be examined").errno(errno as i32).setup();
+    let stat = fstat(fd).map_err(unknown)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(fail("is a directory: it would lead out of the sandbox"));
     }
-    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).unwrap_or(OFlag::empty());
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).map_err(unknown)?;
     if flags.contains(OFlag::O_PATH) {
         return Err(fail("is a path, not an open file"));
     }

@@ -47,6 +47,8 @@ pub use error::{Error, Failure, Result};
 pub use host::{Finding, doctor};
 pub use limits::adopt_cgroup;
 pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Requested, Usage};
+#[cfg(feature = "image")]
+pub use policy::Volume;
 pub use policy::{
     BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,
     User,

@@ -26,7 +26,9 @@ pub enum Outcome {
     /// The system call filter ended it.
     #[non_exhaustive]
     SyscallDenied {
-        /// The call's name, or its number where the name is not known.
+        /// The call's name, or its number where it has no name here; `unknown` where the kernel ended the program by
+        /// itself (SIGSYS): for a call of a 32-bit ABI, by `SCMP_ACT_TRAP`, or where something around the caller
+        /// already has the one listener that the kernel allows.
         syscall: String,
     },
     /// The caller ended it: `kill`, a dropped handle, or the end of its cell.
@@ -238,6 +240,8 @@ pub struct Report {
     pub leftovers: Vec<Leftover>,
     /// What it changed in its overlay, where that was asked for.
     pub changes: Option<Vec<crate::Change>>,
+    /// The smallest profile that lets the run's system calls through, where that was asked for.
+    pub learned: Option<crate::syscalls::Profile>,
     /// What went wrong in cleaning up; the result stands all the same.
     pub warnings: Vec<String>,
 }

@@ -17,6 +17,18 @@ pub enum Root {
     Dir(PathBuf),
     /// An overlay of read-only layers, the lowest first: overlayfs in a user namespace, Linux 5.11.
     Layers(Vec<PathBuf>),
+    /// The layers of an image in the store, by its name or id; what the image says of its runs is the default of
+    /// everything that is not asked for otherwise.
+    #[cfg(feature = "image")]
+    Image(String),
+}
+
+#[cfg(feature = "image")]
+impl Root {
+    /// [`Root::Image`]: an image in the store, as `app:1` or by its id.
+    pub fn image(name: impl Into<String>) -> Root {
+        Root::Image(name.into())
+    }
 }
 
 /// Where writes to an overlay go.
@@ -62,6 +74,28 @@ pub enum Mount {
         /// Permission bits.
         mode: u32,
     },
+}
+
+impl Mount {
+    /// Where it is inside.
+    #[cfg(feature = "image")]
+    pub(crate) fn dest(&self) -> &std::path::Path {
+        let (Mount::Bind { dest, .. } | Mount::Tmpfs { dest, .. } | Mount::File { dest, .. }) = self;
+        dest
+    }
+}
+
+/// A named directory of the store that outlives runs.
+#[cfg(feature = "image")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Volume {
+    /// Letters, digits, `_`, `.` and `-`.
+    pub name: String,
+    /// Inside; absolute.
+    pub dest: PathBuf,
+    /// Whether the program may write to it.
+    pub writable: bool,
 }
 
 /// Who the program is inside.
@@ -316,6 +350,17 @@ pub struct Policy {
     pub leftovers: Leftovers,
     /// What may go unenforced.
     pub best_effort: BestEffort,
+    /// The store of images and volumes; the user's own where `None`.
+    #[cfg(feature = "image")]
+    pub store: Option<PathBuf>,
+    /// Volumes, mounted after `mounts`.
+    #[cfg(feature = "image")]
+    pub volumes: Vec<Volume>,
+    /// Whose the files of the image are, for a run of several ids.
+    #[cfg(feature = "image")]
+    pub(crate) store_ids: Option<crate::identity::StoreIds>,
+    /// The layers are an image's: what is the image's own is not covered by private directories and files.
+    pub(crate) of_image: bool,
 }
 
 impl Default for Policy {
@@ -341,6 +386,13 @@ impl Default for Policy {
             umask: 0o022,
             leftovers: Leftovers::default(),
             best_effort: BestEffort::default(),
+            #[cfg(feature = "image")]
+            store: None,
+            #[cfg(feature = "image")]
+            volumes: Vec::new(),
+            #[cfg(feature = "image")]
+            store_ids: None,
+            of_image: false,
         }
     }
 }

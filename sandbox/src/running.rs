@@ -24,6 +24,7 @@ use crate::plan::Plan;
 use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
+use crate::syscalls;
 use crate::wire::{self, Message, Reply, command, reply, stage};
 
 /// The groups of a sandbox while it lives, and what they came to when it is over.
@@ -162,6 +163,7 @@ fn talking(errno: Errno) -> crate::Error {
 /// What a command asked for that matters until its end.
 pub(crate) struct Options {
     pub changes: bool,
+    pub learn: bool,
     pub counted: bool,
     /// Timeout and grace together.
     pub timeout: Option<Duration>,
@@ -189,6 +191,8 @@ pub struct Child {
     overdue: Option<Instant>,
     pid: u32,
     leftovers: Vec<Leftover>,
+    /// The numbers of the calls that were made, where that was asked for.
+    calls: Option<Vec<u32>>,
     report: Option<Report>,
 }
 
@@ -216,6 +220,7 @@ impl Child {
             overdue: options.timeout.and_then(|timeout| Instant::now().checked_add(timeout + PATIENCE)),
             pid: 0,
             leftovers: Vec::new(),
+            calls: None,
             report: None,
         }
     }
@@ -333,17 +338,27 @@ impl Child {
                 self.leftovers.push(Leftover { pid: reply.value, command });
                 return Ok(());
             }
+            Some((reply, bits, _)) if reply.kind == reply::CALLS => {
+                let set = |call: &u32| bits.get(*call as usize / 8).is_some_and(|byte| byte >> (call % 8) & 1 == 1);
+                self.calls = Some((0..bits.len() as u32 * 8).filter(set).collect());
+                return Ok(());
+            }
             Some((reply, ..)) if reply.kind == reply::ENDED => {
                 if self.one_shot {
                     self.init.reap();
                 }
-                let outcome = match outcome(&reply) {
+                let outcome = match outcome(&reply, self.shared.filter.is_some()) {
                     // Whether the program itself was the victim or something that it started.
                     Outcome::Exited(_) if self.one_shot && self.init.out_of_memory() => Outcome::OutOfMemory,
                     Outcome::Signaled { .. } if self.init.out_of_memory() => Outcome::OutOfMemory,
                     other => other,
                 };
-                self.report(outcome, usage(&reply, self.counted))
+                let mut report = self.report(outcome, usage(&reply, self.counted));
+                if let (Ok(report), true) = (&mut report, reply.errno != 0) {
+                    let why = Errno::from_raw(reply.errno);
+                    report.warnings.push(format!("output of the program was lost, it could not be written: {why}"));
+                }
+                report
             }
             Some(_) => return Err(talking(Errno::EPROTO)),
             // The supervisor is gone without a word: with the group that it was in, or because the cell was ended.
@@ -374,6 +389,10 @@ impl Child {
             enforced: self.init.still_enforced(),
             leftovers: std::mem::take(&mut self.leftovers),
             changes,
+            learned: self
+                .calls
+                .as_deref()
+                .map(|calls| self.shared.profile().narrowed(&self.shared.policy.cap_add, calls)),
             warnings: self.init.warnings(),
         })
     }
@@ -575,6 +594,11 @@ impl Cell {
 
     pub(crate) fn run(&self, request: &mut Command) -> Result<Child> {
         let Inside { shared, init, plan } = &*self.inside;
+        if request.options(&shared.policy).learn {
+            return Err(Failure::new("option", "learn", "the programs of a cell share one system call filter")
+                .hint("learn from a program in a sandbox of its own: `sandbox.command(..)`")
+                .config());
+        }
         let (ready, pipes) = request.request(shared, init, (&plan.user, &plan.home), false)?;
         let socket = send_request(init, &ready.bytes, ready.fds)?;
         let mut child =
@@ -611,21 +635,40 @@ fn not_started(program: &str, reply: &Reply) -> crate::Error {
         (stage::PROGRAM_INTERPRETER, _) => failure.hint("look at its first line, or at its dynamic linker").exec(),
         (stage::PROGRAM_EXEC, _) => failure.exec(),
         (stage::PROGRAM_CHDIR, _) => failure.hint("the working directory is one inside the sandbox").setup(),
+        (stage::PROGRAM_SECCOMP, Errno::EBUSY) => failure
+            .hint("something around the caller listens to its system calls already, and the kernel allows one listener")
+            .unsupported(),
         (stage::PROGRAM_RLIMIT, Errno::EPERM) => failure.hint("the caller's own hard limit is lower").setup(),
         _ => failure.setup(),
     }
 }
 
-fn outcome(reply: &Reply) -> Outcome {
+fn outcome(reply: &Reply, filtered: bool) -> Outcome {
     let status = reply.value.cast_signed();
     match reply.detail {
+        flags if flags & wire::ENDED_DENIED != 0 => Outcome::SyscallDenied { syscall: name_of_call(reply.call) },
         flags if flags & wire::ENDED_OUTPUT_LIMIT != 0 => Outcome::OutputLimit,
         flags if flags & wire::ENDED_TIMED_OUT != 0 => Outcome::TimedOut,
         flags if flags & wire::ENDED_KILLED != 0 => Outcome::Killed,
+        // The filter's own signal: for a foreign ABI, by SCMP_ACT_TRAP, or where no listener can be had.
+        _ if filtered && libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS => {
+            Outcome::SyscallDenied { syscall: "unknown".to_owned() }
+        }
         _ if libc::WIFSIGNALED(status) => {
             Outcome::Signaled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
         }
         _ => Outcome::Exited(libc::WEXITSTATUS(status)),
+    }
+}
+
+/// A call by its name, or by its number where it has none here.
+fn name_of_call(call: u64) -> String {
+    const X86_64: u64 = 0xc000_003e;
+    let number = call as u32;
+    match (call >> 32, syscalls::name_of(number)) {
+        (X86_64, Some(name)) => name.to_owned(),
+        (X86_64, None) => number.to_string(),
+        (architecture, _) => format!("{number} of the ABI {architecture:#x}"),
     }
 }
 

@@ -9,14 +9,16 @@ use crate::builder::Builder;
 use crate::command::Command;
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdPool};
+#[cfg(feature = "image")]
+use crate::image::Kept;
 use crate::launch::{Image, Launch, descriptors};
 use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
 use crate::policy::{Network, Policy, Seccomp};
-use crate::running::{Cell, Child, Init};
+use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
-use crate::syscalls::{Kill, Profile, compile};
+use crate::syscalls::{Action, Profile};
 use crate::wire::{Message, control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
@@ -39,6 +41,23 @@ pub(crate) struct Shared {
     pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
+    /// What the store may not remove while this lives.
+    #[cfg_attr(not(feature = "image"), expect(dead_code, reason = "there are no images"))]
+    pub kept: Kept,
+}
+
+#[cfg(not(feature = "image"))]
+type Kept = ();
+
+impl Shared {
+    /// The profile that was asked for; without one everything is allowed.
+    pub(crate) fn profile(&self) -> Profile {
+        match &self.policy.seccomp {
+            Seccomp::Off => Profile::new(Action::Allow),
+            Seccomp::Default => Profile::default(),
+            Seccomp::Profile(profile) => profile.clone(),
+        }
+    }
 }
 
 /// Sends the request that is to be carried out as soon as the sandbox is built.
@@ -66,16 +85,18 @@ impl Sandbox {
         Builder::default()
     }
 
-    pub(crate) fn prepare(policy: Policy) -> Result<Sandbox> {
+    pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
-            Seccomp::Default => Some(compile(&Profile::default(), &policy.cap_add, Kill::Signal)?),
-            Seccomp::Profile(profile) => Some(compile(profile, &policy.cap_add, Kill::Signal)?),
-        }
-        .map(|program| Filter { program: program.bytes(), flags: program.flags });
+            Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
+            Seccomp::Profile(profile) => Some(Filter::new(profile, &policy.cap_add)?),
+        };
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
-        let ids = IdPool::new(&policy.identity)?;
+        let ids = match found_ids {
+            Some(ids) => ids,
+            None => IdPool::new(&policy.identity)?,
+        };
         Ok(Sandbox {
             shared: Arc::new(Shared {
                 policy,
@@ -86,6 +107,7 @@ impl Sandbox {
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
                 rlimits,
+                kept,
             }),
         })
     }
@@ -93,6 +115,31 @@ impl Sandbox {
     /// The policy that it was built from.
     pub fn policy(&self) -> &Policy {
         &self.shared.policy
+    }
+
+    /// The image that is the root, where it is one. It stays in the store as long as this sandbox lives.
+    #[cfg(feature = "image")]
+    pub fn image(&self) -> Option<&crate::image::Image> {
+        self.shared.kept.image()
+    }
+
+    /// The image's own program: its entry point with `words` as arguments, or with the image's `Cmd` where there are
+    /// none; without an entry point the words, or the `Cmd`, are the program itself.
+    ///
+    /// # Errors
+    /// `Config` where nothing names a program.
+    #[cfg(feature = "image")]
+    pub fn image_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
+        let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let config = self.image().map(|image| image.config.run()).unwrap_or_default();
+        let own = if words.is_empty() { config.cmd.unwrap_or_default() } else { Vec::new() };
+        let mut all = config.entrypoint.unwrap_or_default().into_iter().chain(own).map(Into::into).chain(words);
+        let program = all.next().ok_or_else(|| {
+            Failure::new("option", "program", "the image names no program").hint("name one yourself").config()
+        })?;
+        let mut command = self.command(program);
+        command.args(all);
+        Ok(command)
     }
 
     /// A program to run in a sandbox of its own, made for it and gone with it.
@@ -107,13 +154,13 @@ impl Sandbox {
 
     /// Starts a sandbox in which many programs can be run, one after another or at once.
     pub fn start(&self) -> Result<Cell> {
-        let (init, plan) = self.launch(true, None)?;
+        let (init, plan) = self.launch(true, false, None)?;
         Ok(Cell::new(self.shared.clone(), init, plan))
     }
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false)?;
+        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -123,14 +170,25 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(&self, identity: &Assigned, clock: Option<&CpuClock>, keep_upper: bool) -> Result<(Plan, Vec<Enforced>)> {
+    fn plan(
+        &self,
+        identity: &Assigned,
+        clock: Option<&CpuClock>,
+        keep_upper: bool,
+        learn: bool,
+    ) -> Result<(Plan, Vec<Enforced>)> {
         let policy = &self.shared.policy;
+        let filter = if learn {
+            Some(Filter::learning(&self.shared.profile(), &policy.cap_add)?)
+        } else {
+            self.shared.filter.clone()
+        };
         let hostname = policy.hostname.clone().unwrap_or_else(random_name);
         let inputs = Inputs {
             policy,
             identity,
             hostname: &hostname,
-            filter: self.shared.filter.clone(),
+            filter,
             cpu_clock: clock.map(|clock| if clock.nanoseconds { 1 } else { 1000 }),
             keep_upper,
             #[cfg(feature = "landlock")]
@@ -145,12 +203,12 @@ impl Sandbox {
     }
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
-    fn launch(&self, keep_upper: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
+    fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
         let policy = &self.shared.policy;
-        let identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let mut identity = self.shared.ids.assign_for(&self.shared.policy)?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
         }
@@ -164,7 +222,7 @@ impl Sandbox {
         };
         let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
-        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper)?;
+        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch {
             plan: &plan.bytes,
@@ -173,6 +231,7 @@ impl Sandbox {
             placement: placed.placement.as_ref(),
         };
         let started = launch.start(&self.shared.image)?;
+        identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
             request(&init, &plan)?;
@@ -188,10 +247,11 @@ impl Sandbox {
     }
 
     fn run(&self, command: &mut Command) -> Result<Child> {
-        let changes = command.options(&self.shared.policy).changes;
+        let Options { changes, learn, .. } = command.options(&self.shared.policy);
         let mut child = None;
         let (init, plan) = self.launch(
             changes,
+            learn,
             Some(&mut |init: &Init, plan: &Plan| {
                 let (request, pipes) = command.request(&self.shared, init, (&plan.user, &plan.home), true)?;
                 let socket = send_request(init, &request.bytes, request.fds)?;

@@ -64,8 +64,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Heard>> {
         let mut vectors = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut vectors, Some(&mut space), flags) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // Reset: init has ended with something unread. That is told once, before what it said last.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(errno) => return Err(errno),
             Ok(received) => {
                 let mut fd = None;
@@ -109,14 +109,21 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> 
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) {
     // Polling first: where SIGCHLD is ignored, waiting for a single child waits for all of them.
     let _ = wait_readable(&[pidfd], None);
-    // SAFETY: a zeroed siginfo_t is a valid place for the answer.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let flags = libc::WEXITED | libc::__WALL | libc::WNOHANG;
-        // ECHILD: somebody else's waitpid(-1), or SIGCHLD ignored, has reaped it already.
-        while libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &mut info, flags) == -1
-            && Errno::last() == Errno::EINTR
-        {}
+    let mut flags = libc::WEXITED | libc::__WALL | libc::WNOHANG;
+    loop {
+        // SAFETY: a zeroed siginfo_t is a valid place for the answer.
+        let (result, pid) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let result = libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &mut info, flags);
+            (result, info.si_pid())
+        };
+        match result {
+            -1 if Errno::last() == Errno::EINTR => {}
+            // Dead, and not ours yet: a tracer (strace, a debugger) is told first.
+            0 if pid == 0 => flags &= !libc::WNOHANG,
+            // ECHILD: somebody else's waitpid(-1), or SIGCHLD ignored, has reaped it already.
+            _ => return,
+        }
     }
 }
 
@@ -173,4 +180,32 @@ pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> Option<Vec<u8>> 
     // SAFETY: NUL-terminated strings, and a buffer as long as is said.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     usize::try_from(length).ok().map(|length| value[..length].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_init_said_last_is_heard_although_it_left_a_request_unread() {
+        let (ours, theirs) = message_sockets().unwrap();
+        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        let mut last = [0u8; Reply::SIZE];
+        last[0] = 7;
+        nix::unistd::write(&theirs, &last).unwrap();
+        drop(theirs);
+        // The kernel tells of the unread request first.
+        let mut direct = File::from(ours.try_clone().unwrap());
+        assert_eq!(direct.read(&mut [0; 8]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+        drop(direct);
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);
+
+        let (ours, theirs) = message_sockets().unwrap();
+        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        nix::unistd::write(&theirs, &last).unwrap();
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);
+        assert!(receive(ours.as_fd()).unwrap().is_none());
+    }
 }

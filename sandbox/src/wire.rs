@@ -197,6 +197,9 @@ records! {
         Capabilities = 23 { keep: u64 }
         /// The system call filter that programs get. `flags` of seccomp(2).
         Filter = 24 { program: &'a [u8], flags: u32 }
+        /// The same filter, but that it tells a listener of the calls that end a program; with `learn`, of those that
+        /// it lets through. Comes after `Filter`, which stands in where no listener can be had; but not with `learn`.
+        Listener = 40 { program: &'a [u8], flags: u32, learn: u32 }
         /// Starts a Landlock ruleset.
         LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
         /// A rule of it: what is allowed beneath a path inside.
@@ -207,6 +210,12 @@ records! {
         /// Ends everything when the file that came third with the Plan tells more CPU time than this, in nanoseconds.
         /// `scale`: nanoseconds per unit of its number.
         CpuTime = 29 { limit: u64, scale: u64 }
+        /// Takes a mount that came with the Plan: the caller's files, idmapped.
+        TakeTree = 30 { slot: u32, index: u32, path: &'a CStr }
+        /// Attaches such a mount to a directory of base, so that an overlay can use it.
+        AttachTree = 31 { slot: u32, path: &'a CStr }
+        /// Opens a directory in such a mount.
+        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr }
         /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
         LandlockEnter = 28 {}
     }
@@ -239,7 +248,8 @@ pub const ASK_LEFTOVERS: u32 = 4;
 
 /// From the library to init, on the control socket.
 pub mod control {
-    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox.
+    /// With descriptors: the Plan, a pidfd of the caller, perhaps a file that tells the CPU time of the sandbox, and
+    /// mounts, whose number is the `value`.
     pub const SETUP: u32 = 1;
     /// With descriptors: the request, the command's own socket, then those named in it.
     pub const SPAWN: u32 = 2;
@@ -277,11 +287,18 @@ pub mod reply {
     pub const ENDED: u32 = 5;
     /// A process that was alive at the end; text follows.
     pub const LEFTOVER: u32 = 6;
+    /// The calls that a learning run has made: `CALL_WORDS` 64-bit numbers follow, a bit for each call.
+    pub const CALLS: u32 = 7;
 }
 
 pub const ENDED_TIMED_OUT: u32 = 1;
 pub const ENDED_OUTPUT_LIMIT: u32 = 2;
 pub const ENDED_KILLED: u32 = 4;
+/// The filter ended it: `call` tells which call.
+pub const ENDED_DENIED: u32 = 8;
+
+/// Room for 1,024 system calls; the newest kernels have 470.
+pub const CALL_WORDS: usize = 16;
 
 /// Every message of init has this form; a text may follow.
 #[repr(C)]
@@ -292,12 +309,15 @@ pub struct Reply {
     pub value: u32,
     /// `FAILED`, `NOT_STARTED`: see `stage`. `ENDED`: flags.
     pub detail: u32,
+    /// `ENDED`: why output was lost.
     pub errno: i32,
     pub wall_ns: u64,
     pub user_us: u64,
     pub system_us: u64,
     pub max_rss_kb: u64,
     pub output: u64,
+    /// `ENDED_DENIED`: the call's architecture (upper half, an `AUDIT_ARCH_*`) and number.
+    pub call: u64,
 }
 
 #[cfg(not(sandcell_init))]
@@ -330,6 +350,7 @@ impl Reply {
             system_us: long(32),
             max_rss_kb: long(40),
             output: long(48),
+            call: long(56),
         };
         Some((reply, text))
     }
@@ -363,6 +384,7 @@ stages! {
     MAP_PLAN = 2, "map-plan", "cannot map the plan";
     DUMPABLE = 3, "dumpable", "cannot hide the supervisor from its programs";
     SESSION = 4, "setsid", "cannot leave the caller's session";
+    SIGNALS = 5, "signals", "cannot reset the supervisor's signals";
     PRIVATE_MOUNTS = 10, "private-mounts", "cannot cut the mounts off from the host's";
     OPEN_DIR = 11, "open-layer", "cannot open the layer";
     OPEN_TREE = 12, "open-tree", "cannot take the mounts at this path";
@@ -414,6 +436,8 @@ stages! {
     PROGRAM_NO_NEW_PRIVS = 69, "no-new-privs", "cannot forbid new privileges";
     PROGRAM_SECCOMP = 71, "seccomp", "cannot install the system call filter";
     PROGRAM_SIGNALS = 72, "program-signals", "cannot reset the program's signals";
+    LISTENER = 75, "seccomp-listener", "cannot take the listener of the system call filter";
+    PROGRAM_UMASK = 76, "umask", "cannot set the program's umask";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";
     PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
     LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";

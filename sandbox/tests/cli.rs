@@ -55,6 +55,44 @@ fn a_signal_is_128_and_its_number() {
 }
 
 #[test]
+fn a_learned_profile_runs_the_program_that_it_was_learned_from() {
+    let place = Place::new("profile");
+    let learned = sandcell(&["learn", "-o", place.as_str(), "--", "sh", "-c", "echo out; exit 7"]);
+    assert_eq!((learned.status.code(), text(&learned.stdout)), (Some(7), "out\n"), "{}", text(&learned.stderr));
+    assert_eq!(place.json()["defaultAction"], "SCMP_ACT_ERRNO");
+    let again = ["--seccomp", place.as_str(), "--", "sh", "-c", "echo out; exit 7"];
+    assert_eq!(run(&again), (Some(7), "out\n".into(), String::new()));
+    assert_ne!(run(&["--seccomp", place.as_str(), "mkdir", "/tmp/d"]).0, Some(0));
+    assert_eq!(run(&["mkdir", "/tmp/d"]).0, Some(0));
+    let nowhere = sandcell(&["learn", "-o", "/no/such/place", "true"]);
+    assert_eq!(nowhere.status.code(), Some(125));
+    assert!(text(&nowhere.stderr).contains("--output /no/such/place"), "{}", text(&nowhere.stderr));
+}
+
+#[test]
+fn a_profile_can_be_read_in_words() {
+    let words = |arguments: &[&str]| {
+        let output = sandcell(&[&["explain", "--syscalls"], arguments, &["true"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    assert!(words(&[]).starts_with("A call that is not named here: refused with EPERM.\n"));
+    assert!(!words(&[]).contains(" mount ") && words(&["--cap-add", "CAP_SYS_ADMIN"]).contains(" mount "));
+    assert_eq!(words(&["--seccomp", "off"]), "Every system call: allowed.\n");
+}
+
+#[test]
+fn a_denied_call_is_159_and_the_report_names_it() {
+    let profile = Place::new("killing");
+    let text =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_KILL"}]}"#;
+    std::fs::write(profile.as_str(), text).expect("the profile was written");
+    let report = Place::new("denied");
+    assert_eq!(run(&["--seccomp", profile.as_str(), "--report", report.as_str(), "mkdir", "/tmp/d"]).0, Some(159));
+    assert_eq!(report.json()["outcome"], serde_json::json!({"kind": "syscall_denied", "syscall": "mkdir"}));
+}
+
+#[test]
 fn a_timeout_is_124() {
     assert_eq!(run(&["--timeout", "200ms", "sleep", "100"]).0, Some(124));
     assert_eq!(run(&["--timeout", "100s", "true"]).0, Some(0));

@@ -166,20 +166,24 @@ fn a_root_callers_files_are_out_of_reach() {
 }
 
 #[test]
-fn a_writable_bind_of_the_callers_keeps_its_uid_and_says_so() {
+fn a_writable_bind_of_the_callers_works_and_its_new_files_are_the_callers() {
     let own = Scratch::new("rw", 0o700);
     let output = sh(&sandbox(Sandbox::builder().rw(&own.0, "/data")), "echo new > /data/file; cat /data/file");
     assert_eq!(output.stdout, b"new\n", "{output:?}");
-    let (disjoint, why) = why(&output);
-    assert!(!disjoint && !why.is_empty(), "{why}");
     assert_eq!(fs::metadata(own.0.join("file")).expect("the file").uid(), geteuid().as_raw());
-    if has_ids() {
+    let (disjoint, why) = why(&output);
+    if geteuid().is_root() {
+        assert!(disjoint && output.identity.host_uid != 0, "idmapped: {why}");
+    } else {
+        assert!(!disjoint && !why.is_empty(), "{why}");
+    }
+    if !geteuid().is_root() && has_ids() {
         assert!(why.contains("others may not write there"), "{why}");
     }
 }
 
 #[test]
-fn what_only_the_caller_may_use_is_refused_where_disjoint_ids_are_a_must() {
+fn what_only_the_caller_may_use_is_refused_where_disjoint_ids_are_a_must_and_nothing_can_be_idmapped() {
     let own = Scratch::new("must", 0o700);
     let path = own.0.as_path();
     for builder in [
@@ -188,7 +192,12 @@ fn what_only_the_caller_may_use_is_refused_where_disjoint_ids_are_a_must() {
         Sandbox::builder().layer(path),
         Sandbox::builder().layer("/").upper(Upper::Dir(path.to_owned())),
     ] {
-        let error = sandbox(builder.host_ids(HostIds::Disjoint)).start().expect_err("must be refused");
+        let started = sandbox(builder.host_ids(HostIds::Disjoint)).start();
+        if geteuid().is_root() {
+            assert_ne!(started.expect("idmapped").identity().host_uid, 0);
+            continue;
+        }
+        let error = started.expect_err("must be refused");
         assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }
@@ -197,6 +206,58 @@ fn what_only_the_caller_may_use_is_refused_where_disjoint_ids_are_a_must() {
         let open = sandbox(Sandbox::builder().rw(path, "/data").host_ids(HostIds::Disjoint));
         assert!(why(&sh(&open, "true")).0, "open to all, it is no obstacle");
     }
+}
+
+#[test]
+fn a_file_system_without_idmapped_mounts_leaves_root_its_own_id_and_the_report_says_why() {
+    if !is_root() {
+        return;
+    }
+    // proc has none, and that directory is root's alone.
+    let builder = || Sandbox::builder().ro("/proc/1/map_files", "/data");
+    let output = sh(&sandbox(builder()), "true");
+    let (disjoint, why) = why(&output);
+    assert!(!disjoint && output.identity.host_uid == 0, "{why}");
+    assert!(why.contains("others may not read it") && why.contains("without idmapped mounts"), "{why}");
+    let error = sandbox(builder().host_ids(HostIds::Disjoint)).start().expect_err("must be refused");
+    assert!(matches!(error, Error::Unsupported(_)) && error.to_string().contains("idmapped"), "{error}");
+}
+
+#[test]
+fn roots_files_are_the_programs_in_idmapped_mounts_and_other_users_stay_out_of_reach() {
+    if !is_root() {
+        return;
+    }
+    let own = Scratch::new("idmapped", 0o700);
+    let path = own.0.as_path();
+    fs::write(path.join("roots"), "secret\n").expect("a file");
+    fs::set_permissions(path.join("roots"), PermissionsExt::from_mode(0o600)).expect("chmod");
+    fs::write(path.join("others"), "closed\n").expect("a file");
+    fs::set_permissions(path.join("others"), PermissionsExt::from_mode(0o600)).expect("chmod");
+    std::os::unix::fs::chown(path.join("others"), Some(12345), Some(12345)).expect("chown");
+    let script =
+        "cat /data/roots; cat /data/others; echo x > /data/others; chown 5 /data/roots; rm /data/roots && echo removed";
+    let output = sh(&sandbox(Sandbox::builder().rw(path, "/data").host_ids(HostIds::Disjoint)), script);
+    assert_eq!(output.stdout, b"secret\nremoved\n", "{output:?}");
+    assert_eq!(fs::read(path.join("others")).expect("the file"), b"closed\n");
+    // The twin: with the host's UID 0 it is no other.
+    let twin =
+        sh(&sandbox(Sandbox::builder().rw(path, "/data").host_ids(HostIds::Shared)), "echo x > /data/new && id -u");
+    assert!(twin.outcome.success() && twin.identity.host_uid == 0, "{twin:?}");
+}
+
+#[test]
+fn a_read_only_bind_of_roots_stays_read_only_when_idmapped_and_so_do_mounts_beneath_it() {
+    if !is_root() {
+        return;
+    }
+    let own = Scratch::new("idmapped-ro", 0o700);
+    fs::write(own.0.join("file"), "there\n").expect("a file");
+    let script = "cat /data/file; echo x > /data/file; echo x > /data/new; ls /data";
+    let output = sh(&sandbox(Sandbox::builder().ro(&own.0, "/data").host_ids(HostIds::Disjoint)), script);
+    assert_eq!(output.stdout, b"there\nfile\n", "{output:?}");
+    let writable = sh(&sandbox(Sandbox::builder().rw(&own.0, "/data").host_ids(HostIds::Disjoint)), script);
+    assert_eq!(writable.stdout, b"there\nfile\nnew\n", "the twin: {writable:?}");
 }
 
 #[test]

@@ -160,6 +160,23 @@ fn the_next_sandbox_on_an_upper_finds_its_owners_as_they_were() {
 }
 
 #[test]
+fn roots_kept_upper_holds_the_numbers_that_the_program_sees_and_no_id_of_the_host() {
+    if !geteuid().is_root() {
+        return eprintln!("SKIPPED: needs root");
+    }
+    let scratch = Scratch::new("plain");
+    let (upper, layer) = (scratch.at("kept"), scratch.at("layer"));
+    write_as_many(&upper, &layer, MAKE).expect("a run");
+    let owner =
+        |name: &str| fs::symlink_metadata(upper.join("upper/data").join(name)).map(|m| (m.uid(), m.gid())).expect(name);
+    assert_eq!((owner("of33"), owner("closed/file"), owner("link")), ((33, 44), (7, 7), (0, 0)));
+    // A layer's files are those of its users too.
+    std::os::unix::fs::chown(layer.join("data"), Some(12), Some(13)).expect("chown");
+    let fresh = scratch.at("fresh");
+    write_as_many(&fresh, &layer, "[ $(stat -c %u:%g /data) = 12:13 ] && echo > /data/new").expect("a run");
+}
+
+#[test]
 fn an_upper_whose_ids_are_in_use_is_refused_by_name() {
     if !has_ids() || geteuid().is_root() {
         return; // root's go through an idmapped mount: no id of the host is in the files

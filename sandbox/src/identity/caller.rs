@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
 use crate::policy::{Mount, Policy, Root, Upper};
@@ -12,39 +12,69 @@ const READ: u32 = 0o4;
 const WRITE: u32 = 0o2;
 const ENTER: u32 = 0o1;
 
-/// The first thing of the policy that a UID of the sandbox's own could not use as is asked for. A path that is not
-/// there is for the Plan to complain about. `own_layers`: whether layers of the caller's count, which can be read
-/// under any UID, but to which only the owner can add.
-pub(crate) fn only_for_caller(policy: &Policy, caller: u32, own_layers: bool) -> Option<Failure> {
-    let what = |what: &'static str, path: &Path, message: &str| {
-        Some(
-            Failure::new("identity", format!("{what} {}", path.display()), message)
-                .hint("Leave the host ids at auto, set keep_caller, or give others the permission."),
-        )
-    };
+/// Something in a policy that a UID of the sandbox's own could not use as is asked for.
+pub(super) struct Need {
+    pub path: PathBuf,
+    pub kind: Kind,
+    what: &'static str,
+    why: &'static str,
+}
+
+/// How the ids of its files are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A root file system or a layer of one: files of several users, known by number.
+    System,
+    /// Files of the caller's.
+    Own,
+}
+
+impl Need {
+    /// Whether what is mounted beneath it belongs to it. What is mounted in a layer does not.
+    pub(super) fn recursive(&self) -> bool {
+        self.kind == Kind::Own || self.what == "root"
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        Failure::new("identity", format!("{} {}", self.what, self.path.display()), self.why)
+            .hint("Leave the host ids at auto, set keep_caller, or give others the permission.")
+    }
+}
+
+/// Everything of that kind, in the order in which the Plan takes it. A path that is not there is for the Plan to
+/// complain about. `own_layers`: whether layers of the caller's count, which can be read under any UID, but to which
+/// only the owner can add.
+pub(super) fn needs(policy: &Policy, caller: u32, own_layers: bool) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let mut push = |kind, what, path: &Path, why| needs.push(Need { path: path.to_owned(), kind, what, why });
     if let Some(Upper::Dir(dir)) = &policy.upper {
-        return what("upper", dir, "what is kept has to belong to the caller");
+        push(Kind::System, "upper", dir, "what is kept has to belong to the caller");
     }
     match &policy.root {
         Root::Layers(layers) => {
-            if let Some(layer) = layers.iter().find(|layer| !allows(layer, READ)) {
-                return what("layer", layer, "others may not read the directory");
-            }
-            let own = |layer: &&std::path::PathBuf| fs::metadata(layer).is_ok_and(|meta| meta.uid() == caller);
-            if let Some(layer) = layers.iter().find(own).filter(|_| own_layers) {
-                return what("layer", layer, "only the caller may change what is in it");
+            for layer in layers {
+                if !allows(layer, READ) {
+                    push(Kind::System, "layer", layer, "others may not read the directory");
+                } else if own_layers && fs::metadata(layer).is_ok_and(|meta| meta.uid() == caller) {
+                    push(Kind::System, "layer", layer, "only the caller may change what is in it");
+                }
             }
         }
-        Root::Dir(dir) if !allows(dir, READ) => return what("root", dir, "others may not read the directory"),
+        Root::Dir(dir) if !allows(dir, READ) => push(Kind::System, "root", dir, "others may not read the directory"),
         _ => {}
     }
-    policy.mounts.iter().find_map(|mount| match mount {
-        Mount::Bind { source, writable: true, .. } if !allows(source, READ | WRITE) => {
-            what("rw", source, "others may not write there")
+    for mount in &policy.mounts {
+        match mount {
+            Mount::Bind { source, writable: true, .. } if !allows(source, READ | WRITE) => {
+                push(Kind::Own, "rw", source, "others may not write there");
+            }
+            Mount::Bind { source, .. } if !allows(source, READ) => {
+                push(Kind::Own, "ro", source, "others may not read it");
+            }
+            _ => {}
         }
-        Mount::Bind { source, .. } if !allows(source, READ) => what("ro", source, "others may not read it"),
-        _ => None,
-    })
+    }
+    needs
 }
 
 /// Whether everybody may do that.

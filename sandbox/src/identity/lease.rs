@@ -115,18 +115,53 @@ impl Places {
         })
     }
 
+    /// The slices that begin with these ids, together with others who lease them so; nobody has them alone meanwhile.
+    #[cfg(feature = "image")]
+    pub(crate) fn lease_shared(
+        &self,
+        (uid, gid): (u32, u32),
+        count: u32,
+        wait: Option<Duration>,
+    ) -> Result<Lease, Refusal> {
+        let deadline = Instant::now().checked_add(wait.unwrap_or_default());
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let book = Book { files: self.open()? };
+            let lock = |start: u64| book.lock_as(libc::F_RDLCK, start, count.into());
+            if lock(uid.into())? && lock(GIDS + u64::from(gid))? && !book.is_unlinked() {
+                return Ok(Lease { uid, gid, _files: book.files });
+            }
+            drop(book);
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                let whose = format!("ids {uid} to {}", u64::from(uid) + u64::from(count) - 1);
+                let failure = Failure::new("lease", whose, "a live sandbox has some of the ids of the image's files");
+                let hint = "End sandboxes, wait for them (Identity::wait), or give the caller more sub-ids.";
+                return Err(Refusal::Broken(failure.hint(hint).errno(libc::EAGAIN).setup()));
+            }
+            std::thread::sleep(pause.min(deadline.map_or(pause, |deadline| deadline - now)));
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
     /// The lock file of each place that is there and safe.
     fn open(&self) -> Result<Vec<File>, Refusal> {
         let mut files = Vec::new();
         let mut reasons = Vec::new();
+        let mut errno = None;
         for (parent, name) in &self.candidates {
             match self.open_in(parent, name) {
                 Ok(file) => files.push(file),
-                Err(e) => reasons.push(format!("{}: {e}", parent.join(name).display())),
+                Err(e) => {
+                    reasons.push(format!("{}: {e}", parent.join(name).display()));
+                    errno = e.raw_os_error();
+                }
             }
         }
         if files.is_empty() {
-            let failure = Failure::new("lease", reasons.join("; "), "there is no place to note which ids are in use");
+            let mut failure =
+                Failure::new("lease", reasons.join("; "), "there is no place to note which ids are in use");
+            failure.errno = errno;
             return Err(Refusal::Absent(
                 failure
                     .hint("Give the caller a writable /run/user/UID or /tmp, or remove what stands in the way there."),
@@ -227,8 +262,12 @@ impl Book {
 
     /// Locks the bytes in every place, or in none.
     fn lock(&self, start: u64, length: u64) -> Result<bool> {
+        self.lock_as(libc::F_WRLCK, start, length)
+    }
+
+    fn lock_as(&self, kind: i32, start: u64, length: u64) -> Result<bool> {
         for (i, file) in self.files.iter().enumerate() {
-            match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_WRLCK, start, length))) {
+            match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(kind, start, length))) {
                 Ok(_) => {}
                 Err(errno) => {
                     for locked in &self.files[..i] {

@@ -58,6 +58,18 @@ impl IdMap {
         IdMap([below, own, above].into_iter().filter(|line| line.count > 0).collect())
     }
 
+    /// 0 is `own`, and 1 and up are the slice from `host + 1` on; `id` is among them, if need be in place of the last.
+    #[cfg(feature = "image")]
+    pub(crate) fn below_own(id: u32, own: u32, host: u32, count: u32) -> IdMap {
+        let above = if id < count { count - 1 } else { count - 2 };
+        let mut lines = vec![MapLine { inside: 0, host: own, count: 1 }];
+        lines.push(MapLine { inside: 1, host: host + 1, count: above });
+        if id >= count {
+            lines.push(MapLine { inside: id, host: host + above + 1, count: 1 });
+        }
+        IdMap(lines.into_iter().filter(|line| line.count > 0).collect())
+    }
+
     /// The ids that are mapped stand for themselves: the map of a namespace below.
     pub(crate) fn inside(&self) -> IdMap {
         IdMap(self.0.iter().map(|l| MapLine { host: l.inside, ..*l }).collect())
@@ -65,6 +77,41 @@ impl IdMap {
 
     pub(crate) fn lines(&self) -> &[MapLine] {
         &self.0
+    }
+
+    /// As it is, but that `a` stands for what `b` does and the other way round.
+    pub(crate) fn swapped(&self, a: u32, b: u32) -> IdMap {
+        if a == b {
+            return self.clone();
+        }
+        let mut lines = Vec::new();
+        for line in &self.0 {
+            let mut from = line.inside;
+            let end = line.inside + (line.count - 1);
+            let mut points: Vec<u32> = [a, b].into_iter().filter(|id| (line.inside..=end).contains(id)).collect();
+            points.sort_unstable();
+            for point in points {
+                lines.push(MapLine { inside: from, host: line.host + (from - line.inside), count: point - from });
+                from = point + 1;
+            }
+            let count = (end + 1).saturating_sub(from);
+            lines.push(MapLine { inside: from, host: line.host + (from - line.inside), count });
+        }
+        for (id, other) in [(a, b), (b, a)] {
+            lines.extend(self.host(other).map(|host| MapLine { inside: id, host, count: 1 }));
+        }
+        lines.retain(|line| line.count > 0);
+        IdMap(lines)
+    }
+
+    /// How many ids there are.
+    pub(crate) fn total(&self) -> u32 {
+        self.0.iter().map(|line| line.count).fold(0, u32::saturating_add)
+    }
+
+    /// Whether all ids stand for themselves.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.iter().all(|line| line.inside == line.host)
     }
 
     /// What `host` is inside.

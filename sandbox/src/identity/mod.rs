@@ -1,6 +1,7 @@
 //! Who a sandbox is on the host: leased ids, and the user namespaces that map them. See `docs/identity.md`.
 
 mod caller;
+mod idmapped;
 mod lease;
 mod map;
 mod namespace;
@@ -8,6 +9,8 @@ mod newidmap;
 mod ranges;
 pub(crate) mod record;
 mod source;
+#[cfg(feature = "image")]
+mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -17,11 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Failure, Result};
 use crate::policy::{HostIds, Identity, Policy, Upper, User};
+pub(crate) use idmapped::MappedTree;
 use lease::Lease;
 pub(crate) use map::IdMap;
 pub(crate) use namespace::Proxy;
 use record::Record;
 use source::{Host, Source};
+#[cfg(feature = "image")]
+pub(crate) use store::StoreIds;
 
 /// Who one sandbox is. Its ids are free for others when it is dropped, so not before the last process has ended.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub(crate) struct Assigned {
     pub uid_map: IdMap,
     /// What is written to its gid_map.
     pub gid_map: IdMap,
+    /// What of the caller's is mounted under these ids. Needed until the start only.
+    pub trees: Vec<MappedTree>,
     lease: Option<Lease>,
 }
 
@@ -69,10 +77,12 @@ pub(crate) enum UserNamespace {
 impl Assigned {
     /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.
     pub(crate) fn note_in(&self, upper: &std::path::Path) -> Result<()> {
-        if self.lease.is_none() {
+        if self.lease.is_none() || self.uid_map.total() == 1 {
             return Ok(());
         }
-        let record = Record { uids: self.uid_map.clone(), gids: self.gid_map.clone() };
+        // Through an idmapped mount the numbers inside are those on disk.
+        let on_disk = |map: &IdMap| if self.trees.is_empty() { map.clone() } else { map.inside() };
+        let record = Record { uids: on_disk(&self.uid_map), gids: on_disk(&self.gid_map) };
         match record::read(upper)? {
             Some(found) if found == record => Ok(()),
             _ => record::write(upper, &record),
@@ -159,15 +169,50 @@ impl IdPool {
     /// Who the next sandbox of that policy is. What works under the caller's own UID only, keeps it.
     pub(crate) fn assign_for(&self, policy: &Policy) -> Result<Assigned> {
         let kept = self.owners_of_kept(policy)?;
-        let own_layers = self.identity.host_ids == HostIds::Auto;
-        let needs = caller::only_for_caller(policy, self.host.uid, own_layers);
-        match (needs, self.identity.host_ids) {
-            (Some(needs), HostIds::Disjoint) => Err(needs.unsupported()),
-            (Some(needs), HostIds::Auto) if !self.identity.keep_caller => {
-                self.assign_as(Some(format!("{}: {}", needs.subject, needs.message)), kept)
-            }
-            _ => self.assign_as(self.asked_to_keep(), kept),
+        #[cfg(feature = "image")]
+        if let Some(ids) = policy.store_ids {
+            return self.on_store(ids, kept);
         }
+        if self.identity.host_ids == HostIds::Shared || self.identity.keep_caller {
+            return self.assign_as(self.asked_to_keep(), kept);
+        }
+        let mut unmapped = String::new();
+        // Files of leased ids are not to be mapped once more.
+        if self.host.may_mount && kept.as_ref().is_none_or(Record::is_plain) {
+            match self.assign_mapped(&caller::needs(policy, self.host.uid, true)) {
+                Ok(assigned) => return Ok(assigned),
+                Err(Refusal::Absent(failure)) => unmapped = format!("; idmapped: {failure}"),
+                Err(Refusal::Broken(error)) => return Err(out_of_descriptors(error)),
+            }
+        }
+        let own_layers = self.identity.host_ids == HostIds::Auto;
+        let Some(need) = caller::needs(policy, self.host.uid, own_layers).into_iter().next() else {
+            return self.assign_as(None, kept);
+        };
+        let failure = need.failure();
+        match self.identity.host_ids {
+            HostIds::Disjoint => {
+                let message = format!("{}{unmapped}", failure.message);
+                Err(Failure { message, ..failure }.unsupported())
+            }
+            _ => self.assign_as(Some(format!("{}: {}{unmapped}", failure.subject, failure.message)), kept),
+        }
+    }
+
+    /// With ids of its own even where files of the caller's are used: these are mapped for it.
+    fn assign_mapped(&self, needs: &[caller::Need]) -> Result<Assigned, Refusal> {
+        if needs.is_empty() {
+            return self.assign_as(None, None).map_err(Refusal::Broken);
+        }
+        let prepared = self.prepared()?;
+        let source = match &*prepared {
+            Prepared::Found(source) => source,
+            Prepared::Absent(failure) => return Err(Refusal::Absent(failure.clone())),
+        };
+        let mut assigned = self.leased(source, None, None)?;
+        let disk = idmapped::DiskIds::of(&assigned, self.host.uid, self.host.gid, self.identity.count);
+        assigned.trees = disk.mounts(needs)?;
+        Ok(assigned)
     }
 
     /// Who the next sandbox is.
@@ -197,12 +242,7 @@ impl IdPool {
 
     /// With a reason to keep the caller's UID, or without; with the slice that another sandbox had, or a new one.
     fn assign_as(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
-        self.try_assign(keep, again).map_err(|error| match error.errno() {
-            Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
-                crate::launch::descriptors(nix::errno::Errno::from_raw(errno))
-            }
-            _ => error,
-        })
+        self.try_assign(keep, again).map_err(out_of_descriptors)
     }
 
     fn try_assign(&self, keep: Option<String>, again: Option<Record>) -> Result<Assigned> {
@@ -278,6 +318,7 @@ impl IdPool {
             namespace: source.namespace.clone(),
             uid_map,
             gid_map,
+            trees: Vec::new(),
             lease,
         })
     }
@@ -298,6 +339,7 @@ impl IdPool {
             namespace,
             uid_map: IdMap::one(uid, self.host.uid),
             gid_map: IdMap::one(gid, self.host.gid),
+            trees: Vec::new(),
             lease: None,
         })
     }
@@ -329,6 +371,14 @@ pub(crate) fn proxy_over_sub_ids() -> Result<Option<Proxy>> {
         Ok(Source { namespace: UserNamespace::Nested(kept), .. }) => Proxy::in_namespace(&kept).map(Some),
         Ok(_) | Err(Refusal::Absent(_)) => Ok(None),
         Err(Refusal::Broken(error)) => Err(error),
+    }
+}
+
+/// The error of a caller that has run out of descriptors is always the same.
+fn out_of_descriptors(error: Error) -> Error {
+    match error.errno() {
+        Some(errno @ (libc::EMFILE | libc::ENFILE)) => crate::launch::descriptors(nix::errno::Errno::from_raw(errno)),
+        _ => error,
     }
 }
 

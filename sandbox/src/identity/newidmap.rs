@@ -115,7 +115,10 @@ fn map_arguments(pid: u32, map: &IdMap) -> Vec<String> {
 
 /// The map itself is the proof; the exit status may have gone to somebody else.
 fn check(ended: Ended, pid: u32, map: &str) -> Result<(), Refusal> {
-    let written = fs::read_to_string(format!("/proc/{pid}/{map}")).is_ok_and(|text| !text.trim().is_empty());
+    let file = format!("/proc/{pid}/{map}");
+    let text = fs::read_to_string(&file);
+    let text = text.map_err(|e| Failure::new("id-map", file, "cannot see whether it was written").cause(&e).setup())?;
+    let written = !text.trim().is_empty();
     if written && ended.success != Some(false) {
         return Ok(());
     }

@@ -21,7 +21,12 @@ pub(crate) struct Record {
 impl Record {
     /// How many ids the sandbox had.
     pub(crate) fn count(&self) -> u32 {
-        self.uids.lines().iter().map(|line| line.count).fold(0, u32::saturating_add)
+        self.uids.total()
+    }
+
+    /// Whether the ids on disk are those inside.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.uids.is_plain() && self.gids.is_plain()
     }
 
     /// Where its slices of UIDs and GIDs begin. What stands for the caller's own is not from them.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use caps::{CapSet, Capability};
+use nix::errno::Errno;
 
 use crate::error::{Failure, Result};
 use crate::identity::lease::Places;
@@ -34,6 +35,8 @@ pub(crate) struct Host {
     pub allows_setgroups: bool,
     /// CAP_SETUID and CAP_SETGID: no need for newuidmap.
     pub may_write_maps: bool,
+    /// CAP_SYS_ADMIN: worth trying whether the file systems are the caller's to map.
+    pub may_mount: bool,
     /// Whether /proc has the caller under the number that the caller knows. Without that nobody's maps can be written
     /// but one's own.
     pub own_proc: bool,
@@ -58,16 +61,41 @@ impl Host {
         let gid = nix::unistd::getegid();
         let groups = nix::unistd::getgroups()
             .map_err(|errno| Failure::new("identity", "", "getgroups failed").errno(errno as i32).setup())?;
-        let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+        // What cannot be read must not pass for absent: on it hangs whether ids are shared.
+        let unread = |path: &str, error: &std::io::Error| {
+            Failure::new("identity", path, "cannot find out what the caller may do").cause(error).setup()
+        };
+        let has = |capability| {
+            caps::has_cap(None, CapSet::Effective, capability)
+                .map_err(|_| unread("capabilities", &std::io::Error::last_os_error()))
+        };
+        let or_absent = |path: &str, result: std::io::Result<String>| match result {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            other => other.map_err(|error| unread(path, &error)),
+        };
+        let setgroups = or_absent("/proc/self/setgroups", std::fs::read_to_string("/proc/self/setgroups"))?;
+        let own = std::fs::read_link("/proc/self").map(|link| link.to_string_lossy().into_owned());
         Ok(Host {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
             // A UID without a name is nothing to stumble over: the files may name the number.
-            name: nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name),
+            name: match nix::unistd::User::from_uid(uid) {
+                Ok(Some(user)) => Some(user.name),
+                // glibc also says so of a file that it could not read.
+                Ok(None) => or_absent("/etc/passwd", std::fs::read_to_string("/etc/passwd"))?
+                    .lines()
+                    .map(|line| line.split(':').collect::<Vec<_>>())
+                    .find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(uid.as_raw()))
+                    .map(|fields| fields[0].to_owned()),
+                // getpwuid(3): so some sources say that they do not know it.
+                Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
+                Err(errno) => return Err(unread("user name", &errno.into())),
+            },
             has_groups: groups.iter().any(|&group| group != gid),
-            allows_setgroups: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow"),
-            may_write_maps: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
-            own_proc: std::fs::read_link("/proc/self").ok() == Some(std::process::id().to_string().into()),
+            allows_setgroups: setgroups.trim() == "allow",
+            may_write_maps: has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?,
+            may_mount: has(Capability::CAP_SYS_ADMIN)?,
+            own_proc: or_absent("/proc/self", own)? == std::process::id().to_string(),
             subuid: "/etc/subuid".into(),
             subgid: "/etc/subgid".into(),
             nsswitch: "/etc/nsswitch.conf".into(),

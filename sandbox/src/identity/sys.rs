@@ -40,6 +40,29 @@ pub(super) fn has_file_capabilities(path: &Path) -> bool {
     unsafe { call!(GETXATTR, path.as_ptr(), NAME.as_ptr(), 0, 0) }.is_ok()
 }
 
+/// A detached copy of the mount at a path, with what is mounted beneath it where `recursive`, under the ids of a user
+/// namespace: open_tree(2), mount_setattr(2).
+pub(super) fn idmapped(path: &Path, namespace: BorrowedFd<'_>, recursive: bool) -> nix::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: usize = 1;
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| nix::errno::Errno::EINVAL)?;
+    let deep = if recursive { rawsys::AT_RECURSIVE } else { 0 };
+    // struct mount_attr: set, clear, propagation, user namespace.
+    let attributes = [MOUNT_ATTR_IDMAP, 0, 0, namespace.as_raw_fd() as u64];
+    // SAFETY: both paths end with NUL; the attributes have the layout and size of struct mount_attr; the descriptor
+    // that comes back is new.
+    unsafe {
+        let flags = OPEN_TREE_CLONE | rawsys::O_CLOEXEC | deep;
+        let tree = call!(nr::OPEN_TREE, rawsys::AT_FDCWD, path.as_ptr(), flags)
+            .map(|fd| OwnedFd::from_raw_fd(fd as i32))
+            .map_err(nix::errno::Errno::from_raw)?;
+        let (size, flags) = (size_of_val(&attributes), rawsys::AT_EMPTY_PATH | deep);
+        call!(nr::MOUNT_SETATTR, tree.as_raw_fd(), c"".as_ptr(), flags, attributes.as_ptr(), size)
+            .map_err(nix::errno::Errno::from_raw)?;
+        Ok(tree)
+    }
+}
+
 /// A descriptor for a process: pidfd_open(2).
 pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only; the descriptor that comes back is new and nobody else's.

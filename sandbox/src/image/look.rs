@@ -1,14 +1,18 @@
 //! What an image is, and what a run changed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use super::reach::{Reach, names};
 use super::reference::Digest;
 use super::store::Image;
 use crate::error::{Failure, Result};
@@ -112,48 +116,67 @@ pub struct Change {
 /// What an overlay's upper directory changes about the layers below it (the lowest first), sorted by path.
 ///
 /// # Errors
-/// `Setup` where the upper cannot be read, for instance because it belongs to other ids.
+/// `Setup` where the upper cannot be read, for instance because it belongs to ids that are not the caller's sub-ids.
 pub fn changes(upper: &Path, layers: &[PathBuf]) -> Result<Vec<Change>> {
-    let failed = |path: &Path, e: &io::Error| {
-        Failure::new("image-diff", path.display().to_string(), "reading the upper directory").cause(e).setup()
+    let failed = |path: &Path, e: Errno| {
+        let path = upper.join(path).display().to_string();
+        Failure::new("image-diff", path, "reading the upper directory").cause(&e.into()).setup()
     };
+    let reach = Reach::default();
     let mut found = BTreeMap::new();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(upper, flags, Mode::empty()).map_err(|e| failed(Path::new(""), e))?;
     let mut pending = vec![PathBuf::new()];
     while let Some(dir) = pending.pop() {
-        let path = upper.join(&dir);
-        for entry in fs::read_dir(&path).map_err(|e| failed(&path, &e))? {
-            let entry = entry.map_err(|e| failed(&path, &e))?;
-            let name = dir.join(entry.file_name());
-            let meta = entry.metadata().map_err(|e| failed(&entry.path(), &e))?;
-            let below = is_below(layers, &name);
-            let whiteout = meta.file_type().is_char_device() && meta.rdev() == 0;
-            let kind = match (whiteout, below) {
+        let opened = reach.open_below(root.as_fd(), dir.as_os_str().as_bytes()).map_err(|e| failed(&dir, e))?;
+        let listed = opened.try_clone().map_err(|_| failed(&dir, Errno::MFILE))?;
+        let names = names(listed).map_err(|e| failed(&dir, e))?;
+        if is_opaque_dir(&reach, opened.as_fd()) {
+            hidden_by_opaque(&names, layers, &dir, &mut found);
+        }
+        for (name, _) in names {
+            let path = dir.join(OsStr::from_bytes(&name));
+            let stat = reach.stat(opened.as_fd(), &name).map_err(|e| failed(&path, e))?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let below = is_below(layers, &path);
+            let whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
+            let change = match (whiteout, below) {
                 (true, true) => ChangeKind::Deleted,
                 // Made and deleted again by the same run.
                 (true, false) => continue,
                 (false, true) => ChangeKind::Modified,
                 (false, false) => ChangeKind::Added,
             };
-            if meta.is_dir() {
-                pending.push(name.clone());
-                if is_opaque(&entry.path()) {
-                    hidden_by_opaque(upper, layers, &name, &mut found);
-                }
+            if kind == FileType::Directory {
+                pending.push(path.clone());
             }
-            found.insert(Path::new("/").join(name), kind);
+            found.insert(Path::new("/").join(path), change);
         }
     }
     Ok(found.into_iter().map(|(path, kind)| Change { path, kind }).collect())
 }
 
+fn is_opaque_dir(reach: &Reach, dir: BorrowedFd<'_>) -> bool {
+    [c"user.overlay.opaque", c"trusted.overlay.opaque"].iter().any(|name| {
+        let mut value = [0u8; 2];
+        reach.attribute(dir, name, &mut value).is_ok_and(|n| &value[..n] == b"y")
+    })
+}
+
 /// What a directory that replaces another of the same name took away.
-fn hidden_by_opaque(upper: &Path, layers: &[PathBuf], dir: &Path, found: &mut BTreeMap<PathBuf, ChangeKind>) {
+fn hidden_by_opaque(
+    names: &[(Vec<u8>, FileType)],
+    layers: &[PathBuf],
+    dir: &Path,
+    found: &mut BTreeMap<PathBuf, ChangeKind>,
+) {
     for layer in layers {
         let Ok(entries) = fs::read_dir(layer.join(dir)) else { continue };
         for entry in entries.flatten() {
-            let name = dir.join(entry.file_name());
-            if is_below(layers, &name) && upper.join(&name).symlink_metadata().is_err() {
-                found.insert(Path::new("/").join(name), ChangeKind::Deleted);
+            let name = entry.file_name();
+            let path = dir.join(&name);
+            if names.iter().all(|(there, _)| there != name.as_bytes()) && is_below(layers, &path) {
+                found.insert(Path::new("/").join(path), ChangeKind::Deleted);
             }
         }
     }

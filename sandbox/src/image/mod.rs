@@ -11,10 +11,12 @@
 //! | `load` | a source into the store, its layers in parallel |
 //! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
+//! | `reach` | reading trees that belong to the caller's sub-ids |
+//! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
+//! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
 //! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
 //!
-//! Running an image is [`Store::use_image`]: its layers' directories for [`Root::Layers`](crate::Root::Layers), and a
-//! lock that keeps them while the run lasts.
+//! Running an image is [`Root::image`](crate::Root::image); its layers stay in the store while the sandbox lives.
 
 mod commit;
 mod config;
@@ -24,14 +26,18 @@ mod load;
 mod lock;
 mod look;
 mod manifest;
+mod owners;
 mod pack;
+mod reach;
 mod reference;
 mod remove;
+mod run;
 mod source;
 mod store;
 mod stream;
 mod tar;
 mod unpack;
+mod volume;
 
 use std::time::Duration;
 
@@ -43,9 +49,12 @@ pub use look::{Change, ChangeKind, HistoryRow, changes};
 pub use manifest::Compression;
 pub use pack::{IdRange, Owners};
 pub use reference::{Digest, Reference};
+pub use run::base_of;
+pub(crate) use run::{Kept, resolve};
 pub use source::Source;
 pub use store::{Image, InUse, LayerInfo, Pruned, Sizes, Store};
 pub use unpack::Withheld;
+pub use volume::VolumeInfo;
 
 /// What an image may at most be. The defaults let every real image through and stop what was made to fill a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

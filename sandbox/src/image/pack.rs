@@ -2,6 +2,7 @@
 //! bytes, whole seconds, no names of users, pax headers only where a plain one does not suffice.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
+use super::reach::{Reach, names};
 use super::store::because;
 use super::stream::CHUNK;
 use super::tar::{BLOCK, Kind, PATH_LIMIT, Xattr, shown};
@@ -47,6 +49,26 @@ impl Owners {
     /// Through the maps of the sandbox that wrote them; an id outside the maps becomes root.
     pub fn mapped(uids: Vec<IdRange>, gids: Vec<IdRange>) -> Owners {
         Owners { as_they_are: false, uids, gids }
+    }
+
+    /// To whom they belonged in the run that wrote this kept upper (the directory given as
+    /// [`Upper::Dir`](crate::Upper::Dir)): the ids of a run of several are noted there; else to root.
+    ///
+    /// # Errors
+    /// `Setup` where the note cannot be read.
+    pub fn of_upper(dir: &Path) -> Result<Owners> {
+        let Some(record) = crate::identity::record::read(dir)? else { return Ok(Owners::root()) };
+        let ranges = |map: &crate::identity::IdMap| {
+            map.lines().iter().map(|l| IdRange { inside: l.inside, host: l.host, count: l.count }).collect()
+        };
+        let owners = Owners::mapped(ranges(&record.uids), ranges(&record.gids));
+        // Whoever the only one was: another run is somebody else.
+        Ok(if owners.has_several() { owners } else { Owners::root() })
+    }
+
+    /// Whether root is one of several, so that what is root's is so on purpose.
+    fn has_several(&self) -> bool {
+        self.uids.iter().map(|range| u64::from(range.count)).sum::<u64>() > 1
     }
 
     fn ids(&self, uid: u32, gid: u32) -> (u32, u32) {
@@ -226,7 +248,8 @@ fn failed(dir: &Path, path: &[u8], doing: &str, error: impl Into<io::Error>) -> 
 pub(crate) fn pack<W: Write>(dir: &Path, out: W, owners: &Owners, below: Option<&Below>) -> Result<W> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| failed(dir, b"", "opening a directory", e))?;
-    let mut packer = Packer { dir, root, owners, below, tar: TarWriter::new(out), links: HashMap::new() };
+    let mut packer =
+        Packer { dir, root, owners, below, tar: TarWriter::new(out), links: HashMap::new(), reach: Reach::default() };
     let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = pending.pop() {
         let mut inner = packer.directory(&path)?;
@@ -245,6 +268,7 @@ struct Packer<'a, W> {
     tar: TarWriter<W>,
     /// Files with several names that were packed once.
     links: HashMap<(u64, u64), Vec<u8>>,
+    reach: Reach,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -264,8 +288,11 @@ impl<W: Write> Packer<'_, W> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let name = if path.is_empty() { b"." } else { path };
-        let dir = rustix::fs::openat2(&self.root, name, flags, Mode::empty(), how)
-            .map_err(|e| self.failed(path, "opening a directory", e))?;
+        let dir = match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), how) {
+            Err(rustix::io::Errno::ACCESS) => self.reach.open_below(self.root.as_fd(), path),
+            other => other,
+        }
+        .map_err(|e| self.failed(path, "opening a directory", e))?;
         let stat = rustix::fs::fstat(&dir).map_err(|e| self.failed(path, "opening a directory", e))?;
         let (xattrs, opaque) = self.xattrs(dir.as_fd(), path)?;
         self.add(path, Kind::Dir, &stat, b"", &xattrs)?;
@@ -273,23 +300,15 @@ impl<W: Write> Packer<'_, W> {
             let marker = joined(path, b".wh..wh..opq");
             self.tar.header(&NewMember::file(&marker, 0)).map_err(|e| self.failed(path, "writing a tar", e))?;
         }
-        let mut names = Vec::new();
-        let entries = rustix::fs::Dir::read_from(&dir).map_err(|e| self.failed(path, "listing a directory", e))?;
-        for entry in entries {
-            let entry = entry.map_err(|e| self.failed(path, "listing a directory", e))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_bytes().to_vec());
-            }
-        }
-        names.sort();
+        let listed = dir.try_clone().map_err(|e| self.failed(path, "listing a directory", e))?;
+        let names = names(listed).map_err(|e| self.failed(path, "listing a directory", e))?;
         let mut inner = Vec::new();
-        for name in names {
+        for (name, _) in names {
             let path = joined(path, &name);
             if name.starts_with(b".wh.") {
                 return Err(self.refuse(&path, "a name that begins with .wh. would be a whiteout in a layer"));
             }
-            let stat = rustix::fs::statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| self.failed(&path, "looking at a file", e))?;
+            let stat = self.reach.stat(dir.as_fd(), &name).map_err(|e| self.failed(&path, "looking at a file", e))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => inner.push(path),
                 _ => self.entry(dir.as_fd(), &name, path, &stat)?,
@@ -316,9 +335,8 @@ impl<W: Write> Packer<'_, W> {
         match kind {
             FileType::RegularFile => self.file(dir, name, &path, stat),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(dir, name, Vec::new())
-                    .map_err(|e| self.failed(&path, "reading a link", e))?;
-                self.add(&path, Kind::Symlink, stat, target.as_bytes(), &[])
+                let target = self.reach.read_link(dir, name).map_err(|e| self.failed(&path, "reading a link", e))?;
+                self.add(&path, Kind::Symlink, stat, &target, &[])
             }
             FileType::Fifo => self.add(&path, Kind::Fifo, stat, b"", &[]),
             // A socket means nothing without its process, and tar has no kind for it; a device is not an image's.
@@ -327,14 +345,13 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        let file = match self.reach.open(dir, name, false) {
             // The owner's own file that even its owner may not read, such as /etc/gshadow: let us in for a moment.
             Err(rustix::io::Errno::ACCESS) if stat.st_uid == nix::unistd::geteuid().as_raw() => {
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
                 rustix::fs::chmodat(dir, name, mode | Mode::RUSR, AtFlags::empty())
                     .map_err(|e| self.failed(path, "opening a file", e))?;
-                let file = rustix::fs::openat(dir, name, flags, Mode::empty());
+                let file = self.reach.open(dir, name, false);
                 rustix::fs::chmodat(dir, name, mode, AtFlags::empty())
                     .map_err(|e| self.failed(path, "restoring a mode", e))?;
                 file
@@ -355,11 +372,13 @@ impl<W: Write> Packer<'_, W> {
     fn add(&mut self, path: &[u8], kind: Kind, stat: &Stat, link: &[u8], xattrs: &[Xattr]) -> Result<()> {
         let (mut uid, mut gid) = self.owners.ids(stat.st_uid, stat.st_gid);
         let mut mode = if kind == Kind::Symlink { 0o777 } else { stat.st_mode & 0o7777 };
-        // A store without sub-ids has everything as its user's: what was copied up gets its owner back.
+        // A run of one id has everything as its user's: what was copied up gets its owner back.
         if (uid, gid) == (0, 0)
             && let Some((below_uid, below_gid, below_mode)) = self.below.and_then(|below| below.get(path))
         {
-            (uid, gid) = (*below_uid, *below_gid);
+            if !self.owners.has_several() {
+                (uid, gid) = (*below_uid, *below_gid);
+            }
             if kind == Kind::Dir && mode == below_mode & 0o1777 | 0o700 {
                 mode = *below_mode;
             }
@@ -385,7 +404,9 @@ impl<W: Write> Packer<'_, W> {
                 continue;
             }
             let mut value = vec![0u8; 64 << 10];
-            let length = rustix::fs::fgetxattr(file, name, &mut value[..])
+            let c_name =
+                CString::new(name).map_err(|e| self.failed(path, "reading an attribute", io::Error::other(e)))?;
+            let length = (self.reach.attribute(file, &c_name, &mut value[..]))
                 .map_err(|e| self.failed(path, &format!("reading attribute {}", shown(name)), e))?;
             value.truncate(length);
             match overlay {

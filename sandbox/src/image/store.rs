@@ -11,6 +11,7 @@
 //! images/HEX/                  an image, named by its id (the digest of its configuration):
 //!     config.json, manifest.json as they came
 //! refs.json                    names, each with the id of its image
+//! volumes/NAME/                see `volume`
 //! tmp/                         what is being made
 //! ```
 //!
@@ -181,7 +182,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(&dir).map_err(|e| failed(&dir, "looking at the store", &e))?;
                 // Another process may be making the same store just now.
-                let known = ["lock", "locks", "layers", "images", "tmp", "version"];
+                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes"];
                 if entries.any(|e| e.is_ok_and(|e| !known.iter().any(|k| e.file_name() == *k))) {
                     return refuse("not empty and no store", "give an empty directory, or one that is not there yet");
                 }
@@ -243,7 +244,7 @@ impl Store {
         for name in list(&self.dir.join("tmp"))? {
             let path = self.dir.join("tmp").join(name);
             let gone = match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => remove_tree(&path),
+                Ok(meta) if meta.is_dir() => remove_any(&path),
                 _ => fs::remove_file(&path),
             };
             gone.map_err(|e| failed(&path, "removing what a killed process left", &e))?;
@@ -608,14 +609,14 @@ impl Store {
     }
 
     /// First out of sight in one step, then gone: a kill in between leaves something in `tmp/` only.
-    fn discard(&self, path: &Path) -> Result<()> {
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let temp = self.temp_dir()?;
         let to = temp.path.join("discarded");
         fs::rename(path, &to).map_err(|e| failed(path, "removing it", &e))
     }
 }
 
-fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     let entries = fs::read_dir(dir).map_err(|e| failed(dir, "listing a directory of the store", &e))?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
     names.collect::<io::Result<_>>().map_err(|e| failed(dir, "listing a directory of the store", &e))
@@ -650,6 +651,14 @@ fn tree_bytes(dir: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Also what belongs to the caller's sub-ids, which a run of several ids leaves.
+fn remove_any(path: &Path) -> io::Result<()> {
+    match remove_tree(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => crate::owned::remove(path).map_err(Into::into),
+        other => other,
+    }
+}
+
 /// A directory in `tmp/`; gone with the value.
 #[derive(Debug)]
 pub(crate) struct TempDir {
@@ -659,6 +668,6 @@ pub(crate) struct TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         // Renamed into its place, or removed; what cannot be removed is swept later.
-        let _ = remove_tree(&self.path);
+        let _ = remove_any(&self.path);
     }
 }

@@ -12,6 +12,7 @@ mod rawsys;
 mod wire;
 
 mod landlock;
+mod listener;
 mod mounts;
 mod pump;
 mod serve;
@@ -64,10 +65,11 @@ fn run() -> Result<(), (u32, Fault)> {
         // The caller is gone before it began.
         None => rawsys::exit(0),
     };
-    if message.kind != control::SETUP || count < 2 {
+    let mounts = message.value as usize;
+    if message.kind != control::SETUP || count < 2 + mounts {
         return Err(protocol);
     }
-    serve::watch(fds[1], fds[2]);
+    serve::watch(fds[1], if count - mounts > 2 { fds[2] } else { -1 });
     // Not before: whoever writes our id maps has to own our files in /proc. Nothing else runs in here yet.
     // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
     // SAFETY: numbers only.
@@ -75,7 +77,7 @@ fn run() -> Result<(), (u32, Fault)> {
         .at(stage::DUMPABLE)
         .map_err(|fault| (u32::MAX, fault))?;
     let plan = map(fds[0], &message).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
-    setup::carry_out(plan)?;
+    setup::carry_out(plan, &fds[count - mounts..count])?;
     serve::prepare().map_err(|fault| (u32::MAX, fault))
 }
 
@@ -88,8 +90,7 @@ fn prepare() -> Result<(), Fault> {
         call!(nr::DUP3, CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
         call!(nr::SETSID).at(stage::SESSION)?;
     }
-    spawn::default_signals();
-    Ok(())
+    spawn::default_signals()
 }
 
 /// Maps a memory file of the library read-only, for as long as this process lives or until `unmap`.

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use crate::rawsys::{self, call, nr};
+use crate::socket::MOST_DESCRIPTORS;
 use crate::wire::{self, NO_SLOT, SLOTS, stage};
 use crate::{At, Fault};
 
@@ -26,11 +27,14 @@ pub struct Tree {
     base: i32,
     root: i32,
     pub upper: i32,
+    /// Mounts that came with the Plan.
+    given: [i32; MOST_DESCRIPTORS],
     /// The Landlock ruleset in the making.
     pub landlock: i32,
 }
 
-static mut TREE: Tree = Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0, landlock: 0 };
+static mut TREE: Tree =
+    Tree { slots: [0; SLOTS], base: 0, root: 0, upper: 0, given: [-1; MOST_DESCRIPTORS], landlock: 0 };
 
 /// The one tree of this process.
 pub fn tree() -> &'static mut Tree {
@@ -127,6 +131,30 @@ impl Tree {
     pub fn open_tree(&mut self, slot: u32, path: &CStr) -> Result<(), Fault> {
         let fd = clone_tree(rawsys::AT_FDCWD, path, rawsys::AT_RECURSIVE).at(stage::OPEN_TREE)?;
         *self.slot(slot)? = fd;
+        Ok(())
+    }
+
+    pub fn give(&mut self, mounts: &[i32]) {
+        self.given[..mounts.len()].copy_from_slice(mounts);
+    }
+
+    pub fn take_tree(&mut self, slot: u32, index: u32) -> Result<(), Fault> {
+        let protocol = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
+        *self.slot(slot)? = self.given.get(index as usize).copied().filter(|fd| *fd >= 0).ok_or(protocol)?;
+        Ok(())
+    }
+
+    /// Overlays take attached mounts only (before Linux 6.15). This one goes with the old root.
+    pub fn attach_tree(&mut self, slot: u32, path: &CStr) -> Result<(), Fault> {
+        let place = open(self.base, path, rawsys::O_PATH | rawsys::O_DIRECTORY, 0).at(stage::ROOT_ATTACH)?;
+        attach(*self.slot(slot)?, place).at(stage::ROOT_ATTACH)?;
+        rawsys::close(place);
+        Ok(())
+    }
+
+    pub fn open_in(&mut self, slot: u32, tree: u32, path: &CStr) -> Result<(), Fault> {
+        let flags = rawsys::O_PATH | rawsys::O_DIRECTORY | rawsys::O_NOFOLLOW;
+        *self.slot(slot)? = open(*self.slot(tree)?, path, flags, 0).at(stage::OPEN_DIR)?;
         Ok(())
     }
 

@@ -14,9 +14,11 @@ pub struct Pump {
     pub to: i32,
     /// Something waits in `from`: now `to` must be writable.
     pub loaded: bool,
+    /// Why output was lost; 0 where none was, or where nobody reads any more.
+    pub lost: i32,
 }
 
-pub const IDLE: Pump = Pump { from: 0, to: 0, loaded: false };
+pub const IDLE: Pump = Pump { from: 0, to: 0, loaded: false, lost: 0 };
 
 impl Pump {
     /// A pipe in front of `to`; the program's end is returned.
@@ -28,7 +30,7 @@ impl Pump {
         // The program's end blocks, as programs expect.
         // SAFETY: numbers only.
         unsafe { call!(nr::FCNTL, ends[1], F_SETFL, rawsys::O_WRONLY) }?;
-        Ok((Pump { from: ends[0], to, loaded: false }, ends[1]))
+        Ok((Pump { from: ends[0], to, ..IDLE }, ends[1]))
     }
 
     pub fn open(&self) -> bool {
@@ -43,8 +45,12 @@ impl Pump {
         // SAFETY: the buffer is as long as is said.
         let length = match unsafe { call!(nr::READ, self.from, buffer.as_mut_ptr(), CHUNK) } {
             Err(rawsys::EAGAIN | rawsys::EINTR) => return 0,
-            Ok(0) | Err(_) => {
+            Ok(0) => {
                 self.close();
+                return 0;
+            }
+            Err(errno) => {
+                self.lose(errno);
                 return 0;
             }
             Ok(length) => length,
@@ -57,8 +63,13 @@ impl Pump {
                 Err(rawsys::EINTR) => {}
                 Err(rawsys::EAGAIN) => wait_writable(self.to),
                 // Nobody reads any more: the program learns it by SIGPIPE, as it would without us.
-                Err(_) => {
+                Err(rawsys::EPIPE) => {
                     self.close();
+                    break;
+                }
+                // A full disk, say. What the program has written already it believes written.
+                Err(errno) => {
+                    self.lose(errno);
                     break;
                 }
             }
@@ -70,8 +81,13 @@ impl Pump {
         if self.open() {
             rawsys::close(self.from);
             rawsys::close(self.to);
-            *self = IDLE;
+            *self = Pump { lost: self.lost, ..IDLE };
         }
+    }
+
+    fn lose(&mut self, errno: i32) {
+        self.lost = errno;
+        self.close();
     }
 }
 

@@ -1,18 +1,19 @@
 //! The supervisor: waits for requests, for the ends of programs and for deadlines. Never returns.
 
+use crate::listener::{self, Calls, Listened};
 use crate::mounts::Text;
 use crate::pump::{IDLE, Pump};
 use crate::rawsys::{self, call, nr};
 use crate::setup::proc_path;
 use crate::socket::{self, MOST_DESCRIPTORS};
-use crate::spawn::{self, Request};
+use crate::spawn::{self, Request, Start};
 use crate::wire::{self, Reply, command, control, reply, stage};
 use crate::{At, CONTROL, Fault, now};
 
 const MOST_COMMANDS: usize = 256;
 /// Leftovers beyond these are ended all the same, but not listed.
 const MOST_LEFTOVERS: u32 = 64;
-const POLLIN: i16 = 1;
+pub const POLLIN: i16 = 1;
 const POLLOUT: i16 = 4;
 const FIXED: usize = 3;
 /// How often CPU time is looked at.
@@ -38,6 +39,8 @@ struct Command {
     output: u64,
     output_limit: u64,
     pumps: [Pump; 2],
+    /// The call for which the filter's listener ended it.
+    denied: u64,
 }
 
 const FREE: Command = Command {
@@ -53,14 +56,22 @@ const FREE: Command = Command {
     output: 0,
     output_limit: 0,
     pumps: [IDLE; 2],
+    denied: 0,
 };
 
+/// struct pollfd.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct PollFd {
+pub struct PollFd {
     fd: i32,
     events: i16,
-    returned: i16,
+    pub returned: i16,
+}
+
+impl PollFd {
+    pub fn input(fd: i32) -> PollFd {
+        PollFd { fd, events: POLLIN, returned: 0 }
+    }
 }
 
 struct Supervisor {
@@ -73,7 +84,11 @@ struct Supervisor {
     commands: [Command; MOST_COMMANDS],
     /// Places ever used: what lies beyond is never touched, so it costs no memory.
     used: usize,
-    polls: [PollFd; FIXED + 3 * MOST_COMMANDS],
+    /// Of filters that are still in use, by whatever a program has left behind in a cell too; 0 where the place is free.
+    listeners: [i32; MOST_COMMANDS],
+    listening: usize,
+    calls: Calls,
+    polls: [PollFd; FIXED + 4 * MOST_COMMANDS],
 }
 
 /// All zeros at first, so that it takes no room in the file and untouched places none in memory.
@@ -85,7 +100,10 @@ static mut SUPERVISOR: Supervisor = Supervisor {
     cpu_scale: 0,
     commands: [FREE; MOST_COMMANDS],
     used: 0,
-    polls: [PollFd { fd: 0, events: 0, returned: 0 }; FIXED + 3 * MOST_COMMANDS],
+    listeners: [0; MOST_COMMANDS],
+    listening: 0,
+    calls: Calls([0; wire::CALL_WORDS]),
+    polls: [PollFd { fd: 0, events: 0, returned: 0 }; FIXED + 4 * MOST_COMMANDS],
 };
 
 fn supervisor() -> &'static mut Supervisor {
@@ -122,7 +140,8 @@ pub fn forever() -> ! {
         if this.polls[2].returned != 0 {
             rawsys::exit(0);
         }
-        this.attend(count);
+        this.attend(count - this.listening);
+        this.listen(count);
         this.keep_time();
         this.keep_cpu_time();
         if this.polls[0].returned != 0 {
@@ -142,15 +161,15 @@ impl Supervisor {
     /// Waits until something happens; how many descriptors were watched.
     fn wait(&mut self) -> usize {
         let watch = |fd, events| PollFd { fd, events, returned: 0 };
-        self.polls[0] = watch(CONTROL, POLLIN);
-        self.polls[1] = watch(self.signals, POLLIN);
-        self.polls[2] = watch(self.caller, POLLIN);
+        self.polls[0] = PollFd::input(CONTROL);
+        self.polls[1] = PollFd::input(self.signals);
+        self.polls[2] = PollFd::input(self.caller);
         let mut count = FIXED;
         let mut next = u64::MAX;
         for command in &self.commands[..self.used] {
             let running = command.pid != 0;
             let place = |fd| if running && fd > 0 { fd } else { -1 };
-            self.polls[count] = watch(place(command.socket), POLLIN);
+            self.polls[count] = PollFd::input(place(command.socket));
             for (at, pump) in command.pumps.iter().enumerate() {
                 let (fd, events) = if pump.loaded { (pump.to, POLLOUT) } else { (pump.from, POLLIN) };
                 self.polls[count + 1 + at] = watch(place(fd), events);
@@ -159,6 +178,10 @@ impl Supervisor {
             if running && command.deadline != 0 {
                 next = next.min(command.deadline);
             }
+        }
+        for &listener in &self.listeners[..self.listening] {
+            self.polls[count] = PollFd::input(if listener > 0 { listener } else { -1 });
+            count += 1;
         }
         if self.cpu_limit > 0 && self.commands[..self.used].iter().any(|command| command.pid != 0) {
             next = next.min(now() + CPU_TICK);
@@ -205,16 +228,21 @@ impl Supervisor {
                 }
             }
         }
+        if spawn::learns() {
+            let calls = Reply { kind: reply::CALLS, ..Reply::default() };
+            socket::send(command.socket, &calls, self.calls.bytes(), -1);
+        }
         let ended = Reply {
             kind: reply::ENDED,
             value: status as u32,
             detail: command.flags,
-            errno: 0,
+            errno: command.pumps.iter().fold(0, |lost, pump| if lost == 0 { pump.lost } else { lost }),
             wall_ns,
             user_us: usage.user_us(),
             system_us: usage.system_us(),
             max_rss_kb: usage.max_rss_kb(),
             output: command.output,
+            call: command.denied,
         };
         socket::send(command.socket, &ended, &[], -1);
         if command.one_shot {
@@ -222,6 +250,60 @@ impl Supervisor {
         }
         rawsys::close(command.socket);
         self.commands[at] = FREE;
+    }
+
+    /// Calls that the filter leaves to us, and filters that nobody has any more.
+    fn listen(&mut self, count: usize) {
+        for at in 0..self.listening {
+            let returned = self.polls[count - self.listening + at].returned;
+            let listener = self.listeners[at];
+            if returned & POLLIN != 0 {
+                let Some(notice) = listener::take(listener) else { continue };
+                if spawn::learns() {
+                    self.calls.note(&notice);
+                    listener::let_pass(listener, &notice);
+                    continue;
+                }
+                let theirs = |c: &&mut Command| c.pid != 0 && listener::is_thread_of(c.pid, notice.pid);
+                if let Some(command) = self.commands[..self.used].iter_mut().find(theirs)
+                    && command.flags == 0
+                {
+                    command.flags = wire::ENDED_DENIED;
+                    command.denied = notice.call();
+                }
+                listener::end(listener, &notice);
+            } else if returned != 0 {
+                rawsys::close(listener);
+                self.listeners[at] = 0;
+            }
+        }
+    }
+
+    /// A place for a listener: looked for before there is one, because a filter without its listener refuses instead
+    /// of ending.
+    fn place_for_listener(&mut self) -> Result<usize, Fault> {
+        match self.listeners[..self.listening].iter().position(|listener| *listener == 0) {
+            Some(at) => Ok(at),
+            None if self.listening < MOST_COMMANDS => {
+                self.listening += 1;
+                Ok(self.listening - 1)
+            }
+            None => Err(Fault { stage: stage::TOO_MANY, errno: rawsys::EAGAIN }),
+        }
+    }
+
+    /// Starts the program; its pid, a pidfd of it, and the call for which it was ended at once.
+    fn start(&mut self, request: &Request, fds: &[i32]) -> Result<Listened, Fault> {
+        if !spawn::listens() {
+            let (pid, pidfd) = spawn::start(request, fds)?;
+            return Ok(Listened { pid, pidfd, listener: -1, denied: 0 });
+        }
+        let place = self.place_for_listener()?;
+        let mut note = |notice: &listener::Notice| self.calls.note(notice);
+        let note: Option<&mut dyn FnMut(&listener::Notice)> = if spawn::learns() { Some(&mut note) } else { None };
+        let listened = listener::start(&mut Start::new(request, fds), note)?;
+        self.listeners[place] = listened.listener.max(0);
+        Ok(listened)
     }
 
     /// Signals asked for, sockets let go of, output to carry.
@@ -341,8 +423,7 @@ impl Supervisor {
                 }
             }
         }
-        let result = spawn::start(&request, fds);
-        let (pid, pidfd) = match result {
+        let Listened { pid, pidfd, denied, .. } = match self.start(&request, fds) {
             Ok(started) => started,
             Err(fault) => {
                 pumps.iter_mut().for_each(Pump::close);
@@ -358,7 +439,7 @@ impl Supervisor {
             socket,
             one_shot,
             leftovers: request.flags & wire::ASK_LEFTOVERS != 0,
-            flags: 0,
+            flags: if denied != 0 { wire::ENDED_DENIED } else { 0 },
             started,
             deadline: if request.timeout > 0 { started + request.timeout * 1_000_000 } else { 0 },
             grace: request.grace * 1_000_000,
@@ -366,6 +447,7 @@ impl Supervisor {
             output: 0,
             output_limit: request.output_limit,
             pumps,
+            denied,
         };
         request.free();
         let reply = Reply { kind: reply::STARTED, value: pid as u32, ..Reply::default() };

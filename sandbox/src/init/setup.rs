@@ -7,10 +7,11 @@ use crate::wire::{Reader, Reply, Step, reply, stage};
 use crate::{At, CONTROL, Fault, landlock, serve, socket};
 
 /// On failure: the index of the step and what in it failed.
-pub fn carry_out(plan: &'static [u8]) -> Result<(), (u32, Fault)> {
+pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)> {
     // SAFETY: umask takes a number.
     let _ = unsafe { call!(nr::UMASK, 0) };
     let tree = mounts::tree();
+    tree.give(mounts);
     let mut reader = Reader::new(plan);
     let mut index = 0;
     loop {
@@ -30,6 +31,9 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::PrivateMounts {} => mounts::private(),
         Step::OpenDir { slot, path } => tree.open_dir(slot, path),
         Step::OpenTree { slot, path } => tree.open_tree(slot, path),
+        Step::TakeTree { slot, index, .. } => tree.take_tree(slot, index),
+        Step::AttachTree { slot, path } => tree.attach_tree(slot, path),
+        Step::OpenIn { slot, tree: from, path } => tree.open_in(slot, from, path),
         Step::Become { uid, gid, groups } => r#become(uid, gid, groups != 0),
         Step::Base { size, inodes } => tree.base(size, inodes),
         Step::Dir { path, mode } => tree.dir(path, mode),
@@ -72,6 +76,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             spawn::set_filter(program, flags);
             Ok(())
         }
+        Step::Listener { program, flags, learn } => {
+            spawn::set_listener(program, flags, learn != 0);
+            Ok(())
+        }
         Step::LandlockRules { files, network, scoped } => {
             tree.landlock = landlock::ruleset(files, network, scoped)?;
             Ok(())
@@ -98,7 +106,15 @@ fn r#become(uid: u32, gid: u32, groups: bool) -> Result<(), Fault> {
             call!(nr::SETGROUPS, 0, 0).at(stage::BECOME_GROUPS)?;
         }
         call!(nr::SETRESGID, gid, gid, gid).at(stage::BECOME_GID)?;
+        // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
+        let keep = uid != 0;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, rawsys::SECBIT_NO_SETUID_FIXUP, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
         call!(nr::SETRESUID, uid, uid, uid).at(stage::BECOME_UID)?;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, 0, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
     }
     Ok(())
 }

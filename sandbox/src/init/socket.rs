@@ -75,8 +75,17 @@ pub fn receive(socket: i32, fds: &mut [i32; MOST_DESCRIPTORS]) -> Option<(Messag
 /// Sends a reply, a text behind it and perhaps a descriptor. A reader that is gone is no error here: its end is
 /// noticed where the sockets are watched.
 pub fn send(socket: i32, reply: &Reply, text: &[u8], fd: i32) {
-    let vectors =
-        [[&raw const *reply as usize, size_of::<Reply>()], [text.as_ptr() as usize, text.len()]];
+    send_vectors(socket, [[&raw const *reply as usize, size_of::<Reply>()], [text.as_ptr() as usize, text.len()]], fd);
+}
+
+/// Hands a descriptor to another process of this program.
+pub fn pass(socket: i32, fd: i32) {
+    let message = Message::default();
+    send_vectors(socket, [[&raw const message as usize, size_of::<Message>()], [0, 0]], fd);
+}
+
+/// The vectors are address and length of what lives until this returns.
+fn send_vectors(socket: i32, vectors: [[usize; 2]; 2], fd: i32) {
     let mut control = Control([0; CONTROL_BYTES]);
     let length = size_of::<ControlHeader>() + 4;
     // SAFETY: the buffer is aligned and longer than a header with one descriptor.

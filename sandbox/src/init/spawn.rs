@@ -2,6 +2,9 @@
 
 use core::ffi::CStr;
 
+use core::sync::atomic::Ordering;
+
+use crate::listener::{self, Progress};
 use crate::rawsys::{self, call, clone_onto, nr};
 use crate::wire::{self, Ask, NO_SLOT, Reader, stage};
 use crate::{At, Fault};
@@ -13,12 +16,15 @@ const CAP_KILL: u64 = 1 << 5;
 struct Common {
     keep: u64,
     filter: Option<(&'static [u8], u32)>,
+    /// The same filter with a listener, and whether that one learns.
+    listener: Option<(&'static [u8], u32)>,
+    learn: bool,
 }
 
 #[repr(C, align(16))]
 struct Stack([u8; STACK]);
 
-static mut COMMON: Common = Common { keep: 0, filter: None };
+static mut COMMON: Common = Common { keep: 0, filter: None, listener: None, learn: false };
 static mut CHILD_STACK: Stack = Stack([0; STACK]);
 
 fn common() -> &'static mut Common {
@@ -28,6 +34,26 @@ fn common() -> &'static mut Common {
 
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
+}
+
+pub fn set_listener(program: &'static [u8], flags: u32, learn: bool) {
+    common().listener = Some((program, flags));
+    common().learn = learn;
+}
+
+/// Whether programs start beside a go-between that takes the listener of their filter.
+pub fn listens() -> bool {
+    common().listener.is_some()
+}
+
+/// Whether the listener only notes what is called.
+pub fn learns() -> bool {
+    common().learn
+}
+
+pub fn child_stack() -> usize {
+    // SAFETY: an address only.
+    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
 }
 
 /// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.
@@ -40,12 +66,20 @@ pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
         // SAFETY: numbers only.
         match unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
             Ok(_) => {}
-            // Past the last capability of this kernel.
-            Err(rawsys::EINVAL) => break,
+            // Past the last capability of this kernel: asked for in another way too, because what is taken for the
+            // end here stays with the programs.
+            Err(rawsys::EINVAL) if !is_capability(capability) => break,
             Err(errno) => return Err(Fault { stage: stage::BOUNDING, errno }),
         }
     }
     Ok(())
+}
+
+/// Whether this kernel has a capability of that number. In doubt it has.
+fn is_capability(number: u32) -> bool {
+    // SAFETY: numbers only.
+    let answer = unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_READ, number, 0, 0, 0) };
+    answer != Err(rawsys::EINVAL)
 }
 
 /// All is built: init keeps only what it needs to end its programs and to give them theirs.
@@ -57,12 +91,14 @@ pub fn shed_capabilities() -> Result<(), Fault> {
 }
 
 /// Signals as a fresh program expects them: nothing ignored, whatever the caller did.
-pub fn default_signals() {
+pub fn default_signals() -> Result<(), Fault> {
     let action = [0usize; 4];
-    for signal in 1..=64 {
-        // SAFETY: an all-zero struct sigaction is SIG_DFL. SIGKILL and SIGSTOP refuse, which is as well.
-        let _ = unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) };
+    // SIGKILL and SIGSTOP refuse, and cannot be ignored.
+    for signal in (1..=64).filter(|&signal| signal != rawsys::SIGKILL && signal != rawsys::SIGSTOP) {
+        // SAFETY: an all-zero struct sigaction is SIG_DFL.
+        unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) }.at(stage::SIGNALS)?;
     }
+    Ok(())
 }
 
 /// A request, read once and laid out for execve.
@@ -161,6 +197,14 @@ impl Request {
         })
     }
 
+    /// The highest number that a descriptor of the program gets.
+    pub fn highest(&self) -> u32 {
+        self.asks().fold(2, |most, ask| match ask {
+            Ok(Ask::Descriptor { number, .. }) => most.max(number),
+            _ => most,
+        })
+    }
+
     pub fn free(self) {
         // SAFETY: the mapping was made by `read`; the program has its own copies by now.
         let _ = unsafe { call!(nr::MUNMAP, self.pointers, self.pointer_bytes) };
@@ -168,22 +212,29 @@ impl Request {
     }
 }
 
-struct Start<'a> {
-    request: &'a Request,
+/// What the child needs, and where it leaves what failed.
+pub struct Start<'a> {
+    pub request: &'a Request,
     /// The descriptors of the message, index by index.
     fds: &'a [i32],
-    fault: Option<Fault>,
+    pub fault: Option<Fault>,
+    pub progress: Progress,
+}
+
+impl<'a> Start<'a> {
+    pub fn new(request: &'a Request, fds: &'a [i32]) -> Start<'a> {
+        Start { request, fds, fault: None, progress: Progress::new() }
+    }
 }
 
 /// Starts the program; its pid and a pidfd of it.
 pub fn start(request: &Request, fds: &[i32]) -> Result<(i32, i32), Fault> {
-    let mut start = Start { request, fds, fault: None };
+    let mut start = Start::new(request, fds);
     let mut pidfd = -1i32;
     let flags = rawsys::CLONE_VM | rawsys::CLONE_VFORK | rawsys::CLONE_PIDFD | rawsys::SIGCHLD as u64;
     // SAFETY: this process waits (CLONE_VFORK) while the child uses the stack and `start`.
     let result = unsafe {
-        let top = (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize;
-        let args = [flags as usize, top, &raw mut pidfd as usize, 0, 0];
+        let args = [flags as usize, child_stack(), &raw mut pidfd as usize, 0, 0];
         clone_onto(nr::CLONE, args, child, (&raw mut start).cast())
     };
     let pid = rawsys::check(result).at(stage::CLONE)? as i32;
@@ -201,7 +252,7 @@ pub fn start(request: &Request, fds: &[i32]) -> Result<(i32, i32), Fault> {
 
 /// # Safety
 /// `arg` is the `Start` of a parent that waits.
-unsafe extern "C" fn child(arg: *mut u8) -> ! {
+pub unsafe extern "C" fn child(arg: *mut u8) -> ! {
     // SAFETY: see above.
     let start = unsafe { &mut *arg.cast::<Start<'_>>() };
     let (Ok(fault) | Err(fault)) = become_program(start);
@@ -217,7 +268,7 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
     unsafe {
         call!(nr::SETSID).at(stage::PROGRAM_SESSION)?;
         place_descriptors(start).at(stage::PROGRAM_STDIO)?;
-        let _ = call!(nr::UMASK, request.umask);
+        call!(nr::UMASK, request.umask).at(stage::PROGRAM_UMASK)?;
         for ask in request.asks() {
             if let Ok(Ask::Rlimit { resource, soft, hard }) = ask {
                 let limit = [soft, hard];
@@ -233,18 +284,42 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
         let none = 0u64;
         const SIG_SETMASK: usize = 2;
         call!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const none, 0, 8).at(stage::PROGRAM_SIGNALS)?;
-        if let Some((program, flags)) = common.filter {
-            const SECCOMP_SET_MODE_FILTER: usize = 1;
-            #[repr(C)]
-            struct FilterProgram {
-                length: u16,
-                instructions: *const u8,
-            }
-            let filter = FilterProgram { length: (program.len() / 8) as u16, instructions: program.as_ptr() };
-            call!(nr::SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const filter).at(stage::PROGRAM_SECCOMP)?;
-        }
+        install_filters(common, &start.progress).at(stage::PROGRAM_SECCOMP)?;
         Ok(execute_first(request))
     }
+}
+
+/// From here on the child may do nothing but execute.
+fn install_filters(common: &Common, progress: &Progress) -> Result<(), i32> {
+    if let Some((program, flags)) = common.listener {
+        match install(program, flags) {
+            Ok(fd) => {
+                progress.listener.store(fd as i32, Ordering::Release);
+                return Ok(());
+            }
+            // Somebody around the caller listens already: one listener is all that the kernel allows. (EINVAL: one
+            // without listeners.) The same filter without one ends programs too, but cannot tell us for what.
+            Err(rawsys::EBUSY | rawsys::EINVAL) if common.filter.is_some() => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if let Some((program, flags)) = common.filter {
+        install(program, flags)?;
+    }
+    progress.listener.store(listener::NONE, Ordering::Release);
+    Ok(())
+}
+
+fn install(program: &[u8], flags: u32) -> Result<usize, i32> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
+    #[repr(C)]
+    struct FilterProgram {
+        length: u16,
+        instructions: *const u8,
+    }
+    let filter = FilterProgram { length: (program.len() / 8) as u16, instructions: program.as_ptr() };
+    // SAFETY: the layout of struct sock_fprog; the instructions are as many as is said.
+    unsafe { call!(nr::SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const filter) }
 }
 
 /// As execvp(3) does: the first candidate that is there; permission denied only if none is.
@@ -282,10 +357,7 @@ fn exists(path: &CStr) -> bool {
 fn place_descriptors(start: &Start<'_>) -> Result<(), i32> {
     const F_DUPFD_CLOEXEC: usize = 1030;
     const F_SETFD: usize = 2;
-    let highest = start.request.asks().fold(2, |most, ask| match ask {
-        Ok(Ask::Descriptor { number, .. }) => most.max(number),
-        _ => most,
-    });
+    let highest = start.request.highest();
     // First out of the way of all targets, then into place, so that none overwrites another.
     let mut moved = [-1i32; crate::socket::MOST_DESCRIPTORS];
     // SAFETY: descriptors of our own; the child has its own table.

@@ -87,12 +87,14 @@ impl Launch<'_> {
                 .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
                 .unsupported(),
         })?;
-        let message = Message { kind: control::SETUP, value: 0, length: self.plan.len() as u64 };
-        let pidfd = self.clone(image, theirs.as_raw_fd())?;
+        let trees = &self.identity.trees;
+        let message = Message { kind: control::SETUP, value: trees.len() as u32, length: self.plan.len() as u64 };
+        let pidfd = self.clone(image, theirs.as_raw_fd()).map_err(|error| last_word(&ours).unwrap_or(error))?;
         let started = Started { control: ours, pidfd };
         // Not before the maps are written: this message is what init waits for.
         let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
-        let fds: Vec<_> = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock).collect();
+        let fds = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock);
+        let fds: Vec<_> = fds.chain(trees.iter().map(|tree| tree.mount.as_raw_fd())).collect();
         match sys::send(started.control.as_fd(), message, &fds) {
             Ok(()) => Ok(started),
             Err(errno) => {
@@ -153,6 +155,13 @@ impl Launch<'_> {
         }
         .map_err(|(stage, errno)| explain(stage, errno))
     }
+}
+
+/// Why init has ended already, where it has said so: nobody can write the maps of a process that is gone.
+fn last_word(control: &OwnedFd) -> Option<crate::Error> {
+    let said = sys::is_readable(control.as_fd()).then(|| sys::receive(control.as_fd()).ok().flatten())??;
+    let (name, words) = stage::describe(said.0.detail);
+    Some(Failure::new(name, "", words).errno(said.0.errno).setup())
 }
 
 /// Ends a process that has gone wrong.

@@ -283,8 +283,14 @@ impl Sources<'_> {
             if groups.iter().any(|group| group.controllers.contains(&controller)) {
                 continue;
             }
-            let (Some(hierarchy), Ok(parent)) = (self.host.v1(controller), self.v1_parent(controller)) else {
-                continue;
+            let (hierarchy, parent) = match (self.host.v1(controller), self.v1_parent(controller)) {
+                (Some(hierarchy), Ok(parent)) => (hierarchy, parent),
+                // It was there when it was chosen.
+                (_, Err(cannot)) if needs(Version::V1).any(|needed| needed == controller) => {
+                    let name = controller.name(Version::V1);
+                    return Err(Failure::new("cgroup-create", name, cannot.why).hint(cannot.remedy).setup());
+                }
+                _ => continue,
             };
             let controllers = hierarchy.controllers.clone();
             groups.push(Wanted { version: Version::V1, parent: parent.to_owned(), controllers });

@@ -28,6 +28,9 @@ use nix::sys::stat::{FileStat, fstat};
 
 use crate::error::{Error, Failure, Result};
 use crate::identity::record;
+#[cfg(feature = "image")]
+pub(crate) use sys::Hands;
+#[cfg(not(feature = "image"))]
 use sys::Hands;
 
 /// What a file is.

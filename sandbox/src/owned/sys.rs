@@ -14,18 +14,20 @@ use crate::rawsys::{self, nr};
 
 const CHMOD: usize = 90;
 const FCHOWNAT: usize = 260;
+#[cfg(feature = "image")]
+const GETXATTR: usize = 191;
 const UNLINKAT: usize = 263;
 const RENAMEAT2: usize = 316;
 const AT_REMOVEDIR: usize = 0x200;
 const RENAME_NOREPLACE: usize = 1;
 
 /// Who touches the files: a process in a user namespace that has all of the caller's ids, or the caller itself.
-pub(super) struct Hands {
+pub(crate) struct Hands {
     proxy: Option<Proxy>,
 }
 
 impl Hands {
-    pub(super) fn new() -> Result<Hands> {
+    pub(crate) fn new() -> Result<Hands> {
         Ok(Hands { proxy: identity::proxy_over_sub_ids()? })
     }
 
@@ -44,7 +46,7 @@ impl Hands {
     }
 
     /// openat(2), never through a link. The descriptor is the caller's.
-    pub(super) fn open(&self, dir: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open(&self, dir: BorrowedFd<'_>, name: &CStr, flags: OFlag) -> Result<OwnedFd, Errno> {
         let flags = (flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).bits() as usize;
         // SAFETY: the name ends with NUL; the descriptor that comes back is new.
         unsafe {
@@ -54,7 +56,7 @@ impl Hands {
     }
 
     /// Opens a directory for reading; where its mode keeps even its owner out, the owner is let in.
-    pub(super) fn open_dir(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open_dir(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         match self.open(dir, name, flags) {
             // With a proxy the mode is no obstacle, so this is not the caller's to change.
@@ -69,16 +71,25 @@ impl Hands {
     }
 
     /// Also for a descriptor that was opened as a mere path.
-    pub(super) fn chmod(&self, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    pub(crate) fn chmod(&self, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
         let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).expect("digits");
         // SAFETY: the path ends with NUL.
         unsafe { self.call(CHMOD, [path.as_ptr() as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
     }
 
-    pub(super) fn chown(&self, fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
+    pub(crate) fn chown(&self, fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
         let (empty, flag) = (c"".as_ptr() as usize, rawsys::AT_EMPTY_PATH);
         // SAFETY: the empty path ends with NUL.
         unsafe { self.call(FCHOWNAT, [fd.as_raw_fd() as usize, empty, uid as usize, gid as usize, flag, 0]) }.map(drop)
+    }
+
+    /// The value of an attribute of an open file: how many bytes it has. Also for a mere path.
+    #[cfg(feature = "image")]
+    pub(crate) fn attribute(&self, fd: BorrowedFd<'_>, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
+        let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).expect("digits");
+        let (place, size) = (value.as_mut_ptr() as usize, value.len());
+        // SAFETY: path and name end with NUL, and the place is as large as is said.
+        unsafe { self.call(GETXATTR, [path.as_ptr() as usize, name.as_ptr() as usize, place, size, 0, 0]) }
     }
 
     pub(super) fn unlink(&self, dir: BorrowedFd<'_>, name: &CStr, is_dir: bool) -> Result<(), Errno> {

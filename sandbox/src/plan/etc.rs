@@ -22,6 +22,8 @@ pub(super) struct Account {
     pub home: PathBuf,
     pub passwd: String,
     pub group: String,
+    /// The account is the root file system's own, in its own files.
+    pub known: bool,
 }
 
 impl Account {
@@ -33,6 +35,8 @@ impl Account {
                 "root:x:0:\nnogroup:x:65534:\n".to_owned(),
             ),
             Root::Dir(dir) => (read_beneath(&[dir], "etc/passwd")?, read_beneath(&[dir], "etc/group")?),
+            #[cfg(feature = "image")]
+            Root::Image(_) => unreachable!("`build` has made layers of it"),
             Root::Layers(layers) => {
                 let upper = match &policy.upper {
                     Some(crate::policy::Upper::Dir(dir)) => Some(dir.join("upper")),
@@ -45,7 +49,7 @@ impl Account {
         };
         // An account that the image has for this UID is the image's business.
         if let Some((name, home)) = line_of(&passwd, identity.uid) {
-            return Ok(Account { name, home, passwd, group });
+            return Ok(Account { name, home, passwd, group, known: true });
         }
         let name = match policy.identity.user {
             User::Root => "root".to_owned(),
@@ -57,7 +61,7 @@ impl Account {
         if !group.lines().any(|line| line.split(':').nth(2) == Some(&identity.gid.to_string())) {
             group.push_str(&format!("{name}:x:{}:\n", identity.gid));
         }
-        Ok(Account { name, home, passwd, group })
+        Ok(Account { name, home, passwd, group, known: false })
     }
 }
 
@@ -78,7 +82,7 @@ fn line_of(passwd: &str, uid: u32) -> Option<(String, PathBuf)> {
 
 /// A file of the topmost layer that has it. Links in it lead nowhere outside the layer, and a file that is none, or
 /// is huge, is an error: CVE-2024-9676.
-fn read_beneath(topmost_first: &[impl AsRef<Path>], path: &str) -> Result<String> {
+pub(crate) fn read_beneath(topmost_first: &[impl AsRef<Path>], path: &str) -> Result<String> {
     for layer in topmost_first {
         let dir =
             match nix::fcntl::open(layer.as_ref(), OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()) {

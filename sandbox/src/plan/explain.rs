@@ -21,6 +21,11 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
         Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
         Step::OpenTree { path, .. } => (text(path), "take the mounts at and beneath this path of the host".to_owned()),
+        Step::TakeTree { path, .. } => {
+            (text(path), "take this path of the host under the sandbox's ids (idmapped mount)".to_owned())
+        }
+        Step::AttachTree { path, .. } => (text(path), "put it where an overlay can use it".to_owned()),
+        Step::OpenIn { path, .. } => (text(path), "open the directory in it".to_owned()),
         Step::Become { uid, gid, groups } => {
             let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
             (String::new(), format!("become UID {uid}, GID {gid}{groups}"))
@@ -77,6 +82,10 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Filter { program, .. } => {
             (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
         }
+        Step::Listener { learn: 0, .. } => {
+            (String::new(), "listen to the filter, to name the call that ends a program".to_owned())
+        }
+        Step::Listener { .. } => (String::new(), "note every system call that the filter lets through".to_owned()),
         Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
         Step::CpuTime { limit, .. } => {

@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdMap};
 use crate::policy::{Network, Policy};
+use crate::syscalls::{Listen, Profile, compile as compile_filter};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
+#[cfg(feature = "image")]
+pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
@@ -37,11 +40,29 @@ pub(crate) struct Inputs<'a> {
     pub scratch: Option<&'a Path>,
 }
 
-/// A compiled system call filter.
+/// A compiled system call filter: instructions and flags of seccomp(2).
 #[derive(Debug, Clone)]
 pub(crate) struct Filter {
-    pub program: Vec<u8>,
-    pub flags: u32,
+    /// The filter that the kernel carries out alone. A learning run has none.
+    pub program: Option<(Vec<u8>, u32)>,
+    /// The same with a listener, where init has something to do for it.
+    pub listener: Option<(Vec<u8>, u32)>,
+    pub learn: bool,
+}
+
+impl Filter {
+    /// The filter of a profile. One that ends programs gets a listener, so that the outcome can name the call.
+    pub(crate) fn new(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
+        let of = |listen| compile_filter(profile, caps, listen).map(|program| (program.bytes(), program.flags));
+        let listener = if profile.kills(caps) { Some(of(Listen::Kills)?) } else { None };
+        Ok(Filter { program: Some(of(Listen::None)?), listener, learn: false })
+    }
+
+    /// The same, but that init notes every call that it lets through.
+    pub(crate) fn learning(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
+        let program = compile_filter(profile, caps, Listen::Passes)?;
+        Ok(Filter { program: None, listener: Some((program.bytes(), program.flags)), learn: true })
+    }
 }
 
 /// The steps, and what programs need to know of what they make.
@@ -65,7 +86,8 @@ impl Plan {
 /// the sandbox's own identity is taken on and everything else is made under it.
 pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let policy = inputs.policy;
-    let mut opens = Steps::default();
+    let mapped = inputs.identity.trees.iter().map(|tree| Some(tree.path.clone())).collect();
+    let mut opens = Steps { mapped, ..Steps::default() };
     let mut makes = Steps::default();
     opens.push(Step::PrivateMounts {});
     let account = etc::Account::find(policy, inputs.identity)?;
@@ -94,7 +116,12 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     }
     steps.push(Step::Capabilities { keep });
     if let Some(filter) = &inputs.filter {
-        steps.push(Step::Filter { program: &filter.program, flags: filter.flags });
+        if let Some((program, flags)) = &filter.program {
+            steps.push(Step::Filter { program, flags: *flags });
+        }
+        if let Some((program, flags)) = &filter.listener {
+            steps.push(Step::Listener { program, flags: *flags, learn: filter.learn.into() });
+        }
     }
     #[cfg(feature = "landlock")]
     wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
@@ -109,6 +136,8 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
 struct Steps {
     bytes: Vec<u8>,
     slots: u32,
+    /// What comes to init as a mount, as long as nothing has taken it.
+    mapped: Vec<Option<PathBuf>>,
 }
 
 impl Steps {
@@ -134,6 +163,25 @@ impl Steps {
         let slot = self.next_slot()?;
         self.push(Step::OpenDir { slot, path: &path_string(path)? });
         Ok(slot)
+    }
+
+    /// Takes the idmapped mount of a path; its slot. `None`: there is none, the path is to be opened as it is.
+    fn take_mapped(&mut self, path: &Path) -> Result<Option<u32>> {
+        let Some(index) = self.mapped.iter().position(|mapped| mapped.as_deref() == Some(path)) else {
+            return Ok(None);
+        };
+        self.mapped[index] = None;
+        let slot = self.next_slot()?;
+        self.push(Step::TakeTree { slot, index: index as u32, path: &path_string(path)? });
+        Ok(Some(slot))
+    }
+
+    /// Takes what the policy names at and beneath a path, mapped where it has to be; its slot.
+    fn open_named_tree(&mut self, path: &Path) -> Result<u32> {
+        match self.take_mapped(path)? {
+            Some(slot) => Ok(slot),
+            None => self.open_tree(path),
+        }
     }
 
     /// Takes the mounts at and beneath a path; their slot.

@@ -49,14 +49,24 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         inodes: policy.limits.inodes.map_or(0, |n| n + OWN_INODES),
     });
     let mut dests: Vec<(CString, u32)> = Vec::new();
-    for (_, dest, _) in PRIVATE {
-        dests.push((dest.to_owned(), MAKE_DIR));
+    // What an image has in /run is for its programs, which expect it there; writes to it go to the upper.
+    let private = if policy.of_image { &PRIVATE[..2] } else { &PRIVATE[..] };
+    for (_, dest, _) in private {
+        dests.push(((*dest).to_owned(), MAKE_DIR));
+    }
+    if let Some(dir) = policy.chdir.as_ref().filter(|_| policy.of_image) {
+        // Tools that run images make it where it is missing.
+        dests.push((path_string(dir)?, MAKE_DIR));
     }
     for dest in [c"/proc", c"/dev"] {
         dests.push((dest.to_owned(), MAKE_DIR));
     }
     let home = path_string(&account.home)?;
-    dests.push((home.clone(), MAKE_DIR));
+    // The home of an image's own account is the image's, and often full of its program.
+    let private_home = !(policy.of_image && account.known);
+    if private_home {
+        dests.push((home.clone(), MAKE_DIR));
+    }
     for dest in [c"/etc/passwd", c"/etc/group", c"/etc/hosts", c"/etc/hostname"] {
         dests.push((dest.to_owned(), MAKE_FILE));
     }
@@ -68,8 +78,8 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
         makes.push(Step::Dir { path: name, mode });
     }
-    for (name, _, mode) in PRIVATE {
-        makes.push(Step::Dir { path: name, mode });
+    for (name, _, mode) in private {
+        makes.push(Step::Dir { path: name, mode: *mode });
     }
     makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
 
@@ -84,10 +94,12 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     accounts(inputs, account, makes)?;
     devices(opens, makes)?;
     proc(makes)?;
-    for (name, dest, _) in PRIVATE {
+    for (name, dest, _) in private {
         makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
     }
-    makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    if private_home {
+        makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    }
     for (index, bind) in binds.iter().enumerate() {
         mount(bind, index, opens, makes)?;
     }
@@ -123,20 +135,26 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
         }
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
-            if dests.iter().all(|(dest, _)| present(&dir, dest)) {
-                let slot = opens.open_tree(&dir)?;
+            let mut complete = true;
+            for (dest, _) in dests {
+                complete = complete && present(&dir, dest)?;
+            }
+            if complete {
+                let slot = opens.open_named_tree(&dir)?;
                 makes.push(Step::RootTree { slot, attributes: READ_ONLY });
             } else {
-                let lower = opens.open_dir(&dir)?;
+                let lower = layer(&dir, opens, makes)?;
                 stubs(dests, makes)?;
                 overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
             }
             Ok(Vec::new())
         }
+        #[cfg(feature = "image")]
+        Root::Image(_) => unreachable!("`build` has made layers of it"),
         Root::Layers(layers) => {
             let mut lower = Vec::new();
             for layer in layers.iter().rev() {
-                lower.push(opens.open_dir(&directory(layer, "layer")?)?);
+                lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
             }
             let kept = match (&inputs.policy.upper, inputs.scratch) {
                 (Some(Upper::Dir(dir)), _) => Some((dir.as_path(), true)),
@@ -145,8 +163,15 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             };
             let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
             if let Some((dir, _)) = kept {
-                upper = opens.open_dir(&dir.join("upper"))?;
-                work = opens.open_dir(&dir.join("work"))?;
+                if let Some(tree) = opens.take_mapped(&absolute(dir)?)? {
+                    attach(tree, makes)?;
+                    (upper, work) = (opens.next_slot()?, opens.next_slot()?);
+                    makes.push(Step::OpenIn { slot: upper, tree, path: c"upper" });
+                    makes.push(Step::OpenIn { slot: work, tree, path: c"work" });
+                } else {
+                    upper = opens.open_dir(&dir.join("upper"))?;
+                    work = opens.open_dir(&dir.join("work"))?;
+                }
             } else {
                 makes.push(Step::Dir { path: c"upper", mode: 0o755 });
                 makes.push(Step::Dir { path: c"work", mode: 0o755 });
@@ -156,6 +181,25 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             Ok(Vec::new())
         }
     }
+}
+
+/// A layer of an overlay.
+fn layer(dir: &Path, opens: &mut Steps, makes: &mut Steps) -> Result<u32> {
+    match opens.take_mapped(dir)? {
+        Some(slot) => {
+            attach(slot, makes)?;
+            Ok(slot)
+        }
+        None => opens.open_dir(dir),
+    }
+}
+
+/// Puts an idmapped mount where overlays can use it.
+fn attach(slot: u32, makes: &mut Steps) -> Result<()> {
+    let path = c_string(&format!("mapped-{slot}"))?;
+    makes.push(Step::Dir { path: &path, mode: 0o700 });
+    makes.push(Step::AttachTree { slot, path: &path });
+    Ok(())
 }
 
 /// `writable`: whether there is an upper, and whether it is kept.
@@ -191,19 +235,34 @@ fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
 }
 
 /// Whether a mount point is there already. A link is for init to follow, beneath the root.
-fn present(root: &Path, dest: &CStr) -> bool {
+fn present(root: &Path, dest: &CStr) -> Result<bool> {
     let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
-    root.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok()
+    Ok(look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_some())
+}
+
+/// What is at a path, if anything. What cannot be seen must not pass for absent: what hangs on it may be a wall.
+fn look(path: &Path) -> Result<Option<fs::Metadata>> {
+    found(path, fs::symlink_metadata(path))
+}
+
+fn found(path: &Path, meta: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>> {
+    match meta {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(error) => {
+            let failure = Failure::new("look", path.display().to_string(), "cannot find out whether it is there");
+            Err(failure.cause(&error).setup())
+        }
+    }
 }
 
 fn host_view(opens: &mut Steps) -> Result<Vec<HostEntry>> {
     let mut entries = Vec::new();
     for path in HOST {
-        let Ok(meta) = fs::symlink_metadata(path) else { continue };
+        let Some(meta) = look(Path::new(path))? else { continue };
         if meta.is_symlink() {
-            if let Ok(target) = fs::read_link(path) {
-                entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
-            }
+            let target = fs::read_link(path).map_err(|e| missing("link", Path::new(path), &e))?;
+            entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
         } else if meta.is_dir() {
             entries.push(HostEntry::Mount(opens.open_tree(Path::new(path))?, c_string(path)?));
         }
@@ -223,8 +282,13 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
     ];
     let host = matches!(inputs.policy.root, Root::Host);
     for (base, dest, content) in files {
+        // What adds users inside replaces these files, and a mount would stand in its way.
+        if inputs.policy.of_image && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
+            continue;
+        }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
-        if host && !Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes())).exists() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+        if host && found(path, fs::metadata(path))?.is_none() {
             continue;
         }
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
@@ -250,7 +314,7 @@ fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     let mut nodes = Vec::new();
     for name in DEVICES {
         let host = Path::new("/dev").join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        if host.exists() {
+        if found(&host, fs::metadata(&host))?.is_some() {
             let base = path_string(&Path::new("dev").join(std::ffi::OsStr::from_bytes(name.to_bytes())))?;
             makes.push(Step::File { path: &base, mode: 0o666, content: b"" });
             nodes.push((opens.open_tree(&host)?, path_string(&host)?));
@@ -276,7 +340,7 @@ fn proc(makes: &mut Steps) -> Result<()> {
     makes.push(Step::NewFs { kind: c"proc", options: b"", dest: c"/proc", attributes: INERT, make: MAKE_DIR });
     for path in MASKED {
         // The host's own /proc tells what this kernel has: a new one has the same.
-        if let Ok(meta) = fs::symlink_metadata(path) {
+        if let Some(meta) = look(Path::new(path))? {
             let cover = if meta.is_dir() { c"empty" } else { c"blank" };
             makes.push(Step::BindBase {
                 path: cover,
@@ -287,7 +351,7 @@ fn proc(makes: &mut Steps) -> Result<()> {
         }
     }
     for path in READ_ONLY_PROC {
-        if fs::symlink_metadata(path).is_ok() {
+        if look(Path::new(path))?.is_some() {
             makes.push(Step::Restrict { dest: &c_string(path)?, attributes: INERT | ATTR_RDONLY });
         }
     }
@@ -346,7 +410,7 @@ fn mount(bind: &Bind<'_>, index: usize, opens: &mut Steps, makes: &mut Steps) ->
     let (dest, make) = (bind.dest.as_c_str(), bind.make);
     match bind.mount {
         Mount::Bind { writable, .. } => {
-            let slot = opens.open_tree(&bind.source)?;
+            let slot = opens.open_named_tree(&bind.source)?;
             makes.push(Step::Bind { slot, dest, attributes: if *writable { PLAIN } else { READ_ONLY }, make });
         }
         Mount::Tmpfs { size: None, .. } => {

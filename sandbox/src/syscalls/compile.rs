@@ -37,14 +37,16 @@ const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 
-/// How the kernel ends a program that a rule wants killed.
+/// What a filter tells the holder of its listener (seccomp_unotify(2)) instead of deciding it in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kill {
-    /// With SIGSYS, by itself.
-    Signal,
-    /// It stops the call and tells the holder of the listener, who notes the number and kills. This is how an outcome
-    /// can name the call.
-    Notify,
+pub(crate) enum Listen {
+    /// Nothing: there is no listener.
+    None,
+    /// The calls that end the program: the holder notes the number and kills. This is how an outcome can name the call.
+    Kills,
+    /// The calls that it lets through: the holder notes the number and lets the call go on. It decides nothing, so the
+    /// arguments may change under its eyes.
+    Passes,
 }
 
 /// A filter as seccomp(2) takes it.
@@ -78,10 +80,10 @@ impl Program {
 /// # Errors
 ///
 /// [`Error::Config`](crate::Error::Config) for a profile that is too long for the kernel.
-pub(crate) fn compile(profile: &Profile, caps: &[Capability], kill: Kill) -> Result<Program> {
+pub(crate) fn compile(profile: &Profile, caps: &[Capability], listen: Listen) -> Result<Program> {
     let resolved = profile.resolve(caps, running_kernel());
-    let tree = tree(&ranges(&resolved), &resolved, kill)?;
-    let mut filter = frame(kill);
+    let tree = tree(&ranges(&resolved), &resolved, listen)?;
+    let mut filter = frame(listen);
     filter.extend(tree);
     if filter.len() > MOST {
         let longest = resolved.calls.iter().max_by_key(|(_, d)| match d {
@@ -106,29 +108,18 @@ impl Profile {
     ///
     /// [`Error::Config`](crate::Error::Config) for a profile of more than the kernel's 4,096 instructions.
     pub fn to_bpf(&self, caps: &[Capability]) -> Result<Vec<u8>> {
-        Ok(compile(self, caps, Kill::Signal)?.bytes())
+        Ok(compile(self, caps, Listen::None)?.bytes())
     }
 }
 
-/// The filter of a learning run: every call is stopped and told to the listener, who lets it go on. It decides nothing,
-/// so the arguments may change under its eyes.
-#[cfg_attr(not(test), expect(dead_code, reason = "learning is not wired yet"))]
-pub(crate) fn observe() -> Program {
-    let mut filter = frame(Kill::Signal);
-    filter.push(at_least(X32, 0, 1));
-    filter.push(ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
-    filter.push(ret(libc::SECCOMP_RET_USER_NOTIF));
-    Program::new(filter, 0)
-}
-
 /// What comes before the tree.
-fn frame(kill: Kill) -> Vec<sock_filter> {
+fn frame(listen: Listen) -> Vec<sock_filter> {
     // Offsets into struct seccomp_data.
     let (nr, arch) = (0, 4);
     vec![
         instruction(LOAD, 0, 0, arch),
         instruction(IF_EQUAL, 1, 0, ARCH),
-        ret(code(Action::KillProcess, kill)),
+        ret(code(Action::KillProcess, listen)),
         instruction(LOAD, 0, 0, nr),
     ]
 }
@@ -153,12 +144,12 @@ fn ranges(resolved: &Resolved) -> Vec<(u32, Decision)> {
 }
 
 /// A binary search for the range that holds the number in the accumulator.
-fn tree(ranges: &[(u32, Decision)], resolved: &Resolved, kill: Kill) -> Result<Vec<sock_filter>> {
+fn tree(ranges: &[(u32, Decision)], resolved: &Resolved, listen: Listen) -> Result<Vec<sock_filter>> {
     if let [(_, decision)] = ranges {
-        return leaf(decision, resolved.default, kill);
+        return leaf(decision, resolved.default, listen);
     }
     let (low, high) = ranges.split_at(ranges.len() / 2);
-    let (first, low, high) = (high[0].0, tree(low, resolved, kill)?, tree(high, resolved, kill)?);
+    let (first, low, high) = (high[0].0, tree(low, resolved, listen)?, tree(high, resolved, listen)?);
     let mut program = match u8::try_from(low.len()) {
         Ok(over) => vec![at_least(first, over, 0)],
         // Conditional jumps reach 255 instructions, plain ones everything.
@@ -169,9 +160,9 @@ fn tree(ranges: &[(u32, Decision)], resolved: &Resolved, kill: Kill) -> Result<V
     Ok(program)
 }
 
-fn leaf(decision: &Decision, default: Action, kill: Kill) -> Result<Vec<sock_filter>> {
+fn leaf(decision: &Decision, default: Action, listen: Listen) -> Result<Vec<sock_filter>> {
     let ways = match decision {
-        Decision::Always(action) => return Ok(vec![ret(code(*action, kill))]),
+        Decision::Always(action) => return Ok(vec![ret(code(*action, listen))]),
         Decision::ByArguments(ways) => ways,
     };
     let mut program = Vec::new();
@@ -182,9 +173,9 @@ fn leaf(decision: &Decision, default: Action, kill: Kill) -> Result<Vec<sock_fil
         // Ends where it matches; otherwise it jumps over the one instruction that follows.
         let matching = BpfProgram::from(rule);
         program.extend(matching.into_iter().map(|i| instruction(i.code, i.jt, i.jf, i.k)));
-        program.push(ret(code(*action, kill)));
+        program.push(ret(code(*action, listen)));
     }
-    program.push(ret(code(default, kill)));
+    program.push(ret(code(default, listen)));
     Ok(program)
 }
 
@@ -206,13 +197,14 @@ fn condition(condition: &Condition) -> Result<SeccompCondition, seccompiler::Bac
     SeccompCondition::new(condition.argument, length, compare, condition.value)
 }
 
-fn code(action: Action, kill: Kill) -> u32 {
+fn code(action: Action, listen: Listen) -> u32 {
     match action {
+        Action::KillThread | Action::KillProcess if listen == Listen::Kills => libc::SECCOMP_RET_USER_NOTIF,
+        Action::Allow | Action::Log if listen == Listen::Passes => libc::SECCOMP_RET_USER_NOTIF,
         Action::Allow => libc::SECCOMP_RET_ALLOW,
         Action::Log => libc::SECCOMP_RET_LOG,
         Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
         Action::Trap => libc::SECCOMP_RET_TRAP,
-        Action::KillThread | Action::KillProcess if kill == Kill::Notify => libc::SECCOMP_RET_USER_NOTIF,
         Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
         Action::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
     }

@@ -100,11 +100,11 @@ pub(in crate::syscalls) fn numbers() -> impl Iterator<Item = u32> {
 }
 
 pub(in crate::syscalls) fn agrees(profile: &Profile, caps: &[Capability]) {
-    let program = compile(profile, caps, Kill::Signal).unwrap();
+    let program = compile(profile, caps, Listen::None).unwrap();
     for nr in numbers() {
         for args in interesting(profile, nr) {
             let (got, want) = (run(&program.filter, ARCH, nr, args), naive(profile, caps, nr, args));
-            assert_eq!(got, code(want, Kill::Signal), "call {nr} with {args:x?}, {want:?} expected");
+            assert_eq!(got, code(want, Listen::None), "call {nr} with {args:x?}, {want:?} expected");
         }
     }
 }
@@ -217,7 +217,7 @@ fn a_tree_with_long_jumps_works() {
             profile = profile.rule(&[name], Action::Allow, &[condition]).unwrap();
         }
     }
-    let program = compile(&profile, &[], Kill::Signal).unwrap();
+    let program = compile(&profile, &[], Listen::None).unwrap();
     assert!(program.filter.iter().any(|i| i.code == JUMP && i.k > 255), "no long jump in the tree");
     agrees(&profile, &[]);
 }
@@ -229,14 +229,14 @@ fn a_profile_that_the_kernel_would_not_take_is_an_error_that_names_the_call() {
         let condition = Condition::new(0, Compare::Equal, value).unwrap();
         profile = profile.rule(&["lseek"], Action::Errno(1), &[condition]).unwrap();
     }
-    let error = compile(&profile, &[], Kill::Signal).err().unwrap();
+    let error = compile(&profile, &[], Listen::None).err().unwrap();
     assert_eq!((error.kind(), error.subject()), ("config", "lseek"));
     assert!(error.to_string().contains("4096"), "{error}");
 }
 
 #[test]
 fn foreign_architectures_are_killed_and_x32_is_not_there() {
-    let allow = compile(&Profile::new(Action::Allow), &[], Kill::Signal).unwrap();
+    let allow = compile(&Profile::new(Action::Allow), &[], Listen::None).unwrap();
     let i386 = 0x4000_0003;
     assert_eq!(run(&allow.filter, i386, 0, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
     assert_eq!(run(&allow.filter, ARCH, X32, [0; 6]), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
@@ -248,8 +248,8 @@ fn foreign_architectures_are_killed_and_x32_is_not_there() {
 fn kills_become_notifications_on_request() {
     let profile = Profile::default().rule(&["mount"], Action::KillProcess, &[]).unwrap();
     let mount = libc::SYS_mount as u32;
-    let signal = compile(&profile, &[], Kill::Signal).unwrap();
-    let notify = compile(&profile, &[], Kill::Notify).unwrap();
+    let signal = compile(&profile, &[], Listen::None).unwrap();
+    let notify = compile(&profile, &[], Listen::Kills).unwrap();
     assert_eq!(run(&signal.filter, ARCH, mount, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
     assert_eq!(run(&notify.filter, ARCH, mount, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     assert_eq!((signal.flags, notify.flags), (0, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32));
@@ -257,7 +257,7 @@ fn kills_become_notifications_on_request() {
 
 #[test]
 fn a_learning_run_stops_every_call_and_refuses_foreign_ones() {
-    let program = observe();
+    let program = compile(&Profile::new(Action::Allow), &[], Listen::Passes).unwrap();
     assert_eq!(program.flags, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32);
     assert_eq!(run(&program.filter, ARCH, 59, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     assert_eq!(run(&program.filter, ARCH, X32 + 59, [0; 6]), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
@@ -277,7 +277,7 @@ fn the_kernel_takes_the_default_filter_and_keeps_to_it() {
     use nix::errno::Errno;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let open = |family| socket(family, SockType::Stream, SockFlag::empty(), None).map(drop);
-    let filter = compile(&Profile::default(), &[], Kill::Signal).unwrap().filter;
+    let filter = compile(&Profile::default(), &[], Listen::None).unwrap().filter;
     let filter: BpfProgram =
         filter.iter().map(|i| seccompiler::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     // A filter is for one thread and its children; this one ends with the test.

@@ -13,5 +13,4 @@ pub use profile::{Action, Compare, Condition, Profile};
 pub use sets::{Set, sets};
 pub use table::name_of;
 
-#[allow(unused_imports)] // The launch path is the user.
-pub(crate) use compile::{Kill, Program, compile, observe};
+pub(crate) use compile::{Listen, compile};

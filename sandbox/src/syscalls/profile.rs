@@ -106,6 +106,9 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// Always true: next to it a stricter rule about the same call still counts.
+    pub(super) const ANY: Condition = Condition::of(0, Compare::GreaterOrEqual, 0);
+
     /// A condition on argument 0 to 5.
     ///
     /// # Errors
@@ -289,6 +292,52 @@ impl Profile {
         // As in runc: who lets unknown calls through gets the kernel's own answer.
         let newest = (newest > 0 && !self.default.lets_through()).then_some(newest);
         Resolved { default: self.default, newest, calls }
+    }
+
+    /// What is left of it when only these calls were made: never more than it allowed. The rest gets the default answer,
+    /// which refuses; a refusal of another kind stays what it was, because programs go by it (clone3: ENOSYS).
+    pub(crate) fn narrowed(&self, caps: &[Capability], seen: &[u32]) -> Profile {
+        // Whether a run needs these can be a matter of a moment: how it ends, and signals that come or do not.
+        const ALWAYS: [i64; 4] =
+            [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
+        let base = self.resolve(caps, running_kernel());
+        let refusal = if base.default.lets_through() { Action::Errno(libc::EPERM as u16) } else { base.default };
+        let mut profile = Profile { flags: self.flags, ..Profile::new(refusal) };
+        let mut always: Vec<(Action, Vec<u32>)> = Vec::new();
+        for call in 0..table::END {
+            let decision = base.calls.get(&call).cloned().unwrap_or(Decision::Always(base.default));
+            let kept = seen.contains(&call) || ALWAYS.contains(&call.into());
+            let mut allow = |action| match always.iter_mut().find(|(a, _)| *a == action) {
+                Some((_, calls)) => calls.push(call),
+                None => always.push((action, vec![call])),
+            };
+            match decision {
+                _ if table::name_of(call).is_none() => {}
+                Decision::Always(action) if !action.lets_through() && action != refusal => allow(action),
+                Decision::Always(action) if kept && action.lets_through() => allow(action),
+                Decision::ByArguments(ways) if kept => {
+                    let open = base.default.lets_through().then(|| (vec![Condition::ANY], base.default));
+                    for (conditions, action) in ways.into_iter().chain(open) {
+                        profile.rules.push(Rule { calls: vec![call], action, conditions, guard: Guard::default() });
+                    }
+                }
+                _ => {}
+            }
+        }
+        let rule = |(action, calls)| Rule { calls, action, conditions: Vec::new(), guard: Guard::default() };
+        profile.rules.splice(0..0, always.into_iter().map(rule));
+        profile
+    }
+
+    /// Whether it ends programs that keep these capabilities for some call.
+    pub(crate) fn kills(&self, caps: &[Capability]) -> bool {
+        let kills = |action: &Action| matches!(action, Action::KillThread | Action::KillProcess);
+        let resolved = self.resolve(caps, running_kernel());
+        kills(&resolved.default)
+            || resolved.calls.values().any(|decision| match decision {
+                Decision::Always(action) => kills(action),
+                Decision::ByArguments(ways) => ways.iter().any(|(_, action)| kills(action)),
+            })
     }
 
     /// The profile in plain words, for a program that keeps these capabilities.

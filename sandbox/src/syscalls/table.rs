@@ -101,6 +101,9 @@ const ELSEWHERE: &str = "\
     sysmips timer_gettime64 timer_settime64 timerfd timerfd_gettime64 timerfd_settime64 truncate64 ugetrlimit ulimit \
     umount usr26 usr32 utimensat_time64 vm86 vm86old waitpid";
 
+/// Above the number of every call here.
+pub(super) const END: u32 = 512;
+
 /// What a name in a profile stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {

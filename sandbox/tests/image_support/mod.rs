@@ -315,3 +315,39 @@ pub fn installed(program: &str) -> bool {
     }
     there
 }
+
+/// Members of a root file system in which shell scripts run: busybox under its names, and accounts.
+pub fn busybox() -> Vec<Member> {
+    let program = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| fs::read(path).ok());
+    let mut members = vec![
+        dir("bin"),
+        file("bin/busybox", program.expect("busybox-static is installed")).mode(0o755),
+        dir("etc"),
+        file("etc/passwd", "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv/web:/bin/sh\n"),
+        file("etc/group", "root:x:0:\nweb:x:34:\nstaff:x:50:\n"),
+        dir("root").mode(0o700),
+        dir("tmp").mode(0o1777),
+        dir("srv"),
+        dir("srv/web").owner(33, 34),
+        file("srv/web/page", "page").owner(33, 34),
+        dir("run"),
+        dir("run/app"),
+    ];
+    let names =
+        ["sh", "cat", "echo", "id", "ls", "stat", "touch", "mkdir", "rm", "sleep", "pwd", "env", "cp", "mv", "chown"];
+    members.extend(names.iter().map(|name| symlink(format!("bin/{name}"), "busybox")));
+    members
+}
+
+/// Puts an image of these layers into the store, with this `config`.
+pub fn store_image(store: &Store, name: &str, tars: &[Vec<u8>], config: serde_json::Value) -> Digest {
+    let scratch =
+        Scratch::new(&format!("stored-{}", Digest::of(store.dir().join(name).as_os_str().as_encoded_bytes()).short()));
+    let layout = Layout::new(scratch.path("layout"));
+    let layers = tars.iter().map(|tar| layout.descriptor(LAYER, tar)).collect();
+    let mut whole = layout.config(tars);
+    whole["config"] = config;
+    let manifest = layout.manifest(&whole, layers);
+    layout.index(vec![layout.entry(&manifest, name)]);
+    store.load(&sandcell::image::Source::Oci(layout.dir.clone()), &Default::default()).unwrap()[0].id
+}

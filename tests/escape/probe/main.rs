@@ -4,6 +4,8 @@
 //!     escape-probe --facts FILE      run all checks; FILE is written by the caller (`escape`)
 //!     escape-probe --facts FILE ID…  run these only
 //!     escape-probe --ids             who this process is: used for the set-uid and file-capability checks
+//!     escape-probe --posture NS UID  what guards it, in lines that are alike from run to run: for the fault injection;
+//!                                    --namespaces prints the caller's NS for it
 //!
 //! Each check runs in a process of its own: it may be killed, drop into a namespace, or change its limits.
 
@@ -24,6 +26,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod pid1;
+mod posture;
 mod proc;
 mod races;
 mod sockets;
@@ -72,6 +75,8 @@ fn main() {
     match words.as_slice() {
         ["--list"] => list(),
         ["--ids"] => identity::print(),
+        ["--namespaces"] => println!("{}", posture::own_namespaces()),
+        ["--posture", host, caller] => posture::print(host, caller),
         ["--facts", path, wanted @ ..] => match Facts::read(path, descriptors) {
             Ok(facts) => run(&facts, wanted),
             Err(message) => {

@@ -6,9 +6,11 @@ macro_rules! complain {
 }
 
 mod files;
+mod images;
 mod options;
 mod run;
 mod sys;
+mod test;
 mod values;
 
 use std::io::Write;
@@ -32,8 +34,16 @@ fn main() -> ExitCode {
         }
     };
     match cli.action {
-        Action::Run { options, report, program } => run::run(&options, report.as_deref(), &program.words),
-        Action::Explain { options, json, program: _ } => printed(explain(&options, json)),
+        Action::Run { options, report, program } => {
+            run::run(&options, || options.sandbox(), report.as_deref(), &program.words)
+        }
+        Action::Test { options, source, build, report, program } => {
+            let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
+            run::run(&options, sandbox, report.as_deref(), &program.words)
+        }
+        Action::Explain { options, syscalls: true, .. } => printed(options.syscalls().map(String::into_bytes)),
+        Action::Explain { options, json, .. } => printed(explain(&options, json)),
+        Action::Learn { options, output, program } => run::learn(&options, &output, &program.words),
         Action::Doctor { json } => printed(Ok(doctor(json))),
         Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
@@ -42,6 +52,7 @@ fn main() -> ExitCode {
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
+        Action::Image(action) => printed(images::act(&action)),
     }
 }
 

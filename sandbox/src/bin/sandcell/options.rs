@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::Resource;
-use sandcell::{Builder, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile};
+use sandcell::{
+    Builder, Command, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile,
+};
 
+use crate::images::ImageAction;
 use crate::values;
 
 /// Runs a program in a rootless sandbox.
@@ -32,6 +35,23 @@ pub enum Action {
         #[command(flatten)]
         program: Program,
     },
+    /// Run a test program: the source tree read-only, the build directory writable, the environment kept
+    #[command(after_help = STATUSES)]
+    Test {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// The source tree, shown read-only [default: found from the working directory]
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+        /// A build directory, shown writable; repeat [default: found from the program and the working directory]
+        #[arg(long, value_name = "DIR")]
+        build: Vec<PathBuf>,
+        /// Where the JSON report goes when the run ends, also when it failed: a file, or fd:N
+        #[arg(long, value_name = "FILE|fd:N")]
+        report: Option<OsString>,
+        #[command(flatten)]
+        program: Program,
+    },
     /// Print every step that a run would take; nothing is run
     Explain {
         #[command(flatten)]
@@ -39,6 +59,19 @@ pub enum Action {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// The system call profile in words, instead of the steps
+        #[arg(long, conflicts_with = "json")]
+        syscalls: bool,
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Run a program and write the smallest system call profile that it needs
+    Learn {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// Where the profile goes, in the JSON form of Docker's
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
         #[command(flatten)]
         program: Program,
     },
@@ -55,6 +88,8 @@ pub enum Action {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
     Man,
+    #[command(flatten)]
+    Image(ImageAction),
 }
 
 const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n; 124 timed out; 125 the sandbox \
@@ -62,8 +97,13 @@ const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n;
 
 #[derive(Args)]
 pub struct Program {
-    /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    /// The program and its arguments; those of the image's entry point with --image, if any
+    #[arg(
+        required_unless_present = "image",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     pub words: Vec<OsString>,
 }
 
@@ -92,6 +132,18 @@ pub struct Options {
     /// Root file system: `host` is a read-only view of the system directories, never the homes
     #[arg(long, value_name = "host|empty|DIR", conflicts_with = "layer")]
     root: Option<PathBuf>,
+    /// The root is an image of the store; what it says of its runs is the default
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["root", "layer"])]
+    image: Option<String>,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    entrypoint: Option<OsString>,
+    /// A directory of the store that outlives runs
+    #[arg(long, value_name = "NAME:DEST[:ro]")]
+    volume: Vec<String>,
+    /// The store of images and volumes [default: $XDG_DATA_HOME/sandcell/images]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Read-only layer of an overlay root; repeat, the first is the lowest
     #[arg(long, value_name = "DIR")]
     layer: Vec<PathBuf>,
@@ -107,9 +159,12 @@ pub struct Options {
     /// An empty writable directory in memory
     #[arg(long, value_name = "DEST[:SIZE]")]
     tmpfs: Vec<OsString>,
-    /// Who the program is inside
-    #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user, default_value = "random")]
-    user: User,
+    /// Who the program is inside [default: the image's user, or random]
+    #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user)]
+    user: Option<User>,
+    /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
+    #[arg(long, value_name = "N", default_value = "1")]
+    id_count: u32,
     /// The host's name inside [default: cell- and 6 random characters]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -170,27 +225,53 @@ pub struct Options {
     /// Where the host cannot enforce ITEM (or `all`), go on and say so in the report
     #[arg(long, value_name = "ITEM")]
     best_effort: Vec<String>,
-    /// Processes still alive when the program ends
-    #[arg(long, value_enum, default_value = "kill")]
-    leftovers: LeftoversWord,
+    /// Processes still alive when the program ends [default: kill; with `test`: report]
+    #[arg(long, value_enum)]
+    leftovers: Option<LeftoversWord>,
 }
 
 impl Options {
-    /// Whether processes that outlive the program make the run a failed one.
-    pub fn leftovers_fail(&self) -> bool {
-        matches!(self.leftovers, LeftoversWord::Fail)
+    /// The program that was asked for, in a sandbox of its own.
+    pub fn command(&self, sandbox: &Sandbox, words: &[OsString]) -> Result<Command, Error> {
+        let (program, args) = match (&self.entrypoint, &self.image) {
+            (Some(program), _) => (program, words),
+            (None, Some(_)) => return sandbox.image_command(words),
+            (None, None) => (&words[0], &words[1..]),
+        };
+        let mut command = sandbox.command(program);
+        command.args(args);
+        Ok(command)
     }
 
     /// The sandbox that was asked for, or what is wrong with what was said.
     pub fn sandbox(&self) -> Result<Sandbox, Error> {
-        self.builder()?.build()
+        self.applied_to(Sandbox::builder())?.build()
     }
 
-    fn builder(&self) -> Result<Builder, Error> {
-        let mut builder = Sandbox::builder()
-            .user(self.user)
+    /// The system call profile in words.
+    pub fn syscalls(&self) -> Result<String, Error> {
+        Ok(match self.filter()? {
+            Seccomp::Off => "Every system call: allowed.\n".to_owned(),
+            Seccomp::Profile(profile) => profile.explain(&self.cap_add),
+            _ => Profile::default().explain(&self.cap_add),
+        })
+    }
+
+    /// What was said, over the defaults that `builder` comes with.
+    pub fn applied_to(&self, mut builder: Builder) -> Result<Builder, Error> {
+        if self.keep_env {
+            builder = builder.keep_env(true);
+        }
+        if let Some(leftovers) = self.leftovers {
+            builder = builder.leftovers(match leftovers {
+                LeftoversWord::Kill => Leftovers::Kill,
+                LeftoversWord::Report => Leftovers::Report,
+                LeftoversWord::Fail => Leftovers::Fail,
+            });
+        }
+        builder = builder
             .grace(self.grace)
-            .keep_env(self.keep_env)
+            .id_count(self.id_count)
             .network(match self.network {
                 NetworkWord::None => Network::None,
                 NetworkWord::Loopback => Network::Loopback,
@@ -200,17 +281,25 @@ impl Options {
                 LandlockWord::Default => Landlock::Default,
                 LandlockWord::Off => Landlock::Off,
             })
-            .leftovers(match self.leftovers {
-                LeftoversWord::Kill => Leftovers::Kill,
-                LeftoversWord::Report => Leftovers::Report,
-                LeftoversWord::Fail => Leftovers::Fail,
-            })
             .seccomp(self.filter()?);
         builder = match self.root.as_deref().map(|root| (root, root.to_str())) {
             None | Some((_, Some("host"))) => builder,
             Some((_, Some("empty"))) => builder.root(Root::Empty),
             Some((dir, _)) => builder.root(Root::Dir(dir.to_owned())),
         };
+        if let Some(user) = self.user {
+            builder = builder.user(user);
+        }
+        if let Some(image) = &self.image {
+            builder = builder.root(Root::image(image));
+        }
+        if let Some(store) = &self.store {
+            builder = builder.store(store);
+        }
+        for text in &self.volume {
+            let (name, dest, writable) = values::volume(text).map_err(|e| wrong("--volume", text.as_ref(), e))?;
+            builder = builder.volume(name, dest, writable);
+        }
         builder = self.layer.iter().fold(builder, |builder, layer| builder.layer(layer));
         if let Some(upper) = &self.upper {
             builder = builder.upper(match upper.to_str() {

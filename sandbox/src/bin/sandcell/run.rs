@@ -1,21 +1,27 @@
-//! `sandcell run`: one program in a sandbox of its own, with the caller's signals passed on.
+//! `sandcell run` and `test`: one program in a sandbox of its own, with the caller's signals passed on.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sandcell::{Child, Error, Report};
+use sandcell::{Child, Error, Leftovers, Report, Sandbox};
 
 use crate::options::{Options, wrong};
 use crate::{FAILED, sys, tell};
 
-pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> ExitCode {
+pub fn run(
+    options: &Options,
+    sandbox: impl FnOnce() -> Result<Sandbox, Error>,
+    report: Option<&OsStr>,
+    words: &[OsString],
+) -> ExitCode {
     // Opened first: a place that cannot be written to is found before anything runs.
     let mut file = match report.map(open).transpose() {
         Ok(file) => file,
@@ -24,13 +30,17 @@ pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> Exi
             return FAILED.into();
         }
     };
-    let sandbox = match options.sandbox() {
+    let sandbox = match sandbox() {
         Ok(sandbox) => sandbox,
-        Err(error) => return finish(Err(error), file.as_mut(), options),
+        Err(error) => return finish(Err(error), file.as_mut(), Leftovers::Kill),
     };
-    let mut command = sandbox.command(&words[0]);
+    let leftovers = sandbox.policy().leftovers;
+    let mut command = match options.command(&sandbox, words) {
+        Ok(command) => command,
+        Err(error) => return finish(Err(error), file.as_mut(), leftovers),
+    };
     // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
-    command.args(&words[1..]).count_output(file.is_some() && !std::io::stdout().is_terminal());
+    command.count_output(file.is_some() && !std::io::stdout().is_terminal());
     let signals = match hold_signals() {
         Ok(signals) => signals,
         Err(errno) => {
@@ -39,7 +49,30 @@ pub fn run(options: &Options, report: Option<&OsStr>, words: &[OsString]) -> Exi
         }
     };
     let result = command.spawn().and_then(|child| attend(child, &signals));
-    finish(result, file.as_mut(), options)
+    finish(result, file.as_mut(), leftovers)
+}
+
+/// `sandcell learn`: the same run, but that what it needed is written down.
+pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
+    let result = File::create(place)
+        .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
+        .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
+    match result {
+        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None, sandbox.policy().leftovers),
+        Err(error) => finish(Err(error), None, Leftovers::default()),
+    }
+}
+
+fn learn_in(sandbox: &Sandbox, mut file: File, place: &Path, words: &[OsString]) -> Result<Report, Error> {
+    let mut command = sandbox.command(&words[0]);
+    let signals = hold_signals().map_err(|errno| Error::option("signals", format!("cannot be held back: {errno}")))?;
+    let child = command.args(&words[1..]).learn(true).spawn()?;
+    let report = attend(child, &signals)?;
+    if let Some(profile) = &report.learned {
+        let written = file.write_all(profile.to_json()?.as_bytes());
+        written.map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))?;
+    }
+    Ok(report)
 }
 
 fn open(place: &OsStr) -> Result<File, Error> {
@@ -57,8 +90,8 @@ fn open(place: &OsStr) -> Result<File, Error> {
 /// could not have one either.
 fn hold_signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
-    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2] {
+    use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT] {
         set.add(signal);
     }
     set.thread_block()?;
@@ -78,7 +111,7 @@ fn attend(mut child: Child, signals: &SignalFd) -> Result<Report, Error> {
         }
         let ended = polls[0].any().unwrap_or(true);
         while let Ok(Some(signal)) = signals.read_signal() {
-            child.signal(signal.ssi_signo.cast_signed())?;
+            pass_on(&child, signal.ssi_signo.cast_signed())?;
         }
         if ended {
             return child.wait();
@@ -86,14 +119,27 @@ fn attend(mut child: Child, signals: &SignalFd) -> Result<Report, Error> {
     }
 }
 
+/// A program inside is alone in its session, where the kernel ignores SIGTSTP: it is stopped for good instead, and
+/// then we stop as we were told. SIGCONT wakes us before we read that it came.
+fn pass_on(child: &Child, signal: i32) -> Result<(), Error> {
+    if signal != Signal::SIGTSTP as i32 {
+        return child.signal(signal);
+    }
+    child.signal(Signal::SIGSTOP as i32)?;
+    let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+    Ok(())
+}
+
 /// Writes the report, says what went wrong, and finds the status to end with.
-fn finish(result: Result<Report, Error>, file: Option<&mut File>, options: &Options) -> ExitCode {
+fn finish(result: Result<Report, Error>, file: Option<&mut File>, leftovers: Leftovers) -> ExitCode {
     let json = sandcell::report::to_json(&result);
     let status = match result {
         Ok(report) => {
-            let left = report.leftovers.iter().map(|l| l.command.as_str()).collect::<Vec<_>>().join(", ");
-            if options.leftovers_fail() && !left.is_empty() {
-                complain!("sandcell: still alive when the program ended: {left}");
+            let left = report.leftovers.iter().map(|l| format!("{} (pid {})", l.command, l.pid)).collect::<Vec<_>>();
+            if !left.is_empty() {
+                complain!("sandcell: still alive when the program ended: {}", left.join(", "));
+            }
+            if leftovers == Leftovers::Fail && !left.is_empty() {
                 match report.outcome.exit_status() {
                     0 => FAILED,
                     status => status as u8,

@@ -48,6 +48,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     whole_part.checked_add(part).map(Duration::from_millis).ok_or_else(too_long)
 }
 
+/// `NAME:DEST`, with `:ro` where it is only to be read.
+pub fn volume(text: &str) -> Result<(&str, &str, bool), String> {
+    let (rest, writable) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, false),
+        None => (text.strip_suffix(":rw").unwrap_or(text), true),
+    };
+    match rest.split_once(':') {
+        Some((name, dest)) if !name.is_empty() && !dest.is_empty() => Ok((name, dest, writable)),
+        _ => Err("not a volume; write NAME:DEST or NAME:DEST:ro".to_owned()),
+    }
+}
+
 fn whole(digits: &str, form: &str) -> Result<u64, String> {
     if digits.starts_with('-') {
         return Err("is negative".to_owned());

@@ -1,0 +1,3 @@
+module example.org/misbehaving
+
+go 1.19

@@ -1,0 +1,158 @@
+//! `sandcell test`: what a test program needs to see, found from where it is started and what it is.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use sandcell::{Builder, Error, Leftovers, Sandbox};
+
+use crate::options::{Options, wrong};
+
+/// What lies in the top directory of a source tree.
+const SOURCE: [&str; 10] = [
+    ".git",
+    "Cargo.toml",
+    "CMakeLists.txt",
+    "meson.build",
+    "go.mod",
+    "configure.ac",
+    "MODULE.bazel",
+    "WORKSPACE",
+    "pyproject.toml",
+    "package.json",
+];
+/// What lies in the top directory of a build: of Cargo, CMake, Meson, autotools.
+const BUILD: [&str; 4] = ["CACHEDIR.TAG", "CMakeCache.txt", "meson-private", "config.status"];
+/// Directories, or files in directories, that runners tell their tests to write to: Bazel and Go.
+const OUTPUTS: [&str; 3] = ["TEST_TMPDIR", "TEST_UNDECLARED_OUTPUTS_DIR", "GOCOVERDIR"];
+/// What every sandbox shows: the host view of the library.
+const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt"];
+
+pub fn sandbox(
+    options: &Options,
+    source: Option<&Path>,
+    build: &[PathBuf],
+    program: Option<&OsString>,
+) -> Result<Sandbox, Error> {
+    let here = std::env::current_dir().map_err(|e| wrong("--chdir", OsStr::new("."), e.to_string()))?;
+    let mut shown = Shown::default();
+    match source {
+        Some(dir) => shown.add(absolute(dir), false),
+        None => source_tree(&here).into_iter().for_each(|dir| shown.add(dir, false)),
+    }
+    let top = shown.mounts.first().map(|(dir, _)| dir.clone());
+    // A build in the middle of its sources would make these writable: then only what --build says.
+    let separate = |dir: &PathBuf| top.as_ref().is_none_or(|top| !top.starts_with(dir)) && !holds_home(dir);
+    let program = program.map(|program| absolute(Path::new(program))).filter(|program| program.exists());
+    let own = program.and_then(|program| Some(program.parent()?.to_owned())).filter(|dir| dir != Path::new("/"));
+    if build.is_empty() {
+        build_dirs(&here, own.as_deref(), top.as_deref()).into_iter().filter(separate).for_each(|d| shown.add(d, true));
+    } else {
+        build.iter().for_each(|dir| shown.add(absolute(dir), true));
+    }
+    let outputs = OUTPUTS.iter().filter_map(|name| variable_path(name));
+    let outputs = outputs.chain(variable_path("XML_OUTPUT_FILE").and_then(|file| Some(file.parent()?.to_owned())));
+    outputs.filter(|dir| dir.is_dir()).filter(separate).for_each(|dir| shown.add(dir, true));
+    // A directory that the runner made for this run alone (`go test`, doctests) holds what the test writes, too.
+    if let Some(dir) = own {
+        let temporary = dir.starts_with(std::env::temp_dir()) && separate(&dir);
+        shown.add(dir, temporary);
+    }
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    std::env::split_paths(&libraries).filter(|dir| dir.is_absolute() && dir.is_dir()).for_each(|d| shown.add(d, false));
+
+    let mut builder =
+        Sandbox::builder().keep_env(true).keep_caller(true).leftovers(Leftovers::Report).current_dir(here.clone());
+    builder = profiles(builder, &mut shown, &here, separate)?;
+    // Beneath its old value there is nothing inside.
+    if std::env::var_os("TMPDIR").is_some() {
+        builder = builder.env("TMPDIR", "/tmp");
+    }
+    for (dir, writable) in &shown.mounts {
+        builder = if *writable { builder.rw(dir, dir) } else { builder.ro(dir, dir) };
+    }
+    options.applied_to(builder)?.build()
+}
+
+/// The directories of the host that are shown at their own paths, and whether they can be written to.
+#[derive(Default)]
+struct Shown {
+    mounts: Vec<(PathBuf, bool)>,
+}
+
+impl Shown {
+    fn add(&mut self, dir: PathBuf, writable: bool) {
+        // A path with `..` in it is shown where it leads to.
+        let dir = if dir.iter().any(|part| part == "..") { dir.canonicalize().unwrap_or(dir) } else { dir };
+        let covered = self.mounts.iter().rev().find(|(other, _)| dir.starts_with(other)).map(|(_, writable)| *writable);
+        let system = SYSTEM.iter().any(|system| dir.starts_with(system));
+        if covered == Some(true) || (!writable && (covered.is_some() || system)) {
+            return;
+        }
+        self.mounts.push((dir, writable));
+    }
+}
+
+/// The repository that the working directory is in; without one, the outermost project around it.
+fn source_tree(here: &Path) -> Option<PathBuf> {
+    let around = || here.ancestors().take_while(|dir| !holds_home(dir) && *dir != std::env::temp_dir());
+    let repository = around().find(|dir| dir.join(".git").exists());
+    let project = || around().filter(|dir| SOURCE.iter().any(|name| dir.join(name).exists())).last();
+    repository.or_else(project).or_else(|| around().next()).map(Path::to_owned)
+}
+
+/// Whether showing it would show homes: / and what lies between it and the caller's home, the home included.
+fn holds_home(dir: &Path) -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    dir.parent().is_none() || dir == Path::new("/home") || home.is_some_and(|home| home.starts_with(dir))
+}
+
+fn build_dirs(here: &Path, own: Option<&Path>, top: Option<&Path>) -> Vec<PathBuf> {
+    let is_build = |dir: &&Path| BUILD.iter().any(|name| dir.join(name).exists());
+    let above = |dir: &Path| dir.ancestors().find(is_build).map(Path::to_owned);
+    let target = variable_path("CARGO_TARGET_DIR").or(top.map(|top| top.join("target")));
+    let target = target.filter(|dir| dir.join("CACHEDIR.TAG").exists());
+    [own.and_then(above), above(here), target].into_iter().flatten().collect()
+}
+
+/// Coverage of LLVM: the directory of the profiles is writable, and their names tell apart what each sandbox, in
+/// which process numbers begin anew, writes.
+fn profiles(
+    builder: Builder,
+    shown: &mut Shown,
+    here: &Path,
+    separate: impl Fn(&PathBuf) -> bool,
+) -> Result<Builder, Error> {
+    let Some(pattern) = std::env::var_os("LLVM_PROFILE_FILE").filter(|pattern| !pattern.is_empty()) else {
+        return Ok(builder);
+    };
+    let path = here.join(&pattern);
+    let fixed = path.ancestors().skip(1).find(|dir| !dir.as_os_str().as_bytes().contains(&b'%'));
+    let dir = fixed.unwrap_or(here).to_owned();
+    if !separate(&dir) {
+        const REMEDY: &str = "lies in the read-only source tree: name a directory, as target/profiles/%p.profraw does";
+        return Err(wrong("LLVM_PROFILE_FILE", &pattern, REMEDY));
+    }
+    let failed = |e: std::io::Error| wrong("LLVM_PROFILE_FILE", &pattern, format!("no directory for it: {e}"));
+    fs::create_dir_all(&dir).map_err(failed)?;
+    shown.add(dir, true);
+    let mut name = Vec::new();
+    let mut rest = path.as_os_str().as_bytes();
+    while let Some(at) = rest.windows(2).position(|two| two == b"%p") {
+        name.extend_from_slice(&rest[..at]);
+        name.extend_from_slice(format!("{}-%p", std::process::id()).as_bytes());
+        rest = &rest[at + 2..];
+    }
+    name.extend_from_slice(rest);
+    Ok(builder.env("LLVM_PROFILE_FILE", OsString::from_vec(name)))
+}
+
+fn variable_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    // Fails for an empty path only, which names nothing.
+    std::path::absolute(path).unwrap_or_default()
+}

@@ -1,0 +1,205 @@
+#![cfg(feature = "image")]
+//! Runs of images: what an image says is the default, what the caller says wins.
+
+mod image_support;
+
+use std::fs;
+
+use image_support::*;
+use sandcell::image::{Commit, Store, base_of, changes};
+use sandcell::{Builder, Error, Outcome, Root, Sandbox, Upper, User};
+use serde_json::json;
+
+fn builder(store: &Store, image: &str) -> Builder {
+    Sandbox::builder().store(store.dir()).root(Root::image(image))
+}
+
+/// What the image's own program, with these words, writes to stdout.
+fn told(builder: Builder, words: &[&str]) -> String {
+    let sandbox = builder.build().unwrap_or_else(|e| panic!("{e} ({})", e.hint()));
+    let output = sandbox.image_command(words).unwrap().output().unwrap_or_else(|e| panic!("{e} ({})", e.hint()));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    assert_eq!(output.outcome, Outcome::Exited(0), "{words:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn what_an_image_says_is_the_default_of_a_run() {
+    let scratch = Scratch::new("run-defaults");
+    let store = scratch.store();
+    store_image(
+        &store,
+        "app:1",
+        &[tar(&busybox())],
+        json!({
+            "Entrypoint": ["sh", "-c"],
+            "Cmd": ["id -u; id -g; pwd; echo $GREETING $HOME; cat page; ls /run"],
+            "Env": ["PATH=/bin", "GREETING=hello", "nonsense"],
+            "User": "web",
+            "WorkingDir": "/srv/web/",
+            "ExposedPorts": {"80/tcp": {}},
+        }),
+    );
+    assert_eq!(told(builder(&store, "app:1"), &[]), "33\n34\n/srv/web\nhello /srv/web\npageapp");
+    // Each of them is the caller's to change.
+    let own = builder(&store, "app:1").user(User::fixed(7, 8)).current_dir("/etc").env("GREETING", "bye");
+    assert_eq!(told(own, &["id -u; id -g; pwd; echo $GREETING"]), "7\n8\n/etc\nbye");
+    let sandbox = builder(&store, "app:1").build().unwrap();
+    assert_eq!(sandbox.image().unwrap().config.run().exposed_ports.unwrap().len(), 1);
+    let output = sandbox.command("/bin/echo").arg("past the entry point").output().unwrap();
+    assert_eq!(output.stdout, b"past the entry point\n");
+}
+
+#[test]
+fn without_a_user_of_its_own_an_image_runs_as_a_random_one() {
+    let scratch = Scratch::new("run-random");
+    let store = scratch.store();
+    store_image(&store, "app", &[tar(&busybox())], json!({"Cmd": ["sh", "-c", "id -u; id -g; pwd"]}));
+    let said = told(builder(&store, "app"), &[]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].parse::<u32>().unwrap() >= 1_000_000, "{said}");
+    assert_eq!(lines[1..], ["0", "/"]);
+}
+
+#[test]
+fn users_and_groups_are_those_of_the_image_and_numbers_are_only_numbers() {
+    let scratch = Scratch::new("run-users");
+    let store = scratch.store();
+    let layers = [tar(&busybox())];
+    let run = |user: &str| {
+        store_image(&store, "app", &layers, json!({"User": user}));
+        builder(&store, "app").build().map(|sandbox| sandbox.policy().identity.user)
+    };
+    for (text, user) in [
+        ("web", User::fixed(33, 34)),
+        ("33", User::fixed(33, 34)),
+        ("web:staff", User::fixed(33, 50)),
+        ("web:7", User::fixed(33, 7)),
+        ("5:web", User::fixed(5, 34)),
+        ("77", User::fixed(77, 0)),
+        ("root", User::Root),
+        ("0:0", User::Root),
+        ("1", User::fixed(1, 0)),
+        ("", User::Random),
+    ] {
+        assert_eq!(run(text).unwrap(), user, "{text}");
+    }
+    for text in ["nobody", "web:nogroup", "-1", "0x0", "4294967296", "2147483648:1", "web:", ":web", "web:-1", " 0"] {
+        let error = run(text).expect_err(text);
+        assert!(matches!(error, Error::Config(_)) && error.stage() == "image-user", "{text}: {error}");
+    }
+}
+
+#[test]
+fn account_files_that_lead_out_of_the_image_are_not_followed() {
+    let scratch = Scratch::new("run-accounts");
+    let store = scratch.store();
+    // The host has a user and a group of that name.
+    let links = [symlink("etc/passwd", "/../../../etc/passwd"), symlink("etc/group", "/proc/self/root/etc/group")];
+    for user in ["daemon", "1:daemon"] {
+        store_image(&store, "app", &[tar(&links)], json!({"User": user}));
+        let error = builder(&store, "app").build().expect_err("the host's accounts are not the image's");
+        assert_eq!(error.stage(), "image-user");
+    }
+    let good = tar(&[file("etc/passwd", "daemon:x:1:1::/:/bin/sh\n"), file("etc/group", "daemon:x:1:\n")]);
+    store_image(&store, "app", &[good], json!({"User": "daemon:daemon"}));
+    assert_eq!(builder(&store, "app").build().unwrap().policy().identity.user, User::fixed(1, 1));
+}
+
+#[test]
+fn a_working_directory_that_the_image_lacks_is_there_all_the_same() {
+    let scratch = Scratch::new("run-workdir");
+    let store = scratch.store();
+    for (said, is) in [("/new/place", "/new/place"), ("a/../../../b", "/b"), ("/..", "/")] {
+        store_image(&store, "app", &[tar(&busybox())], json!({"Cmd": ["pwd"], "WorkingDir": said}));
+        assert_eq!(told(builder(&store, "app"), &[]), is);
+    }
+}
+
+#[test]
+fn an_image_without_a_program_says_so_and_one_that_is_not_there_too() {
+    let scratch = Scratch::new("run-none");
+    let store = scratch.store();
+    store_image(&store, "app", &[tar(&busybox())], json!({}));
+    let sandbox = builder(&store, "app").build().unwrap();
+    let error = sandbox.image_command([""; 0]).expect_err("nothing names a program");
+    assert!(error.to_string().contains("names no program"), "{error}");
+    assert_eq!(told(builder(&store, "app"), &["/bin/echo", "named"]), "named");
+    let error = builder(&store, "other").build().expect_err("no such image");
+    assert!(matches!(error, Error::Config(_)), "{error}");
+}
+
+#[test]
+fn an_image_stays_in_the_store_while_a_sandbox_of_it_lives() {
+    let scratch = Scratch::new("run-kept");
+    let store = scratch.store();
+    store_image(&store, "app", &[tar(&busybox())], json!({"Cmd": ["echo", "here"]}));
+    let sandbox = builder(&store, "app").build().unwrap();
+    let error = store.remove("app").expect_err("it is in use");
+    assert!(error.to_string().contains("a run is using"), "{error}");
+    assert!(store.prune().unwrap().layers.is_empty());
+    let cell = sandbox.start().unwrap();
+    drop(sandbox);
+    store.remove("app").expect_err("the cell has it");
+    assert_eq!(cell.command("/bin/echo").arg("here").output().unwrap().stdout, b"here\n");
+    drop(cell);
+    assert_eq!(store.remove("app").unwrap().layers.len(), 1);
+}
+
+#[test]
+fn a_volume_outlives_runs_and_goes_only_when_nobody_has_it() {
+    let scratch = Scratch::new("run-volume");
+    let store = scratch.store();
+    store_image(&store, "app", &[tar(&busybox())], json!({"Entrypoint": ["sh", "-c"]}));
+    assert!(store.volumes().unwrap().is_empty());
+    told(builder(&store, "app").volume("data", "/data", true), &["echo kept > /data/file"]);
+    let reader = builder(&store, "app").volume("data", "/seen", false);
+    assert_eq!(told(reader.clone(), &["cat /seen/file; touch /seen/new 2>/dev/null || echo refused"]), "kept\nrefused");
+    let volumes = store.volumes().unwrap();
+    assert_eq!((volumes.len(), &volumes[0].name[..], volumes[0].in_use), (1, "data", false));
+    assert!(volumes[0].path.join("file").exists());
+    let sandbox = reader.build().unwrap();
+    assert!(store.volumes().unwrap()[0].in_use);
+    let error = store.remove_volume("data").expect_err("it is in use");
+    assert!(error.to_string().contains("a run is using"), "{error}");
+    drop(sandbox);
+    store.remove_volume("data").unwrap();
+    assert!(store.volumes().unwrap().is_empty());
+    assert!(matches!(store.remove_volume("data"), Err(Error::Config(_))));
+    for name in ["", "..", "a/b", ".hidden", "a b", "é", "a\0b"] {
+        let error = builder(&store, "app").volume(name, "/data", true).build().expect_err(name);
+        assert!(matches!(error, Error::Config(_)), "{name}: {error}");
+        assert!(store.remove_volume(name).is_err());
+    }
+    // A volume needs no image.
+    let host = Sandbox::builder().store(store.dir()).volume("other", "/other", true).build().unwrap();
+    assert_eq!(host.command("/bin/sh").args(["-c", "echo x > /other/x"]).output().unwrap().outcome, Outcome::Exited(0));
+    assert!(store.volumes().unwrap()[0].path.join("x").exists());
+}
+
+#[test]
+fn a_kept_upper_becomes_an_image_that_runs() {
+    let scratch = Scratch::new("run-commit");
+    let store = scratch.store();
+    let base = store_image(&store, "app:1", &[tar(&busybox())], json!({"Entrypoint": ["sh", "-c"]}));
+    let dir = scratch.path("changes");
+    let kept = builder(&store, "app:1").upper(Upper::Dir(dir.clone())).user(User::Root);
+    told(kept.clone(), &["echo new > /srv/new; rm /srv/web/page; echo line >> /etc/passwd; echo t > /tmp/t"]);
+    assert_eq!(base_of(&dir).unwrap().unwrap(), base.to_string());
+    let image = store.use_image("app:1").unwrap();
+    let changed: Vec<String> = changes(&dir.join("upper"), &image.layers)
+        .unwrap()
+        .iter()
+        .map(|change| format!("{} {}", change.kind.letter(), change.path.display()))
+        .collect();
+    assert_eq!(changed, ["C /etc", "C /etc/passwd", "C /srv", "A /srv/new", "C /srv/web", "D /srv/web/page"]);
+    let commit = Commit::on(base_of(&dir).unwrap().unwrap()).name("app:2".parse().unwrap());
+    store.commit(Some(&dir.join("upper")), &commit).unwrap();
+    assert_eq!(told(builder(&store, "app:2"), &["cat /srv/new; ls /srv/web; ls /tmp"]), "new");
+    // The same upper on another image would mean something else.
+    store_image(&store, "other", &[tar(&busybox()), tar(&[file("x", "")])], json!({}));
+    let error = builder(&store, "other").upper(Upper::Dir(dir.clone())).build().expect_err("another base");
+    assert!(error.to_string().contains("it was written on image"), "{error}");
+    assert_eq!(told(kept, &["cat /srv/new"]), "new", "on its own it goes on");
+    let _ = fs::remove_dir_all(dir.join("work"));
+}

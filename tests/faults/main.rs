@@ -1,0 +1,65 @@
+//! Fault injection by hand.
+//!
+//!     faults list SCENARIO [--user]
+//!     faults one SCENARIO PROCESS CALL OCCURRENCE ERRNO [--user]
+//!     faults all SCENARIO [--user] [--first]
+
+use sandcell_tests::faults::campaign::{Breadth, Campaign};
+use sandcell_tests::faults::errnos;
+use sandcell_tests::faults::tracer::{Fault, Site, User};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("faults: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let (options, words): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let option = |name: &str| options.iter().any(|word| word == name);
+    let user =
+        if option("--user") { Some(User::of_the_tests().ok_or("there is no user sandcell-test")?) } else { None };
+    let here = std::env::current_exe().map_err(|e| e.to_string())?;
+    let victim = here.with_file_name("faults-victim");
+    let campaign = |scenario: &str| Campaign::new(&victim, scenario, user);
+    match words.as_slice() {
+        ["list", scenario] => {
+            let (said, sites) = campaign(scenario)?.usual()?;
+            for (site, arguments) in sites {
+                println!("{site} {arguments:x?}");
+            }
+            println!("{}", said["first"]["posture"].as_str().unwrap_or_default());
+            println!("{}", said["first"]["enforced"]);
+        }
+        ["one", scenario, process, call, occurrence, errno] => {
+            let call = errnos::number(call).ok_or(format!("{call} is not in the table"))?;
+            let occurrence = occurrence.parse().map_err(|e| format!("{occurrence}: {e}"))?;
+            let errno = errnos::errno_number(errno).ok_or(format!("{errno} is not in the table"))?;
+            let fault = Fault { site: Site { process: process.to_string(), call, occurrence }, errno };
+            let campaign = campaign(scenario)?;
+            let (usual, _) = campaign.usual()?;
+            let trace = campaign.run(Some(&fault))?;
+            println!("{trace:#?}");
+            println!("{:?}", campaign.one(&usual, &fault));
+        }
+        ["all", scenario] => {
+            let results = campaign(scenario)?.all(if option("--first") { Breadth::EachCall } else { Breadth::All })?;
+            for ((process, call), row) in &results.rows {
+                let names: Vec<String> = row.errnos.iter().map(|errno| errnos::errno_name(*errno)).collect();
+                let (sites, errors, same) = (row.sites.len(), row.errors, row.same);
+                println!("{process:12} {call:24} {sites:4} sites {errors:4} errors {same:4} same  {}", names.join(" "));
+            }
+            println!("{} runs, {} wrong, not reached {:?}", results.runs, results.wrong.len(), results.missed);
+            results.wrong.iter().for_each(|wrong| println!("{wrong}"));
+        }
+        _ => return Err("see the first lines of tests/faults/main.rs".into()),
+    }
+    Ok(())
+}

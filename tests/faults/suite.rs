@@ -1,0 +1,114 @@
+//! Every system call of a start fails in turn: a named error or a sandbox as strong as ever, and nothing left behind.
+//!
+//! With the ids of the caller every call is tried, elsewhere a sample, each with the first of its errnos;
+//! `SANDCELL_FAULTS=all` tries every call with every errno, everywhere (an hour).
+
+use sandcell_tests::faults::campaign::{Breadth, Campaign};
+use sandcell_tests::faults::judge::{self, judge};
+use sandcell_tests::faults::tracer::{Fault, Site, User};
+use std::path::Path;
+
+fn is_root() -> bool {
+    // SAFETY: a call without arguments or effects.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// As root the victim is the ordinary user of the tests, unless it takes root.
+fn campaign(scenario: &str, as_root: bool) -> Campaign {
+    let user = if as_root || !is_root() { None } else { User::of_the_tests() };
+    Campaign::new(Path::new(env!("CARGO_BIN_EXE_faults-victim")), scenario, user).unwrap()
+}
+
+fn every_call_may_fail(scenario: &str, as_root: bool, breadth: Breadth) {
+    let all = std::env::var_os("SANDCELL_FAULTS").is_some_and(|value| value == "all");
+    let results = campaign(scenario, as_root).all(if all { Breadth::All } else { breadth }).unwrap();
+    println!("{scenario}: {} runs, {} calls not made again", results.runs, results.missed.len());
+    assert!(
+        results.wrong.is_empty(),
+        "{} of {} runs:\n{}",
+        results.wrong.len(),
+        results.runs,
+        results.wrong.join("\n")
+    );
+    // Only what waits for others is not the same each time.
+    let missed: Vec<&String> = results.missed.iter().filter(|site| !site.contains("poll")).collect();
+    assert!(missed.len() < 20, "{missed:?}");
+    assert!(results.runs > 200, "{} runs", results.runs);
+}
+
+/// newuidmap(1) and cgroups do their work under a tracer of root's only.
+fn for_root_only(what: &str) -> bool {
+    if !is_root() {
+        println!("SKIPPED: {what} under a tracer needs root");
+    }
+    is_root()
+}
+
+#[test]
+fn every_call_of_a_start_with_the_callers_id_may_fail() {
+    every_call_may_fail("shared", true, Breadth::EachCall);
+}
+
+#[test]
+fn every_call_of_a_start_with_leased_ids_may_fail() {
+    if for_root_only("newuidmap") {
+        every_call_may_fail("leased", false, Breadth::Sample);
+    }
+}
+
+#[test]
+fn every_call_of_a_start_with_ids_that_root_maps_may_fail() {
+    if for_root_only("writing maps") {
+        every_call_may_fail("leased", true, Breadth::Sample);
+    }
+}
+
+#[test]
+fn every_call_of_a_cell_and_its_programs_may_fail() {
+    if for_root_only("newuidmap") {
+        every_call_may_fail("cell", false, Breadth::Sample);
+    }
+}
+
+#[test]
+fn every_call_of_a_start_on_layers_with_mounts_and_an_output_limit_may_fail() {
+    if for_root_only("newuidmap") {
+        every_call_may_fail("layers", false, Breadth::Sample);
+    }
+}
+
+#[test]
+fn every_call_of_a_start_with_a_kept_upper_and_a_capability_may_fail() {
+    if for_root_only("newuidmap") {
+        every_call_may_fail("kept", false, Breadth::Sample);
+    }
+}
+
+#[test]
+fn every_call_of_a_start_with_limits_may_fail() {
+    if for_root_only("a cgroup") {
+        every_call_may_fail("limits", true, Breadth::Sample);
+    }
+}
+
+#[test]
+fn a_weaker_sandbox_is_noticed() {
+    let (usual, _) = campaign("shared", true).usual().unwrap();
+    let mut weak = campaign("weak", true).run(None).unwrap();
+    // One that does not even say so, and only once.
+    let mut said = judge::said(&weak).unwrap();
+    said["first"]["enforced"] = usual["first"]["enforced"].clone();
+    said["again"] = usual["first"].clone();
+    weak.said = said.to_string();
+    let fault =
+        Fault { site: Site { process: "init".into(), call: libc::SYS_prctl, occurrence: 1 }, errno: libc::EPERM };
+    let wrong = judge(&usual, &weak, &fault).unwrap_err();
+    assert!(wrong.contains("-Seccomp: 2"), "{wrong}");
+}
+
+#[test]
+fn what_is_left_behind_is_noticed() {
+    let trace = campaign("careless", true).run(None).unwrap();
+    assert!(judge::said(&trace).unwrap_err().contains("processes behind"), "{trace:?}");
+    assert!(trace.said.contains("/dev/null") && trace.said.contains("child"), "{}", trace.said);
+}
