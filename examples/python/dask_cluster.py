@@ -12,6 +12,10 @@ from distributed import Client, LocalCluster
 
 import sandcell
 
+#: Functions of Dask's own wrap the task: its packages are needed inside, and shown read-only. (Those of the
+#: interpreter itself are there anyway.)
+PACKAGES = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "distributed"))]
+
 
 def total(n: int) -> int:
     return sum(range(n))
@@ -23,14 +27,14 @@ def crash(n: int) -> Any:
 
 def main() -> None:
     with (
-        # Functions of Dask's own wrap the task: its packages are needed inside, and shown read-only.
-        sandcell.Executor(2, timeout="60s", path=[p for p in sys.path if os.path.isdir(os.path.join(p, "distributed"))]) as pool,
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, executor=pool
+        sandcell.Executor(2, timeout="60s", path=PACKAGES) as pool,
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", executor=pool
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        print("sum of sums:", sum(client.gather(client.map(total, range(20)))))
+        totals: Any = client.gather(client.map(total, range(20)))
+        print("sum of sums:", sum(totals))
         try:
             client.submit(crash, 3, retries=0).result()
         except sandcell.TaskError as error:

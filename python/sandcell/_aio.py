@@ -37,8 +37,10 @@ class Process:
             )
             self._transports.append(transport)
             self.stdin = asyncio.StreamWriter(transport, protocol, None, self._loop)
-        self.stdout = popen.stdout and await self._reader(popen.stdout, limit)
-        self.stderr = popen.stderr and await self._reader(popen.stderr, limit)
+        if popen.stdout:
+            self.stdout = await self._reader(popen.stdout, limit)
+        if popen.stderr:
+            self.stderr = await self._reader(popen.stderr, limit)
 
     async def _reader(self, pipe: IO[bytes], limit: int) -> asyncio.StreamReader:
         reader = asyncio.StreamReader(limit)

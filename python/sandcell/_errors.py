@@ -72,7 +72,7 @@ class TaskError(RuntimeError):
     @property
     def outcome(self) -> Outcome | None:
         """How the worker ended; None where it did not."""
-        return self.result and self.result.outcome
+        return None if self.result is None else self.result.outcome
 
 
 def translated(error: _native.NativeError) -> Exception:

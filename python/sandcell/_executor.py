@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._errors import TaskError
 from ._options import Duration, Size, seconds, size
@@ -24,11 +25,11 @@ from ._sandbox import Sandbox
 from ._types import CompletedProcess, Outcome, Path
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec, Unpack
+    from typing_extensions import Unpack
 
     from ._options import Policy
 
-    P = ParamSpec("P")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How long a worker that has closed its connection may take to end, in seconds.
@@ -63,8 +64,7 @@ class Executor(concurrent.futures.Executor):
         path: Iterable[Path] = (),
         trust: str | Iterable[str] = (),
         result_limit: Size = "256M",
-        ro: Iterable[Any] = (),
-        **options: Unpack[Policy],  # type: ignore[misc]
+        **options: Unpack[Policy],
     ) -> None:
         workers = max_workers if max_workers is not None else os.cpu_count() or 1
         self._trust = frozenset([trust] if isinstance(trust, str) else trust)
@@ -73,7 +73,8 @@ class Executor(concurrent.futures.Executor):
         self._result_limit = size("result_limit", result_limit)
         self._path = [os.path.abspath(os.fsdecode(entry)) for entry in path]
         shown = [(entry, entry) for entry in _outermost([*interpreter_paths(), *self._path])]
-        self._sandbox = Sandbox(ro=[*shown, *ro], **options)
+        options["ro"] = [*shown, *options.get("ro", ())]
+        self._sandbox = Sandbox(**options)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="sandcell")
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
@@ -226,9 +227,7 @@ def _source() -> str:
 
 def _dumps(value: object) -> bytes:
     if find_spec("cloudpickle"):
-        import cloudpickle  # type: ignore[import-not-found, unused-ignore]
-
-        return bytes(cloudpickle.dumps(value))
+        return bytes(import_module("cloudpickle").dumps(value))
     return pickle.dumps(value)
 
 

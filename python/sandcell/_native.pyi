@@ -1,5 +1,7 @@
 from typing import Any, final
 
+__all__ = ["Cell", "Child", "NativeError", "Sandbox", "__version__", "doctor"]
+
 __version__: str
 
 class NativeError(Exception): ...

@@ -88,7 +88,7 @@ class Popen(subprocess.Popen[AnyStr]):
         text: bool | None = None,
         pipesize: int = -1,
         timeout: Duration | None = None,
-        sandbox: Runner | None = None,
+        sandbox: Runner[Any] | None = None,
         **options: Unpack[Policy],
     ) -> None:
         self._child_created = False
@@ -134,12 +134,12 @@ class Popen(subprocess.Popen[AnyStr]):
     @property
     def outcome(self) -> Outcome | None:
         """How the program ended; None while it runs, or while nobody has asked with `poll` or `wait`."""
-        return self._result and self._result.outcome
+        return None if self._result is None else self._result.outcome
 
     @property
     def usage(self) -> Usage | None:
         """What it used; None while it runs."""
-        return self._result and self._result.usage
+        return None if self._result is None else self._result.usage
 
     @property
     def result(self) -> CompletedProcess[Any] | None:

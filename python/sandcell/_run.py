@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _native
 from ._errors import TimeoutExpired, translated
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from ._aio import Process
 
 
-class Runner:
+Native = TypeVar("Native", _native.Sandbox, _native.Cell)
+
+
+class Runner(Generic[Native]):
     """What a Sandbox and a Cell have in common: programs are run in it."""
 
-    _native: _native.Sandbox | _native.Cell
+    _native: Native
     #: Whether processes that outlive the program are an error.
     _leftovers_fail: bool
     #: The policy's own, in seconds.
@@ -146,7 +149,8 @@ class Runner:
         for name in ("bufsize", "text", "universal_newlines", "encoding", "errors"):
             if keywords.pop(name, None):  # type: ignore[misc]
                 raise ValueError(f"{name} cannot be said: the streams are asyncio's, of bytes")
-        return await _aio.start(self.Popen([program, *args], **keywords, bufsize=0), limit)
+        keywords["bufsize"] = 0
+        return await _aio.start(self.Popen([program, *args], **keywords), limit)
 
     def Popen(self, args: Args, **keywords: Unpack[Keywords]) -> Popen[Any]:  # noqa: N802 (subprocess's name)
         """Starts a program and goes on: see Popen."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Sandbox(Runner):
+class Sandbox(Runner[_native.Sandbox]):
     """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
 
     The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
     the clean default. Raises PolicyError for what makes no sense.
     """
-
-    _native: _native.Sandbox
 
     def __init__(
         self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Policy]
@@ -71,9 +69,11 @@ def shared(options: Mapping[str, Any]) -> Sandbox:
 _LIMITS = frozenset({"memory", "swap", "pids", "cpus", "cpuset", "disk"})
 
 
-@lru_cache(maxsize=8)
-def _remembered(euid: int, egid: int, key: tuple[Any, ...]) -> Sandbox:
+def _built_for(euid: int, egid: int, key: tuple[Any, ...]) -> Sandbox:
     return _built({name: list(value) if name in LISTS else value for name, value in key if name})
+
+
+_remembered: Callable[[int, int, tuple[Any, ...]], Sandbox] = lru_cache(maxsize=8)(_built_for)
 
 
 def _built(values: dict[str, Any]) -> Sandbox:
@@ -82,13 +82,11 @@ def _built(values: dict[str, Any]) -> Sandbox:
     return sandbox
 
 
-class Cell(Runner):
+class Cell(Runner[_native.Cell]):
     """A started sandbox in which many programs are run: they share its processes, files and limits.
 
     A context manager; leaving it, `close` and the end of the object end everything in it. Usable from any thread.
     """
-
-    _native: _native.Cell
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._leftovers_fail = sandbox._leftovers_fail
@@ -201,4 +199,4 @@ async def run_async(args: Args, **keywords: Any) -> CompletedProcess[Any]:
     return await shared(options).run_async(args, **keywords)
 
 
-_RUN = frozenset(Runner.run_async.__kwdefaults__)
+_RUN = frozenset(Runner.run_async.__kwdefaults__ or ())

@@ -9,13 +9,15 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
 if TYPE_CHECKING:
     from ._errors import CalledProcessError
 
 Path = Union[str, bytes, "PathLike[str]", "PathLike[bytes]"]
 Made = TypeVar("Made")
+#: bytes, str or None.
+Output = TypeVar("Output")
 
 
 def known(cls: type[Made], values: dict[str, Any]) -> Made:
@@ -133,13 +135,13 @@ class Leftover:
 
 
 @dataclass
-class CompletedProcess(Generic[AnyStr]):
+class CompletedProcess(Generic[Output]):
     """subprocess.CompletedProcess with what the sandbox knows of the run."""
 
     args: Sequence[Path] | Path
     returncode: int
-    stdout: AnyStr | None
-    stderr: AnyStr | None
+    stdout: Output
+    stderr: Output
     outcome: Outcome
     usage: Usage
     identity: Identity
@@ -160,7 +162,8 @@ class CompletedProcess(Generic[AnyStr]):
         args = self.args if isinstance(self.args, Sequence) and not isinstance(self.args, (str, bytes)) else [self.args]
         rows = [("program", html.escape(" ".join(os.fsdecode(word) for word in args)))]
         rows.append(("outcome", self.outcome._repr_html_()))
-        for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
+        outputs: list[tuple[str, Any]] = [("stdout", self.stdout), ("stderr", self.stderr)]
+        for name, text in outputs:
             if text:
                 shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
                 rows.append((name, f"<pre>{html.escape(shown[:2000])}{'…' if len(shown) > 2000 else ''}</pre>"))
@@ -173,7 +176,8 @@ class CompletedProcess(Generic[AnyStr]):
     def _error(self) -> CalledProcessError:
         from ._errors import CalledProcessError
 
-        error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
+        outputs: list[Any] = [self.stdout, self.stderr]
+        error = CalledProcessError(self.returncode, self.args, *outputs)
         error.result = self
         return error
 

@@ -4,17 +4,20 @@ import pickle
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 
-def main(number, paths):
+def main(number: int, paths: "list[str]") -> None:
     sys.path += paths
-    try:
-        from cloudpickle import dumps
-    except ImportError:
-        dumps = pickle.dumps
+    dumps: Callable[[Any], bytes] = pickle.dumps
+    if find_spec("cloudpickle"):
+        dumps = import_module("cloudpickle").dumps
     stream = socket.socket(fileno=number).makefile("rwb")
 
-    def send(data):
+    def send(data: bytes) -> None:
         stream.write(len(data).to_bytes(8, "big") + data)
         stream.flush()
 
@@ -26,7 +29,7 @@ def main(number, paths):
         task = stream.read(int.from_bytes(length, "big"))
         try:
             function, args, kwargs = pickle.loads(task)
-            reply = ("done", function(*args, **kwargs))
+            reply: Any = ("done", function(*args, **kwargs))
         except Exception as error:
             reply = ("raised", error, traceback.format_exc())
         try:

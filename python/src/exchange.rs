@@ -37,7 +37,8 @@ pub fn exchange(
     input: &[u8],
 ) -> PyResult<Finished> {
     let piped = [outputs[0].is_some(), outputs[1].is_some()];
-    let mut pipes = Pipes { stdin: stdin.filter(|_| !input.is_empty()), input, outputs, read: [Vec::new(), Vec::new()] };
+    let mut pipes =
+        Pipes { stdin: stdin.filter(|_| !input.is_empty()), input, outputs, read: [Vec::new(), Vec::new()] };
     pipes.set_nonblocking()?;
     let report = loop {
         if let Some(report) = py.detach(|| pipes.slice(child))? {

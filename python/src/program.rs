@@ -51,7 +51,8 @@ impl Program {
         let stdin = child.stdin.take().map(OwnedFd::from);
         let stdout = child.stdout.take().map(OwnedFd::from).or(merged);
         let stderr = child.stderr.take().map(OwnedFd::from);
-        let done = exchange(py, &mut child, stdin.map(File::from), [stdout, stderr].map(|fd| fd.map(File::from)), input);
+        let done =
+            exchange(py, &mut child, stdin.map(File::from), [stdout, stderr].map(|fd| fd.map(File::from)), input);
         // What is not over ends here, and may take a moment.
         py.detach(|| drop(child));
         done

@@ -21,7 +21,9 @@ def box():
 
 def test_a_run_gives_what_the_waiting_one_gives(box):
     async def main():
-        r = await box.run_async([SH, "-c", "cat; echo err >&2; exit 3"], input="wörd\r\n", capture_output=True, text=True)
+        r = await box.run_async(
+            [SH, "-c", "cat; echo err >&2; exit 3"], input="wörd\r\n", capture_output=True, text=True
+        )
         assert (r.returncode, r.stdout, r.stderr, r.outcome.code) == (3, "wörd\n", "err\n", 3)
         assert r.usage.wall_seconds > 0
         data = os.urandom(1 << 20)

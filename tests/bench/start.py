@@ -67,4 +67,4 @@ for python in pythons.values():
     python.stdin.close()
     python.wait()
 small, big = (statistics.median(list[1:]) for list in times.values())
-print(f"sandcell.run from a small process {small:.3f} ms, with {GIBIBYTES} GB resident {big:.3f} ms: {big / small:.2f} x")
+print(f"from a small process {small:.3f} ms, with {GIBIBYTES} GB resident {big:.3f} ms: {big / small:.2f} x")
