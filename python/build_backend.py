@@ -13,6 +13,9 @@ import maturin
 from maturin import *  # noqa: F403 (the other hooks as they are)
 
 HERE = pathlib.Path(__file__).parent
+SCRIPTS = HERE / "sandcell.data" / "scripts"
+# maturin wants to see it, whatever is to be built.
+SCRIPTS.mkdir(parents=True, exist_ok=True)
 
 
 def _build_program() -> None:
@@ -22,9 +25,7 @@ def _build_program() -> None:
     )
     messages = map(json.loads, told.stdout.splitlines())
     (program,) = [message["executable"] for message in messages if message.get("executable")]
-    scripts = HERE / "sandcell.data" / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(program, scripts / "sandcell")
+    shutil.copy2(program, SCRIPTS / "sandcell")
 
 
 def build_wheel(*args: Any, **keywords: Any) -> str:
