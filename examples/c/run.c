@@ -1,7 +1,7 @@
 /*
  * Runs a program in a sandbox and says how it ended.
  *
- *     cc run.c -o run -lsandcell && ./run /bin/sh -c 'id; echo hello'
+ *     cc run.c -o run $(pkg-config --cflags --libs sandcell) && ./run /bin/sh -c 'id; echo hello'
  */
 #include <sandcell.h>
 #include <stdio.h>

@@ -1,20 +1,30 @@
 /*
  * sandcell: a rootless sandbox for Linux as a call in your own process.
  *
- * Handles    Opaque. Each `_free` takes NULL; freeing twice, or using what was freed, is undefined.
+ * Handles    Opaque. Each `_free` takes NULL; freeing twice, or using what was freed, is undefined. What was made with a
+ *            handle goes on without it.
  * Errors     Functions that can fail return 0, or the SANDCELL_ERROR_ number of what went wrong, and put an error object
  *            into `*error`, which is yours to free; `error` may be NULL where only the number is wanted. On success
- *            `*error` is NULL. What was in `*error` and `*result` before is overwritten, never freed.
+ *            `*error` is NULL. What was in `*error` and in the place for the answer before is overwritten, never freed;
+ *            after an error that place holds NULL (-1 for a descriptor).
  *            No last error is kept anywhere, nothing is printed, and nothing here ends your process: a mistake in
  *            sandcell itself is the error SANDCELL_ERROR_INTERNAL.
- * Setters    What a setter refuses it remembers: every later run with that policy fails with that first mistake, so
- *            their numbers need not be looked at. A setter does nothing for a policy that is NULL.
+ * Setters    What a setter refuses it remembers: every later run with that policy or command fails with that first
+ *            mistake, so their numbers need not be looked at. A setter does nothing for a handle that is NULL.
  * Text       Goes in as bytes that end with a NUL (paths, arguments, variables) or UTF-8 (names, words), read during the
  *            call only. What comes out as `const char *` lives as long as its handle; what comes out through a
  *            `char **` is freed with sandcell_text_free.
  * NULL       An error of its own where something is needed; neutral (0, false, "") in functions that only read.
- * Threads    Errors, results, and policies that nobody is changing may be used from several threads at once.
- * Fork       After fork() in a program with threads the child may not call anything here before execve(): see fork(2).
+ * Descriptors  Passed in they stay yours and must be open when the program is started; handed out they are yours to
+ *            close and CLOEXEC.
+ * Threads    Children and cells may be used from any thread at any time, even while another thread waits. Errors, results,
+ *            change lists, and policies and commands that nobody is changing may be read by several threads at once.
+ *            `_free` is for the last user. No thread is started, no signal handler set, no child of yours waited for.
+ * Fork       fork() is safe at any time, also while another thread is in a call. The child may call nothing here before
+ *            execve() where the parent has threads (see fork(2)), and may never use or free handles of its parent: the
+ *            sandboxes are the parent's.
+ * Versions   Functions are never changed or taken away under the same SONAME; each has the symbol version of the release
+ *            that it came with (SANDCELL_0, ...). New figures are added at the end of sandcell_usage_t.
  */
 
 
@@ -45,6 +55,34 @@
 // A mistake in sandcell itself.
 #define SANDCELL_ERROR_INTERNAL 6
 
+// No limit, for sandcell_policy_add_rlimit.
+#define SANDCELL_UNLIMITED UINT64_MAX
+
+// A figure that nothing on this host counted. In a `double` the same bytes are a NaN.
+#define SANDCELL_UNKNOWN UINT64_MAX
+
+// The path is in none of the layers.
+#define SANDCELL_CHANGE_ADDED 1
+
+// It is in the layers with other content or attributes.
+#define SANDCELL_CHANGE_MODIFIED 2
+
+// It is in the layers and is gone.
+#define SANDCELL_CHANGE_DELETED 3
+
+// A started sandbox in which many programs can be run. Any number of threads may use it at once.
+typedef struct sandcell_cell_t sandcell_cell_t;
+
+// The files that differ from the layers, sorted by path. It never changes: any number of threads may read it at once.
+typedef struct sandcell_changes_t sandcell_changes_t;
+
+// A program that runs. Any number of threads may use it at once; of two that wait, the second waits for the first.
+typedef struct sandcell_child_t sandcell_child_t;
+
+// A program to run: arguments, environment, streams. To be set up by one thread; then it can be run any number of
+// times, by several threads at once.
+typedef struct sandcell_command_t sandcell_command_t;
+
 // Why a call failed. It never changes: any number of threads may read it at once.
 typedef struct sandcell_error_t sandcell_error_t;
 
@@ -53,6 +91,41 @@ typedef struct sandcell_policy_t sandcell_policy_t;
 
 // What came of a run. It never changes: any number of threads may read it at once.
 typedef struct sandcell_result_t sandcell_result_t;
+
+// What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
+// the library knows.
+typedef struct {
+  // sizeof(sandcell_usage_t)
+  size_t size;
+  // Nanoseconds from the start of the program to its end.
+  uint64_t wall_ns;
+  // CPU time in user mode, all processes, nanoseconds.
+  uint64_t user_ns;
+  // CPU time in the kernel, all processes, nanoseconds.
+  uint64_t system_ns;
+  // The most memory held at once: of the cgroup where there is one, otherwise of the largest process.
+  uint64_t memory_peak_bytes;
+  // The most processes and threads at once (cgroup only).
+  uint64_t pids_peak;
+  // Bytes written to standard output and error, where the library carried them.
+  uint64_t output_bytes;
+  // Bytes read from block devices (cgroup only).
+  uint64_t io_read_bytes;
+  // Bytes written to block devices (cgroup only).
+  uint64_t io_write_bytes;
+  // Nanoseconds that processes had to wait because of the CPU limit (cgroup only).
+  uint64_t throttled_ns;
+  // Processes killed for memory (cgroup only).
+  uint64_t oom_kills;
+  // Forks and threads refused because of the pids limit (cgroup only).
+  uint64_t pids_refused;
+  // Percent of the time in which some process waited for memory, the average over 10 s (cgroup v2 only).
+  double memory_pressure;
+  // The same for the CPU.
+  double cpu_pressure;
+  // The same for input and output.
+  double io_pressure;
+} sandcell_usage_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -76,6 +149,10 @@ const char *sandcell_error_message(const sandcell_error_t *error);
 // What to do about it; may be empty.
 const char *sandcell_error_hint(const sandcell_error_t *error);
 
+// The report of the run that failed, as one line of JSON in the form of sandcell_result_report_json; "" for
+// SANDCELL_ERROR_INTERNAL.
+const char *sandcell_error_report_json(const sandcell_error_t *error);
+
 // Frees an error. NULL is fine.
 void sandcell_error_free(sandcell_error_t *error);
 
@@ -83,8 +160,65 @@ void sandcell_error_free(sandcell_error_t *error);
 // temporary directories, a random UID, a private loopback, no limits. NULL only where sandcell itself is broken.
 sandcell_policy_t *sandcell_policy_new(void);
 
-// Frees a policy. NULL is fine.
+// Frees a policy; what was made with it goes on. NULL is fine.
 void sandcell_policy_free(sandcell_policy_t *policy);
+
+// Who the program is inside: `random` (the default), `root`, `caller`, or numbers as `UID` or `UID:GID`.
+int sandcell_policy_set_user(sandcell_policy_t *policy, const char *user);
+
+// Where the host's UID comes from: `auto` (the default: a leased slice of the caller's sub-ids where there are some,
+// otherwise the caller's own UID), `disjoint` (a leased slice or an error), `shared` (the caller's own).
+int sandcell_policy_set_host_ids(sandcell_policy_t *policy, const char *source);
+
+// How many ids the sandbox has; 1 by default, 65,536 for a whole distribution.
+int sandcell_policy_set_id_count(sandcell_policy_t *policy, uint32_t count);
+
+// Maps the caller's own UID and GID to the program's, so that files of the caller in bind mounts are its own.
+int sandcell_policy_set_keep_caller(sandcell_policy_t *policy, bool keep);
+
+// Milliseconds to wait for free ids; not at all by default.
+int sandcell_policy_set_id_wait_ms(sandcell_policy_t *policy, uint64_t milliseconds);
+
+// The host's name inside; `cell-` and six random characters by default.
+int sandcell_policy_set_hostname(sandcell_policy_t *policy, const char *name);
+
+// `none`, `loopback` (a private one, the default) or `host`.
+int sandcell_policy_set_network(sandcell_policy_t *policy, const char *network);
+
+// `default` (the built-in allow-list) or `off`.
+int sandcell_policy_set_seccomp(sandcell_policy_t *policy, const char *filter);
+
+// A system call filter in the JSON form of Docker's profiles: the text itself.
+int sandcell_policy_set_seccomp_json(sandcell_policy_t *policy, const char *json);
+
+// The same from a file, which is read now.
+int sandcell_policy_set_seccomp_file(sandcell_policy_t *policy, const char *file);
+
+// `default` (what the running kernel can do) or `off`.
+int sandcell_policy_set_landlock(sandcell_policy_t *policy, const char *wall);
+
+// Keeps a capability inside, such as `net_raw`: capabilities(7). It reaches what the sandbox owns, never its mounts.
+int sandcell_policy_add_cap(sandcell_policy_t *policy, const char *name);
+
+// Adds an environment variable to the clean default.
+int sandcell_policy_add_env(sandcell_policy_t *policy, const char *key, const char *value);
+
+// Passes the caller's environment on.
+int sandcell_policy_set_keep_env(sandcell_policy_t *policy, bool keep);
+
+// Working directory inside; the home by default.
+int sandcell_policy_set_chdir(sandcell_policy_t *policy, const char *dir);
+
+// File mode creation mask; 022 by default.
+int sandcell_policy_set_umask(sandcell_policy_t *policy, uint32_t mask);
+
+// What happens to processes that are alive when the program ends: `kill` (the default), or `report` or `fail`: they are
+// listed in the result and killed; whether that makes the run a failed one is the caller's to say.
+int sandcell_policy_set_leftovers(sandcell_policy_t *policy, const char *what);
+
+// Goes on where the host cannot enforce `item` (an option's name, such as `memory`, or `all`) and says so in the report.
+int sandcell_policy_add_best_effort(sandcell_policy_t *policy,
+                                    const char *item);
 
 // The root is a read-only view of the host's system directories, never the homes: the default.
 int sandcell_policy_set_root_host(sandcell_policy_t *policy);
@@ -115,14 +249,14 @@ int sandcell_policy_add_rw(sandcell_policy_t *policy,
 // An empty writable directory in memory; 0 bytes for no limit of its own.
 int sandcell_policy_add_tmpfs(sandcell_policy_t *policy, const char *dest, uint64_t bytes);
 
-// Who the program is inside: `random` (the default), `root`, `caller`, or numbers as `UID` or `UID:GID`.
-int sandcell_policy_set_user(sandcell_policy_t *policy, const char *user_word);
-
-// The host's name inside; `cell-` and six random characters by default.
-int sandcell_policy_set_hostname(sandcell_policy_t *policy, const char *name);
+// A read-only file with these bytes at `dest`. They are copied; `content` may be NULL where `length` is 0.
+int sandcell_policy_add_file(sandcell_policy_t *policy, const char *dest, const char *content, size_t length);
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);
+
+// Bytes above which the kernel slows the sandbox down to reclaim; cgroup v2 only.
+int sandcell_policy_set_memory_high(sandcell_policy_t *policy, uint64_t bytes);
 
 // Bytes of swap on top of the memory; 0 by default where memory is limited.
 int sandcell_policy_set_swap(sandcell_policy_t *policy, uint64_t bytes);
@@ -132,6 +266,9 @@ int sandcell_policy_set_pids(sandcell_policy_t *policy, uint64_t count);
 
 // CPUs, such as 0.5.
 int sandcell_policy_set_cpus(sandcell_policy_t *policy, double cpus);
+
+// Share of the CPU against others, 1 to 10,000; 100 is the kernel's default.
+int sandcell_policy_set_cpu_weight(sandcell_policy_t *policy, uint32_t weight);
 
 // CPUs that may be used, as `0-3,8`.
 int sandcell_policy_set_cpuset(sandcell_policy_t *policy, const char *list);
@@ -145,6 +282,23 @@ int sandcell_policy_set_inodes(sandcell_policy_t *policy, uint64_t count);
 // CPU time of all processes together, milliseconds.
 int sandcell_policy_set_cpu_time_ms(sandcell_policy_t *policy, uint64_t milliseconds);
 
+// Share of block input and output, 1 to 10,000.
+int sandcell_policy_set_io_weight(sandcell_policy_t *policy, uint32_t weight);
+
+// Limits one block device (such as /dev/sda, or `8:0`): bytes and operations per second, 0 for no limit.
+int sandcell_policy_add_io_max(sandcell_policy_t *policy,
+                               const char *device,
+                               uint64_t read_bytes,
+                               uint64_t write_bytes,
+                               uint64_t read_ops,
+                               uint64_t write_ops);
+
+// A cgroup v2 directory to work beneath, instead of the one that is found.
+int sandcell_policy_set_cgroup(sandcell_policy_t *policy, const char *dir);
+
+// A limit of each process by its name in setrlimit(2), such as `nofile`; SANDCELL_UNLIMITED for none.
+int sandcell_policy_add_rlimit(sandcell_policy_t *policy, const char *name, uint64_t soft, uint64_t hard);
+
 // Wall-clock milliseconds that the program may take; then SIGTERM, the grace, SIGKILL to all of it.
 int sandcell_policy_set_timeout_ms(sandcell_policy_t *policy, uint64_t milliseconds);
 
@@ -154,61 +308,64 @@ int sandcell_policy_set_grace_ms(sandcell_policy_t *policy, uint64_t millisecond
 // Bytes that the program may write to stdout and stderr together before it is ended.
 int sandcell_policy_set_output_limit(sandcell_policy_t *policy, uint64_t bytes);
 
-// `none`, `loopback` (a private one, the default) or `host`.
-int sandcell_policy_set_network(sandcell_policy_t *policy, const char *network);
+// Makes a command. `argv` ends with a NULL, its first is the program: a path inside, or a name that is looked for along
+// the PATH that the program will have.
+sandcell_command_t *sandcell_command_new(const char *const *argv);
 
-// `default` (the built-in allow-list) or `off`.
-int sandcell_policy_set_seccomp(sandcell_policy_t *policy, const char *filter);
+// Frees a command; what was started with it goes on. NULL is fine.
+void sandcell_command_free(sandcell_command_t *command);
 
-// `default` (what the running kernel can do) or `off`.
-int sandcell_policy_set_landlock(sandcell_policy_t *policy, const char *wall);
+// Adds an argument.
+int sandcell_command_add_arg(sandcell_command_t *command, const char *arg);
 
-// Adds an environment variable to the clean default.
-int sandcell_policy_add_env(sandcell_policy_t *policy, const char *key, const char *value);
+// What the program finds as its own name; the program's path by default.
+int sandcell_command_set_arg0(sandcell_command_t *command, const char *name);
 
-// Passes the caller's environment on.
-int sandcell_policy_set_keep_env(sandcell_policy_t *policy, bool keep);
+// Sets an environment variable, over those of the policy; a `value` of NULL removes it.
+int sandcell_command_set_env(sandcell_command_t *command, const char *key, const char *value);
 
-// Working directory inside; the home by default.
-int sandcell_policy_set_chdir(sandcell_policy_t *policy, const char *dir);
+// Starts from an empty environment, without the defaults and those of the policy; variables set before are dropped.
+int sandcell_command_clear_env(sandcell_command_t *command);
 
-// File mode creation mask; 022 by default.
-int sandcell_policy_set_umask(sandcell_policy_t *policy, uint32_t mask);
+// Working directory inside; that of the policy by default.
+int sandcell_command_set_chdir(sandcell_command_t *command, const char *dir);
 
-// What happens to processes that are alive when the program ends: `kill` (the default), or `report`: they are listed in
-// the report and killed.
-int sandcell_policy_set_leftovers(sandcell_policy_t *policy, const char *what);
+// Standard input: `inherit` (the caller's own; the default of sandcell_spawn), `null` (the default of
+// sandcell_run_command) or `pipe` (its other end is in the child).
+int sandcell_command_set_stdin(sandcell_command_t *command, const char *what);
 
-// Goes on where the host cannot enforce `item` (an option's name, such as `memory`, or `all`) and says so in the report.
-int sandcell_policy_add_best_effort(sandcell_policy_t *policy,
-                                    const char *item);
+// Standard output: `inherit` (the default of sandcell_spawn), `null` or `pipe` (the default of sandcell_run_command,
+// which captures it).
+int sandcell_command_set_stdout(sandcell_command_t *command, const char *what);
 
-// How the program ended: `exited`, `signaled`, `timed_out`, `out_of_memory`, `output_limit`, `syscall_denied` or
-// `killed`. The text lives as long as the result; "" for NULL.
-const char *sandcell_result_outcome(const sandcell_result_t *result);
+// Standard error, in the same way.
+int sandcell_command_set_stderr(sandcell_command_t *command, const char *what);
 
-// The status that a shell would show: the program's own, 128 + n for a signal, 124 timed out, 137 out of memory or
-// killed, 153 output limit, 159 system call denied. -1 for NULL.
-int sandcell_result_exit_code(const sandcell_result_t *result);
+// Standard input from this descriptor, which stays yours and must be open when the program is started; no directory.
+int sandcell_command_set_stdin_fd(sandcell_command_t *command, int fd);
 
-// What the program wrote to standard output. A NUL follows the last byte, which `length` (may be NULL) does not count.
-// The bytes live as long as the result.
-const char *sandcell_result_stdout(const sandcell_result_t *result, size_t *length);
+// Standard output to this descriptor, in the same way.
+int sandcell_command_set_stdout_fd(sandcell_command_t *command, int fd);
 
-// What the program wrote to standard error, in the same way.
-const char *sandcell_result_stderr(const sandcell_result_t *result, size_t *length);
+// Standard error to this descriptor, in the same way.
+int sandcell_command_set_stderr_fd(sandcell_command_t *command, int fd);
 
-// The whole report as one line of JSON, UTF-8. The text lives as long as the result.
-const char *sandcell_result_report_json(const sandcell_result_t *result);
+// Passes a descriptor on as `number` inside (3 to 1023). It stays yours and must be open when the program is started.
+int sandcell_command_add_fd(sandcell_command_t *command, int fd, int number);
 
-// Nanoseconds from the start of the program to its end.
-uint64_t sandcell_result_wall_ns(const sandcell_result_t *result);
+// Bytes for standard input, which are copied. They are written while the output is read: by sandcell_run_command,
+// sandcell_cell_run and sandcell_child_wait_output. `content` may be NULL where `length` is 0.
+int sandcell_command_set_input(sandcell_command_t *command, const char *content, size_t length);
 
-// Puts the most memory held at once into `bytes` and returns true; false where nothing on this host counted it.
-bool sandcell_result_memory_peak(const sandcell_result_t *result, uint64_t *bytes);
+// Wall-clock milliseconds for this command, instead of the policy's.
+int sandcell_command_set_timeout_ms(sandcell_command_t *command, uint64_t milliseconds);
 
-// Frees a result. NULL is fine.
-void sandcell_result_free(sandcell_result_t *result);
+// Counts the bytes of stdout and stderr even where they are inherited: they pass through a pipe then.
+int sandcell_command_set_count_output(sandcell_command_t *command, bool count);
+
+// Lists the files that the run added, changed or removed in its overlay: sandcell_result_changes. For a sandbox of its
+// own; a cell has sandcell_cell_changes.
+int sandcell_command_set_track_changes(sandcell_command_t *command, bool track);
 
 // Version of the library as text, such as `0.1.0`; SANDCELL_VERSION is that of the header.
 const char *sandcell_version(void);
@@ -221,6 +378,28 @@ int sandcell_run(const sandcell_policy_t *policy,
                  sandcell_result_t **result,
                  sandcell_error_t **error);
 
+// The same for a program with more to say about it than its arguments.
+int sandcell_run_command(const sandcell_policy_t *policy,
+                         const sandcell_command_t *command,
+                         sandcell_result_t **result,
+                         sandcell_error_t **error);
+
+// Starts a program in a sandbox of its own, which ends with it. Returns when the program has been executed; standard
+// streams are inherited by default.
+int sandcell_spawn(const sandcell_policy_t *policy,
+                   const sandcell_command_t *command,
+                   sandcell_child_t **child,
+                   sandcell_error_t **error);
+
+// Checks a policy and does ahead of the first run what takes some milliseconds, where sub-ids are used.
+int sandcell_prepare(const sandcell_policy_t *policy, sandcell_error_t **error);
+
+// Moves the calling process, all its threads included, into a cgroup v2 of its own below the one in which it is, so
+// that sandboxes can get theirs beside it. For callers to whom their group was delegated; call it once, early. It does
+// nothing where limits work already. `*group` (may be NULL) is the group beneath which sandboxes will be made, to be
+// freed with sandcell_text_free.
+int sandcell_adopt_cgroup(char **group, sandcell_error_t **error);
+
 // The steps that a run would take, as a JSON array of `{name, subject, words}`, to be freed with sandcell_text_free.
 // Nothing is run.
 int sandcell_explain_json(const sandcell_policy_t *policy, char **json, sandcell_error_t **error);
@@ -228,6 +407,152 @@ int sandcell_explain_json(const sandcell_policy_t *policy, char **json, sandcell
 // What this host allows, as a JSON array of `{name, ok, detail, remedy}`, to be freed with sandcell_text_free. Found by
 // trying: takes some tens of milliseconds and starts a few small sandboxes.
 int sandcell_doctor_json(char **json, sandcell_error_t **error);
+
+// Puts a new pidfd into `*fd`: readable when the program has ended, for poll(2) and the like. It is yours to close and
+// CLOEXEC.
+int sandcell_child_pidfd(const sandcell_child_t *child, int *fd, sandcell_error_t **error);
+
+// The program's process number inside the sandbox; 0 for NULL.
+uint32_t sandcell_child_id(const sandcell_child_t *child);
+
+// Our end of the pipe to standard input, which is yours from now on and CLOEXEC; -1 where there is none (any more).
+int sandcell_child_take_stdin(const sandcell_child_t *child);
+
+// Our end of the pipe from standard output, in the same way.
+int sandcell_child_take_stdout(const sandcell_child_t *child);
+
+// Our end of the pipe from standard error, in the same way.
+int sandcell_child_take_stderr(const sandcell_child_t *child);
+
+// Waits for the end of the program, but no longer than `timeout_ms`; a negative number waits as long as it takes, and
+// closes a pipe to standard input that is still here first. Where the program still runs then, 0 is returned and
+// `*result` is NULL. May be called again after the end.
+int sandcell_child_wait(const sandcell_child_t *child,
+                        int64_t timeout_ms,
+                        sandcell_result_t **result,
+                        sandcell_error_t **error);
+
+// Writes what sandcell_command_set_input gave, reads those outputs that are pipes to their end, and waits for the end
+// of the program.
+int sandcell_child_wait_output(const sandcell_child_t *child, sandcell_result_t **result, sandcell_error_t **error);
+
+// Sends a signal to the program. No error if it has ended already.
+int sandcell_child_signal(const sandcell_child_t *child, int signal, sandcell_error_t **error);
+
+// Ends the program and all that it started, at once. Waiting tells what came of it.
+int sandcell_child_kill(const sandcell_child_t *child, sandcell_error_t **error);
+
+// Who the program is and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
+int sandcell_child_report_json(const sandcell_child_t *child, char **json, sandcell_error_t **error);
+
+// Frees a child. A program that still runs is ended, with all that it started. NULL is fine.
+void sandcell_child_free(sandcell_child_t *child);
+
+// Starts a sandbox in which many programs can be run, one after another or at once.
+int sandcell_start(const sandcell_policy_t *policy, sandcell_cell_t **cell, sandcell_error_t **error);
+
+// Runs a program to its end in the cell; as sandcell_run_command.
+int sandcell_cell_run(const sandcell_cell_t *cell,
+                      const sandcell_command_t *command,
+                      sandcell_result_t **result,
+                      sandcell_error_t **error);
+
+// Starts a program in the cell; as sandcell_spawn.
+int sandcell_cell_spawn(const sandcell_cell_t *cell,
+                        const sandcell_command_t *command,
+                        sandcell_child_t **child,
+                        sandcell_error_t **error);
+
+// Puts a new pidfd into `*fd`: readable when the cell has ended. It is yours to close and CLOEXEC.
+int sandcell_cell_pidfd(const sandcell_cell_t *cell, int *fd, sandcell_error_t **error);
+
+// Stops everything in the cell until sandcell_cell_thaw. It needs a cgroup: start the cell with a limit.
+int sandcell_cell_freeze(const sandcell_cell_t *cell, sandcell_error_t **error);
+
+// Lets everything in it go on.
+int sandcell_cell_thaw(const sandcell_cell_t *cell, sandcell_error_t **error);
+
+// Changes the limits that `limits` names, of which nothing else counts; the others stay. Only kinds of limits that the
+// cell was started with.
+int sandcell_cell_set_limits(const sandcell_cell_t *cell, const sandcell_policy_t *limits, sandcell_error_t **error);
+
+// What the cell has used so far, as far as its cgroups count it. `usage->size` must be set to `sizeof *usage` before.
+int sandcell_cell_usage(const sandcell_cell_t *cell, sandcell_usage_t *usage, sandcell_error_t **error);
+
+// The files that differ from the layers so far; none for a root that is no overlay. To be freed with
+// sandcell_changes_free.
+int sandcell_cell_changes(const sandcell_cell_t *cell, sandcell_changes_t **changes, sandcell_error_t **error);
+
+// Who the programs are and what is enforced, as `{identity, enforced}` of a report, to be freed with sandcell_text_free.
+int sandcell_cell_report_json(const sandcell_cell_t *cell,
+                              char **json,
+                              sandcell_error_t **error);
+
+// Ends the cell now, with everything in it. What waits for a program in it learns that it was killed.
+int sandcell_cell_kill(const sandcell_cell_t *cell, sandcell_error_t **error);
+
+// Frees a cell. It ends when the children that were started in it are freed, too. NULL is fine.
+void sandcell_cell_free(sandcell_cell_t *cell);
+
+// How the program ended: `exited`, `signaled`, `timed_out`, `out_of_memory`, `output_limit`, `syscall_denied` or
+// `killed`. The text lives as long as the result; "" for NULL.
+const char *sandcell_result_outcome(const sandcell_result_t *result);
+
+// The status that a shell would show: the program's own, 128 + n for a signal, 124 timed out, 137 out of memory or
+// killed, 153 output limit, 159 system call denied. -1 for NULL.
+int sandcell_result_exit_code(const sandcell_result_t *result);
+
+// The signal that ended the program, 0 where it was none.
+int sandcell_result_signal(const sandcell_result_t *result);
+
+// The name (or number) of the system call that was denied; "" where none was.
+const char *sandcell_result_syscall(const sandcell_result_t *result);
+
+// What the program wrote to standard output, as far as it was captured. A NUL follows the last byte, which `length` (may
+// be NULL) does not count. The bytes live as long as the result.
+const char *sandcell_result_stdout(const sandcell_result_t *result,
+                                   size_t *length);
+
+// What the program wrote to standard error, in the same way.
+const char *sandcell_result_stderr(const sandcell_result_t *result, size_t *length);
+
+// The whole report as one line of JSON, UTF-8: outcome, usage, identity, what was enforced by what, leftovers, changes.
+// The text lives as long as the result; "" for NULL.
+const char *sandcell_result_report_json(const sandcell_result_t *result);
+
+// What the run used. `usage->size` must be set to `sizeof *usage` before.
+int sandcell_result_usage(const sandcell_result_t *result, sandcell_usage_t *usage);
+
+// Who the program was: its UID inside. UINT32_MAX for NULL.
+uint32_t sandcell_result_uid(const sandcell_result_t *result);
+
+// The same UID as the host sees it.
+uint32_t sandcell_result_host_uid(const sandcell_result_t *result);
+
+// The files that the run changed in its overlay, where sandcell_command_set_track_changes asked for them; otherwise NULL.
+// The list belongs to the result.
+const sandcell_changes_t *sandcell_result_changes(const sandcell_result_t *result);
+
+// How many processes were alive when the program ended, where sandcell_policy_set_leftovers asked for them.
+size_t sandcell_result_leftover_count(const sandcell_result_t *result);
+
+// The command line of one of them; "" beyond the last.
+const char *sandcell_result_leftover_command(const sandcell_result_t *result, size_t index);
+
+// Frees a result. NULL is fine.
+void sandcell_result_free(sandcell_result_t *result);
+
+// How many there are; 0 for NULL.
+size_t sandcell_changes_count(const sandcell_changes_t *changes);
+
+// One of the SANDCELL_CHANGE_ numbers; 0 beyond the last.
+int sandcell_changes_kind(const sandcell_changes_t *changes, size_t index);
+
+// The absolute path inside; "" beyond the last. It lives as long as the list.
+const char *sandcell_changes_path(const sandcell_changes_t *changes, size_t index);
+
+// Frees a list that sandcell_cell_changes handed out; those of results belong to them. NULL is fine.
+void sandcell_changes_free(sandcell_changes_t *changes);
 
 // Frees a text that a function handed out through a `char **`. NULL is fine.
 void sandcell_text_free(char *text);

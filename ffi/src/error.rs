@@ -32,6 +32,13 @@ pub struct ErrorObject {
     subject: CString,
     message: CString,
     hint: CString,
+    report: CString,
+}
+
+impl From<Error> for ErrorObject {
+    fn from(error: Error) -> ErrorObject {
+        ErrorObject::from(&error)
+    }
 }
 
 impl From<&Error> for ErrorObject {
@@ -50,14 +57,15 @@ impl From<&Error> for ErrorObject {
             subject: c_text(error.subject()),
             message: c_text(error.to_string()),
             hint: c_text(error.hint()),
+            report: c_text(sandcell::report::error_to_json(error)),
         }
     }
 }
 
 impl ErrorObject {
-    fn of_panic(panic: &(dyn Any + Send)) -> ErrorObject {
-        let words = panic.downcast_ref::<&str>().copied();
-        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
+    fn of_panic(panic: Option<&(dyn Any + Send)>) -> ErrorObject {
+        let words = panic.and_then(|p| p.downcast_ref::<&str>().copied());
+        let words = words.or_else(|| panic?.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
         ErrorObject {
             kind: SANDCELL_ERROR_INTERNAL,
             errno: 0,
@@ -65,6 +73,7 @@ impl ErrorObject {
             subject: CString::default(),
             message: c_text(format!("a mistake in sandcell itself: {words}")),
             hint: c_text("please report it"),
+            report: CString::default(),
         }
     }
 }
@@ -73,8 +82,35 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Frees a handle; what its parts do then is behind the wall, too.
+///
+/// # Safety
+/// `handle` is NULL or was made by `Box::into_raw`, and is used no more.
+pub(crate) unsafe fn free<T>(handle: *mut T) {
+    if !handle.is_null() {
+        // SAFETY: not NULL; by this function's contract.
+        let boxed = unsafe { Box::from_raw(handle) };
+        let _ = guard(|| {
+            drop(boxed);
+            Ok(())
+        });
+    }
+}
+
 /// Does what an entry does. A panic becomes an error object, and nothing of it is printed.
 pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<T, ErrorObject> {
+    let mut work = Some(work);
+    let mut done = None;
+    let panic = behind_the_wall(&mut || done = work.take().map(|work| work()));
+    match (panic, done) {
+        (None, Some(done)) => done,
+        (panic, _) => Err(ErrorObject::of_panic(panic.as_deref())),
+    }
+}
+
+/// The part of it that is the same for all entries: there are many, and each would have a copy.
+#[inline(never)]
+fn behind_the_wall(work: &mut dyn FnMut()) -> Option<Box<dyn Any + Send>> {
     static HOOK: Once = Once::new();
     // The hook is that of this library's own copy of Rust's runtime; panics elsewhere are told as before.
     HOOK.call_once(|| {
@@ -88,14 +124,22 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T, ErrorObject>) -> Result<
     let before = INSIDE.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     INSIDE.set(before);
-    done.unwrap_or_else(|panic| Err(ErrorObject::of_panic(&*panic)))
+    done.err()
 }
 
-/// Puts the error where the caller wants it, if it does, and gives the number to return.
+/// An entry: does the work, puts the error where the caller wants it, if it does, and gives the number to return.
 ///
 /// # Safety
 /// `place` is NULL or may be written to.
-pub(crate) unsafe fn settle(done: Result<(), ErrorObject>, place: *mut *mut ErrorObject) -> c_int {
+pub(crate) unsafe fn entry(place: *mut *mut ErrorObject, work: impl FnOnce() -> Result<(), ErrorObject>) -> c_int {
+    // SAFETY: passed on.
+    unsafe { settle(guard(work), place) }
+}
+
+/// # Safety
+/// As for [`entry`].
+#[inline(never)]
+unsafe fn settle(done: Result<(), ErrorObject>, place: *mut *mut ErrorObject) -> c_int {
     let (kind, object) = match done {
         Ok(()) => (0, std::ptr::null_mut()),
         Err(error) if place.is_null() => return error.kind,
@@ -150,13 +194,19 @@ pub unsafe extern "C" fn sandcell_error_hint(error: *const ErrorObject) -> *cons
     unsafe { error.as_ref() }.map_or(c"", |e| &e.hint).as_ptr()
 }
 
+/// The report of the run that failed, as one line of JSON in the form of sandcell_result_report_json; "" for
+/// SANDCELL_ERROR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_error_report_json(error: *const ErrorObject) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { error.as_ref() }.map_or(c"", |e| &e.report).as_ptr()
+}
+
 /// Frees an error. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_error_free(error: *mut ErrorObject) {
-    if !error.is_null() {
-        // SAFETY: not NULL; by contract it came from this library and is freed once.
-        drop(unsafe { Box::from_raw(error) });
-    }
+    // SAFETY: NULL or a handle that is freed once, by contract.
+    unsafe { free(error) }
 }
 
 #[cfg(test)]
@@ -171,7 +221,15 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {
             TOLD.fetch_add(1, Ordering::Relaxed);
         }));
-        let error = guard::<()>(|| panic!("the {} broke", "cup")).unwrap_err();
+        /// An entry as all are, with a mistake in it.
+        unsafe extern "C" fn broken(error: *mut *mut ErrorObject) -> c_int {
+            // SAFETY: writable by contract.
+            unsafe { entry(error, || panic!("the {} broke", "cup")) }
+        }
+        let mut place = std::ptr::null_mut();
+        // SAFETY: a place for the error, which is then boxed again.
+        let (kind, error) = unsafe { (broken(&mut place), Box::from_raw(place)) };
+        assert_eq!(kind, SANDCELL_ERROR_INTERNAL);
         assert_eq!(TOLD.load(Ordering::Relaxed), 0);
         // Panics outside are the caller's and are told as before.
         assert!(catch_unwind(|| panic!("mine")).is_err());

@@ -3,14 +3,28 @@
 //! The header `include/sandcell.h` is made from these files; what callers must keep to stands at its head
 //! (`cbindgen.toml`). Each `SAFETY` line here leans on that contract.
 
+mod cell;
+mod changes;
+mod child;
+mod command;
 mod error;
+mod files;
+mod limits;
 mod policy;
 mod result;
 mod run;
 mod text;
+mod usage;
 
+pub use cell::*;
+pub use changes::*;
+pub use child::*;
+pub use command::*;
 pub use error::*;
+pub use files::*;
+pub use limits::*;
 pub use policy::*;
 pub use result::*;
 pub use run::*;
 pub use text::sandcell_text_free;
+pub use usage::*;

@@ -1,22 +1,46 @@
 //! What came of a run.
 
 use std::ffi::{CString, c_char, c_int};
+use std::sync::OnceLock;
 
-use sandcell::Output;
+use sandcell::{Outcome, Output, Report};
 
+use crate::changes::Changes;
+use crate::error::free;
 use crate::text::c_text;
+use crate::usage::{Usage, fill};
 
 /// What came of a run. It never changes: any number of threads may read it at once.
 #[derive(Debug)]
 pub struct RunResult {
+    report: Report,
     kind: CString,
-    exit_code: c_int,
+    syscall: CString,
     /// Both with a NUL behind the last byte.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    report: CString,
-    wall_ns: u64,
-    memory_peak: Option<u64>,
+    leftovers: Vec<CString>,
+    changes: Option<Changes>,
+    /// Made when it is first asked for.
+    json: OnceLock<CString>,
+}
+
+impl From<Report> for RunResult {
+    fn from(report: Report) -> RunResult {
+        RunResult {
+            kind: c_text(report.outcome.kind()),
+            syscall: match &report.outcome {
+                Outcome::SyscallDenied { syscall, .. } => c_text(syscall.as_str()),
+                _ => CString::default(),
+            },
+            stdout: vec![0],
+            stderr: vec![0],
+            leftovers: report.leftovers.iter().map(|leftover| c_text(leftover.command.as_str())).collect(),
+            changes: report.changes.as_deref().map(Changes::from),
+            json: OnceLock::new(),
+            report,
+        }
+    }
 }
 
 impl From<Output> for RunResult {
@@ -24,15 +48,7 @@ impl From<Output> for RunResult {
         let Output { mut stdout, mut stderr, report, .. } = output;
         stdout.push(0);
         stderr.push(0);
-        RunResult {
-            kind: c_text(report.outcome.kind()),
-            exit_code: report.outcome.exit_status(),
-            wall_ns: u64::try_from(report.usage.wall.as_nanos()).unwrap_or(u64::MAX),
-            memory_peak: report.usage.memory_peak_bytes,
-            report: c_text(sandcell::report::to_json(&Ok(report))),
-            stdout,
-            stderr,
-        }
+        RunResult { stdout, stderr, ..RunResult::from(report) }
     }
 }
 
@@ -49,11 +65,28 @@ pub unsafe extern "C" fn sandcell_result_outcome(result: *const RunResult) -> *c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_result_exit_code(result: *const RunResult) -> c_int {
     // SAFETY: NULL or a live handle by contract.
-    unsafe { result.as_ref() }.map_or(-1, |r| r.exit_code)
+    unsafe { result.as_ref() }.map_or(-1, |r| r.report.outcome.exit_status())
 }
 
-/// What the program wrote to standard output. A NUL follows the last byte, which `length` (may be NULL) does not count.
-/// The bytes live as long as the result.
+/// The signal that ended the program, 0 where it was none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_signal(result: *const RunResult) -> c_int {
+    // SAFETY: NULL or a live handle by contract.
+    match unsafe { result.as_ref() }.map(|r| &r.report.outcome) {
+        Some(Outcome::Signaled { signal, .. }) => *signal,
+        _ => 0,
+    }
+}
+
+/// The name (or number) of the system call that was denied; "" where none was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_syscall(result: *const RunResult) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { result.as_ref() }.map_or(c"", |r| &r.syscall).as_ptr()
+}
+
+/// What the program wrote to standard output, as far as it was captured. A NUL follows the last byte, which `length` (may
+/// be NULL) does not count. The bytes live as long as the result.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_result_stdout(result: *const RunResult, length: *mut usize) -> *const c_char {
     // SAFETY: NULL or a live handle, NULL or writable, by contract.
@@ -78,39 +111,62 @@ unsafe fn captured(bytes: Option<&[u8]>, length: *mut usize) -> *const c_char {
     bytes.as_ptr().cast()
 }
 
-/// The whole report as one line of JSON, UTF-8. The text lives as long as the result.
+/// The whole report as one line of JSON, UTF-8: outcome, usage, identity, what was enforced by what, leftovers, changes.
+/// The text lives as long as the result; "" for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_result_report_json(result: *const RunResult) -> *const c_char {
     // SAFETY: NULL or a live handle by contract.
-    unsafe { result.as_ref() }.map_or(c"", |r| &r.report).as_ptr()
+    unsafe { result.as_ref() }
+        .map_or(c"", |r| r.json.get_or_init(|| c_text(sandcell::report::to_json(&Ok(r.report.clone())))))
+        .as_ptr()
 }
 
-/// Nanoseconds from the start of the program to its end.
+/// What the run used. `usage->size` must be set to `sizeof *usage` before.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_result_wall_ns(result: *const RunResult) -> u64 {
-    // SAFETY: NULL or a live handle by contract.
-    unsafe { result.as_ref() }.map_or(0, |r| r.wall_ns)
+pub unsafe extern "C" fn sandcell_result_usage(result: *const RunResult, usage: *mut Usage) -> c_int {
+    // SAFETY: NULL or a live handle, NULL or writable as far as it says itself, by contract.
+    unsafe { fill(result.as_ref().map(|r| &r.report.usage), usage) }
 }
 
-/// Puts the most memory held at once into `bytes` and returns true; false where nothing on this host counted it.
+/// Who the program was: its UID inside. UINT32_MAX for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_result_memory_peak(result: *const RunResult, bytes: *mut u64) -> bool {
+pub unsafe extern "C" fn sandcell_result_uid(result: *const RunResult) -> u32 {
     // SAFETY: NULL or a live handle by contract.
-    match unsafe { result.as_ref() }.and_then(|r| r.memory_peak) {
-        Some(peak) if !bytes.is_null() => {
-            // SAFETY: not NULL; writable by contract.
-            unsafe { bytes.write(peak) };
-            true
-        }
-        _ => false,
-    }
+    unsafe { result.as_ref() }.map_or(u32::MAX, |r| r.report.identity.uid)
+}
+
+/// The same UID as the host sees it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_host_uid(result: *const RunResult) -> u32 {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { result.as_ref() }.map_or(u32::MAX, |r| r.report.identity.host_uid)
+}
+
+/// The files that the run changed in its overlay, where sandcell_command_set_track_changes asked for them; otherwise NULL.
+/// The list belongs to the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_changes(result: *const RunResult) -> *const Changes {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { result.as_ref() }.and_then(|r| r.changes.as_ref()).map_or(std::ptr::null(), std::ptr::from_ref)
+}
+
+/// How many processes were alive when the program ended, where sandcell_policy_set_leftovers asked for them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_leftover_count(result: *const RunResult) -> usize {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { result.as_ref() }.map_or(0, |r| r.leftovers.len())
+}
+
+/// The command line of one of them; "" beyond the last.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_leftover_command(result: *const RunResult, index: usize) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { result.as_ref() }.and_then(|r| r.leftovers.get(index)).map_or(c"", |c| c).as_ptr()
 }
 
 /// Frees a result. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_result_free(result: *mut RunResult) {
-    if !result.is_null() {
-        // SAFETY: not NULL; by contract it came from this library and is freed once.
-        drop(unsafe { Box::from_raw(result) });
-    }
+    // SAFETY: NULL or a handle that is freed once, by contract.
+    unsafe { free(result) }
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::{c_char, c_int};
 
-use sandcell::{Error, Sandbox};
-
-use crate::error::{ErrorObject, guard, settle};
+use crate::child::Child;
+use crate::command::Command;
+use crate::error::{ErrorObject, entry};
 use crate::policy::Policy;
 use crate::result::RunResult;
-use crate::text::{bytes, hand_out};
+use crate::text::{empty, hand_out, handle, list};
 
 /// Version of the library as text, such as `0.1.0`; SANDCELL_VERSION is that of the header.
 #[unsafe(no_mangle)]
@@ -26,20 +26,81 @@ pub unsafe extern "C" fn sandcell_run(
     result: *mut *mut RunResult,
     error: *mut *mut ErrorObject,
 ) -> c_int {
-    let done = guard(|| {
-        // SAFETY: NULL or writable by contract.
-        let place = unsafe { empty(result, "result") }?;
-        // SAFETY: NULL or a live handle by contract.
-        let sandbox = unsafe { sandbox(policy) }?;
-        // SAFETY: NULL or a list of C strings with a NULL at its end by contract.
-        let words = unsafe { list(argv) }?;
-        let (program, args) = words.split_first().ok_or_else(|| wrong("argv", "names no program"))?;
-        let output = sandbox.command(program).args(args).output().map_err(|e| ErrorObject::from(&e))?;
-        *place = Box::into_raw(Box::new(output.into()));
-        Ok(())
-    });
+    // SAFETY: NULL, live, writable, or a list with a NULL at its end, by contract.
+    unsafe { entry(error, || run(policy, empty(result, "result")?, &Command::new(list(argv)?))) }
+}
+
+/// The same for a program with more to say about it than its arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_run_command(
+    policy: *const Policy,
+    command: *const Command,
+    result: *mut *mut RunResult,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live, or writable by contract.
+    unsafe { entry(error, || run(policy, empty(result, "result")?, handle(command, "command")?)) }
+}
+
+/// # Safety
+/// `policy` is NULL or a live handle.
+unsafe fn run(policy: *const Policy, place: &mut *mut RunResult, command: &Command) -> Result<(), ErrorObject> {
+    // SAFETY: by this function's contract.
+    let sandbox = unsafe { handle(policy, "policy") }?.sandbox()?;
+    let mut request = command.request(|program| sandbox.command(program))?;
+    if let Some(input) = &command.input {
+        request.input(&input[..]);
+    }
+    *place = Box::into_raw(Box::new(request.output()?.into()));
+    Ok(())
+}
+
+/// Starts a program in a sandbox of its own, which ends with it. Returns when the program has been executed; standard
+/// streams are inherited by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_spawn(
+    policy: *const Policy,
+    command: *const Command,
+    child: *mut *mut Child,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live, or writable by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(child, "child")?;
+            let sandbox = handle(policy, "policy")?.sandbox()?;
+            let command = handle(command, "command")?;
+            let started = command.request(|program| sandbox.command(program))?.spawn()?;
+            *place = Box::into_raw(Box::new(Child::new(started, command.input.clone())?));
+            Ok(())
+        })
+    }
+}
+
+/// Checks a policy and does ahead of the first run what takes some milliseconds, where sub-ids are used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_prepare(policy: *const Policy, error: *mut *mut ErrorObject) -> c_int {
+    // SAFETY: NULL, live, or writable by contract.
+    unsafe { entry(error, || Ok(handle(policy, "policy")?.sandbox()?.prepare_ids()?)) }
+}
+
+/// Moves the calling process, all its threads included, into a cgroup v2 of its own below the one in which it is, so
+/// that sandboxes can get theirs beside it. For callers to whom their group was delegated; call it once, early. It does
+/// nothing where limits work already. `*group` (may be NULL) is the group beneath which sandboxes will be made, to be
+/// freed with sandcell_text_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_adopt_cgroup(group: *mut *mut c_char, error: *mut *mut ErrorObject) -> c_int {
     // SAFETY: NULL or writable by contract.
-    unsafe { settle(done, error) }
+    unsafe {
+        entry(error, || {
+            let place = if group.is_null() { None } else { Some(empty(group, "group")?) };
+            let path = sandcell::adopt_cgroup()?;
+            if let Some(place) = place {
+                *place = hand_out(path.into_os_string().into_encoded_bytes());
+            }
+            Ok(())
+        })
+    }
 }
 
 /// The steps that a run would take, as a JSON array of `{name, subject, words}`, to be freed with sandcell_text_free.
@@ -50,73 +111,27 @@ pub unsafe extern "C" fn sandcell_explain_json(
     json: *mut *mut c_char,
     error: *mut *mut ErrorObject,
 ) -> c_int {
-    let done = guard(|| {
-        // SAFETY: NULL or writable by contract.
-        let place = unsafe { empty(json, "json") }?;
-        // SAFETY: NULL or a live handle by contract.
-        let steps = unsafe { sandbox(policy) }?.explain().map_err(|e| ErrorObject::from(&e))?;
-        *place = hand_out(sandcell::report::steps_to_json(&steps));
-        Ok(())
-    });
-    // SAFETY: NULL or writable by contract.
-    unsafe { settle(done, error) }
+    // SAFETY: NULL, live, or writable by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(json, "json")?;
+            let steps = handle(policy, "policy")?.sandbox()?.explain()?;
+            *place = hand_out(sandcell::report::steps_to_json(&steps));
+            Ok(())
+        })
+    }
 }
 
 /// What this host allows, as a JSON array of `{name, ok, detail, remedy}`, to be freed with sandcell_text_free. Found by
 /// trying: takes some tens of milliseconds and starts a few small sandboxes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_doctor_json(json: *mut *mut c_char, error: *mut *mut ErrorObject) -> c_int {
-    let done = guard(|| {
-        // SAFETY: NULL or writable by contract.
-        let place = unsafe { empty(json, "json") }?;
-        *place = hand_out(sandcell::report::findings_to_json(&sandcell::doctor()));
-        Ok(())
-    });
     // SAFETY: NULL or writable by contract.
-    unsafe { settle(done, error) }
-}
-
-fn wrong(subject: &str, message: &str) -> ErrorObject {
-    ErrorObject::from(&Error::option(subject, message))
-}
-
-/// The place for an answer, NULL to begin with: it is so after every error.
-///
-/// # Safety
-/// `place` is NULL or may be written to as long as the result lives.
-unsafe fn empty<'a, T>(place: *mut *mut T, name: &str) -> Result<&'a mut *mut T, ErrorObject> {
-    if place.is_null() {
-        return Err(wrong(name, "is NULL: there is no place for the answer"));
-    }
-    // SAFETY: not NULL; writable by this function's contract. Written first, it need not be initialized.
     unsafe {
-        place.write(std::ptr::null_mut());
-        Ok(&mut *place)
+        entry(error, || {
+            let place = empty(json, "json")?;
+            *place = hand_out(sandcell::report::findings_to_json(&sandcell::doctor()));
+            Ok(())
+        })
     }
-}
-
-/// # Safety
-/// `policy` is NULL or a live handle.
-unsafe fn sandbox(policy: *const Policy) -> Result<Sandbox, ErrorObject> {
-    // SAFETY: by this function's contract.
-    unsafe { policy.as_ref() }.ok_or_else(|| wrong("policy", "is NULL"))?.sandbox()
-}
-
-/// # Safety
-/// `argv` is NULL or a list of C strings with a NULL at its end, and outlives the result.
-unsafe fn list<'a>(argv: *const *const c_char) -> Result<Vec<&'a std::ffi::OsStr>, ErrorObject> {
-    if argv.is_null() {
-        return Err(wrong("argv", "is NULL"));
-    }
-    let mut words = Vec::new();
-    for at in 0.. {
-        // SAFETY: the NULL at the end has not been met yet.
-        let word = unsafe { argv.add(at).read() };
-        if word.is_null() {
-            break;
-        }
-        // SAFETY: a C string by this function's contract.
-        words.push(unsafe { bytes(word, "argv") }.map_err(|e| ErrorObject::from(&e))?);
-    }
-    Ok(words)
 }

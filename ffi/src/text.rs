@@ -1,10 +1,12 @@
-//! Text across the border: what C gives is borrowed for the call, what C gets is ended by a NUL.
+//! Across the border: what C gives is borrowed for the call, text that C gets is ended by a NUL.
 
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use sandcell::Error;
+
+use crate::error::ErrorObject;
 
 /// Frees a text that a function handed out through a `char **`. NULL is fine.
 #[unsafe(no_mangle)]
@@ -22,7 +24,7 @@ pub(crate) fn c_text(text: impl Into<Vec<u8>>) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
-pub(crate) fn hand_out(text: String) -> *mut c_char {
+pub(crate) fn hand_out(text: impl Into<Vec<u8>>) -> *mut c_char {
     c_text(text).into_raw()
 }
 
@@ -57,4 +59,67 @@ pub(crate) unsafe fn path<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
 pub(crate) unsafe fn word<'a>(pointer: *const c_char, name: &str) -> Result<&'a str, Error> {
     // SAFETY: passed on.
     unsafe { bytes(pointer, name) }?.to_str().ok_or_else(|| Error::option(name, "is not UTF-8"))
+}
+
+/// Bytes with a length, any bytes.
+///
+/// # Safety
+/// `pointer` is NULL or has `length` bytes that outlive the result.
+pub(crate) unsafe fn blob<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a [u8], Error> {
+    match (pointer.is_null(), length) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Error::option(name, "is NULL")),
+        (_, huge) if huge > isize::MAX as usize => Err(Error::option(name, "is longer than memory can be")),
+        // SAFETY: not NULL; that long by this function's contract.
+        _ => Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) }),
+    }
+}
+
+/// The words of an `argv`.
+///
+/// # Safety
+/// `argv` is NULL or a list of C strings with a NULL at its end.
+pub(crate) unsafe fn list(argv: *const *const c_char) -> Result<Vec<OsString>, Error> {
+    if argv.is_null() {
+        return Err(Error::option("argv", "is NULL"));
+    }
+    let mut words = Vec::new();
+    for at in 0.. {
+        // SAFETY: the NULL at the end has not been met yet.
+        let word = unsafe { argv.add(at).read() };
+        if word.is_null() {
+            break;
+        }
+        // SAFETY: a C string by this function's contract.
+        words.push(unsafe { bytes(word, "argv") }?.to_owned());
+    }
+    Ok(words)
+}
+
+pub(crate) fn wrong(subject: &str, message: &str) -> ErrorObject {
+    ErrorObject::from(Error::option(subject, message))
+}
+
+/// What a handle holds; `name` is what an error calls it.
+///
+/// # Safety
+/// `handle` is NULL or a live handle that outlives the result.
+pub(crate) unsafe fn handle<'a, T>(handle: *const T, name: &str) -> Result<&'a T, ErrorObject> {
+    // SAFETY: by this function's contract.
+    unsafe { handle.as_ref() }.ok_or_else(|| wrong(name, "is NULL"))
+}
+
+/// The place for an answer, NULL to begin with: it is so after every error.
+///
+/// # Safety
+/// `place` is NULL or may be written to as long as the result lives.
+pub(crate) unsafe fn empty<'a, T>(place: *mut *mut T, name: &str) -> Result<&'a mut *mut T, ErrorObject> {
+    if place.is_null() {
+        return Err(wrong(name, "is NULL: there is no place for the answer"));
+    }
+    // SAFETY: not NULL; writable by this function's contract. Written first, it need not be initialized.
+    unsafe {
+        place.write(std::ptr::null_mut());
+        Ok(&mut *place)
+    }
 }

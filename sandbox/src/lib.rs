@@ -39,6 +39,7 @@ mod sandbox;
 mod sys;
 pub mod syscalls;
 mod wire;
+pub mod words;
 
 pub use builder::Builder;
 pub use changes::{Change, ChangeKind};

@@ -49,6 +49,9 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 231;
     pub const TGKILL: usize = 234;
     pub const KEYCTL: usize = 250;
+    pub const SCHED_SETAFFINITY: usize = 203;
+    pub const SCHED_GETAFFINITY: usize = 204;
+    pub const GETCPU: usize = 309;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
     pub const SYMLINKAT: usize = 266;

@@ -17,6 +17,11 @@ pub fn to_json(run: &Result<Report>) -> String {
     })
 }
 
+/// A failure alone, in the form of a whole report.
+pub fn error_to_json(error: &Error) -> String {
+    json(&of_error(error))
+}
+
 /// What has been used so far, with the keys that `usage` has in a report.
 pub fn usage_to_json(usage: &Usage) -> String {
     json(&used(usage))

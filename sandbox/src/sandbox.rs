@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub ids: IdPool,
     /// Who holds the limits, found out at the first start: a caller may step into a group of its own before that.
     pub limits: OnceLock<limits::Prepared>,
+    /// What of the host's files sandboxes are made of, looked at once.
+    pub host: OnceLock<plan::HostFiles>,
     pub filter: Option<Filter>,
     /// What the kernel's Landlock can do: asked once, each question makes a ruleset.
     #[cfg(feature = "landlock")]
@@ -56,6 +58,18 @@ impl Shared {
             Seccomp::Off => Profile::new(Action::Allow),
             Seccomp::Default => Profile::default(),
             Seccomp::Profile(profile) => profile.clone(),
+        }
+    }
+}
+
+impl Shared {
+    fn host_files(&self) -> Result<&plan::HostFiles> {
+        match self.host.get() {
+            Some(files) => Ok(files),
+            None => {
+                let files = plan::HostFiles::look()?;
+                Ok(self.host.get_or_init(|| files))
+            }
         }
     }
 }
@@ -103,6 +117,7 @@ impl Sandbox {
                 image: Image::new()?,
                 ids,
                 limits: OnceLock::new(),
+                host: OnceLock::new(),
                 filter,
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
@@ -193,6 +208,7 @@ impl Sandbox {
             keep_upper,
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
+            host: self.shared.host_files()?,
             scratch: None,
         };
         let plan = plan::compile(&inputs)?;
@@ -224,12 +240,7 @@ impl Sandbox {
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
         let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
-        let launch = Launch {
-            plan: &plan.bytes,
-            identity: &identity,
-            network: self.shared.policy.network != Network::Host,
-            placement: placed.placement.as_ref(),
-        };
+        let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
         let started = launch.start(&self.shared.image)?;
         identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
@@ -304,6 +315,9 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
             failure,
             "an upper needs a file system with user attributes: ext4, xfs, btrfs, or tmpfs from Linux 6.6 on",
         ),
+        (stage::NETWORK, Errno::ENOSPC) => {
+            unsupported(failure, "network namespaces are used up or switched off: raise user.max_net_namespaces")
+        }
         (stage::FS_MOUNT | stage::FS_OPTION, Errno::EPERM) => unsupported(
             failure,
             "the caller is in a container whose own /proc is masked; run it with an unmasked /proc",

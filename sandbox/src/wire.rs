@@ -90,6 +90,8 @@ macro_rules! records {
 
         impl<'a> $name<'a> {
             /// Reads the next record; `None` at the end.
+            // Two records with one number.
+            #[deny(unreachable_patterns)]
             pub fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, Malformed> {
                 if reader.bytes.is_empty() {
                     return Ok(None);
@@ -183,8 +185,10 @@ records! {
         RootAttributes = 16 { attributes: u64 }
         /// Sets the host's name.
         Hostname = 17 { name: &'a CStr }
-        /// Brings the loopback interface up.
-        Loopback = 18 {}
+        /// Begins to make a network namespace, while other steps go on. `loopback`: whether to bring that interface up.
+        Network = 18 { loopback: u32 }
+        /// Waits for that network namespace and enters it.
+        NetworkEnter = 50 {}
         /// Makes the cgroup that init is in the root of what it sees.
         CgroupNamespace = 19 {}
         /// Makes the new root the root and lets go of the old one.
@@ -413,6 +417,8 @@ stages! {
     RESTRICT = 36, "restrict", "cannot restrict the path";
     HOSTNAME = 40, "hostname", "cannot set the host name";
     LOOPBACK = 41, "loopback", "cannot bring the loopback interface up";
+    NETWORK = 53, "network-namespace", "cannot make a network namespace";
+    NETWORK_ENTER = 54, "enter-network-namespace", "cannot enter the network namespace";
     CGROUP_NAMESPACE = 42, "cgroup-namespace", "cannot make a cgroup namespace";
     PIVOT = 43, "pivot-root", "cannot make the new root the root";
     DETACH = 44, "detach-old-root", "cannot let go of the old root";

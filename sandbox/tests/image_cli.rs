@@ -150,6 +150,38 @@ fn a_root_file_system_becomes_an_image_on_the_command_line() {
 }
 
 #[test]
+fn a_dockerfile_is_built_on_the_command_line() {
+    let desk = Desk::new("cli-build");
+    desk.done(&["load", desk.archive().to_str().unwrap()]);
+    let context = desk.scratch.path("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("page"), "page\n").unwrap();
+    let dockerfile = "FROM app:1\nARG WORD=none\nCOPY page /srv/\nUSER root\nRUN echo $WORD; echo $WORD > /srv/word\nENTRYPOINT [\"cat\"]\n";
+    std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let context = context.to_str().unwrap();
+    let build = ["build", "-t", "made:1", "--build-arg", "WORD=given", "--timestamp", "1700000000"];
+    let (status, out, err) = desk.run(&[&build[..], &[context]].concat());
+    assert_eq!(status, Some(0), "{err}");
+    assert!(err.contains("STEP 1/6: FROM app:1") && err.contains("STEP 5/6: RUN echo $WORD"), "{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0] == "given" && lines[1].starts_with("sha256:"), "{out}");
+    assert_eq!(desk.done(&[&build[..], &["-q", context]].concat()), format!("{}\n", lines[1]), "the same again");
+    assert_eq!(desk.done(&["run", "--image", "made:1", "--", "/srv/word", "/srv/page"]), "given\npage\n");
+    assert_eq!(desk.json(&["inspect", "made:1"])[0]["Created"], "2023-11-14T22:13:20Z");
+
+    std::fs::write(desk.path("Other"), "FROM app:1\nADD x /\n").unwrap();
+    desk.refused(&["build", "-f", &desk.path("Other"), context], "Other:2: ADD is not supported");
+    desk.refused(&["build", "-f", "/nonexistent", context], "cannot be read");
+    desk.refused(&["build", "--build-arg", "NONE=1", context], "no ARG of that name");
+
+    let upper = desk.path("upper");
+    desk.done(&["run", "--image", "made:1", "--upper", &upper, "--", "/srv/page"]);
+    desk.done(&["commit", "-c", "ENV A=\"b c\"", "-c", "CMD [\"/srv/word\"]", &upper, "made:2"]);
+    assert_eq!(desk.done(&["run", "--image", "made:2"]), "given\n");
+    desk.refused(&["commit", "-c", "RUN true", &upper], "more than the configuration");
+}
+
+#[test]
 fn mistakes_about_images_are_one_error_and_status_125() {
     let desk = Desk::new("cli-mistakes");
     desk.refused(&["run", "--image", "nowhere", "true"], "no such image");

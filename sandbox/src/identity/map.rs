@@ -79,6 +79,11 @@ impl IdMap {
         &self.0
     }
 
+    /// Whether some id is root above.
+    pub(crate) fn has_root(&self) -> bool {
+        self.0.iter().any(|line| line.host == 0 && line.count > 0)
+    }
+
     /// As it is, but that `a` stands for what `b` does and the other way round.
     pub(crate) fn swapped(&self, a: u32, b: u32) -> IdMap {
         if a == b {

@@ -59,6 +59,13 @@ pub(crate) struct Assigned {
     lease: Option<Lease>,
 }
 
+impl Assigned {
+    /// Whether files of the host's root belong to an id of the sandbox.
+    pub(crate) fn maps_host_root(&self) -> bool {
+        self.uid_map.has_root() || self.gid_map.has_root()
+    }
+}
+
 /// Who makes the sandbox's user namespace, and who writes its maps. In each case the namespace is the sandbox's own.
 #[derive(Debug, Clone)]
 pub(crate) enum UserNamespace {

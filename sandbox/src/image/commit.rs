@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value, json};
 
+use super::build::{Instruction, Variables, change, instruction};
 use super::layer::{make, of_packed_file};
 use super::pack::{Below, Owners, pack};
 use super::reference::{Digest, Reference};
@@ -26,6 +27,7 @@ pub struct Commit {
     author: Option<String>,
     comment: Option<String>,
     config: Map<String, Value>,
+    changes: Vec<Instruction>,
 }
 
 impl Commit {
@@ -40,6 +42,7 @@ impl Commit {
             author: None,
             comment: None,
             config: Map::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -79,6 +82,15 @@ impl Commit {
         self
     }
 
+    /// Changes the configuration as an instruction of a Dockerfile does: `CMD ["app"]`, `ENV A=b`, ….
+    ///
+    /// # Errors
+    /// `Config` where it is none, or one that changes more than the configuration.
+    pub fn change(mut self, line: &str) -> Result<Commit> {
+        self.changes.push(instruction(line)?);
+        Ok(self)
+    }
+
     /// Sets a key of the image's `config` object (`Env`, `Cmd`, `User`, `Labels`, …); null takes it away.
     pub fn set(mut self, key: impl Into<String>, value: Value) -> Commit {
         self.config.insert(key.into(), value);
@@ -100,7 +112,7 @@ impl Store {
         let kept = self.use_image(&commit.base)?;
         let base = &kept.image;
         let _lock = self.shared()?;
-        let diff_id = upper.map(|upper| self.commit_layer(upper, base, &commit.owners)).transpose()?;
+        let diff_id = upper.map(|upper| self.commit_layer(upper, base, &commit.owners, None)).transpose()?;
         let config = changed_config(base, diff_id, commit)?;
         let id = self.publish_image(&config, None)?;
         let name = commit.name.as_ref().map(Reference::to_string);
@@ -111,17 +123,29 @@ impl Store {
         self.read_image(id, &refs)
     }
 
-    fn commit_layer(&self, upper: &Path, base: &Image, owners: &Owners) -> Result<Digest> {
+    /// `latest`: no file is to seem younger.
+    pub(crate) fn commit_layer(
+        &self,
+        upper: &Path,
+        base: &Image,
+        owners: &Owners,
+        latest: Option<i64>,
+    ) -> Result<Digest> {
         let temp = self.temp_dir()?;
         let path = temp.path.join("packed");
         let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(|e| failed(&path, "packing a layer", &e))?;
         let below = self.below(upper, base)?;
         let out = std::io::BufWriter::with_capacity(super::stream::CHUNK, file);
-        let out = pack(upper, out, owners, Some(&below))?;
+        let out = pack(upper, out, owners, Some(&below), latest)?;
         let file = out.into_inner().map_err(|e| failed(&path, "packing a layer", e.error()))?;
+        self.layer_of_tar(file, &upper.display().to_string())
+    }
+
+    /// Makes a layer of an archive that was packed here. Under the shared lock.
+    pub(crate) fn layer_of_tar(&self, file: std::fs::File, name: &str) -> Result<Digest> {
         let stop = Stop { deadline: None, stopped: Arc::new(AtomicBool::new(false)) };
-        let made = make(self, of_packed_file(file, &upper.display().to_string())?, &stop, &|_| {})?;
+        let made = make(self, of_packed_file(file, name)?, &stop, &|_| {})?;
         let _lock = self.lock_layer(made.info.diff_id)?;
         self.publish_layer(&made.temp, &made.info)?;
         Ok(made.info.diff_id)
@@ -144,15 +168,34 @@ impl Store {
     }
 }
 
-/// The base's configuration, all of it, also what this program does not know, with the changes.
-fn changed_config(base: &Image, diff_id: Option<Digest>, commit: &Commit) -> Result<Vec<u8>> {
-    let refuse = |message: String| Failure::new("image-config", base.id.to_string(), message).setup();
-    let mut config: Value = serde_json::from_slice(&base.config_bytes).map_err(|e| refuse(e.to_string()))?;
-    let object = config.as_object_mut().ok_or_else(|| refuse("no object".into()))?;
+/// Makes a configuration ready for more: with a `config` and a history that speaks of every layer.
+pub(crate) fn tidy(config: &mut Value, layers: usize) {
+    let Some(object) = config.as_object_mut() else { return };
     // Leftovers of Docker's builder that would contradict the new image.
     for key in ["container", "container_config", "docker_version", "id", "parent"] {
         object.remove(key);
     }
+    let run = object.entry("config").or_insert(Value::Null);
+    if !run.is_object() {
+        *run = json!({});
+    }
+    let history = object.entry("history").or_insert(Value::Null);
+    if !history.is_array() {
+        *history = json!([]);
+    }
+    if let Some(history) = history.as_array_mut() {
+        // Layers that the history is silent about would otherwise be taken for the next step's.
+        let told = history.iter().filter(|step| step["empty_layer"] != json!(true)).count();
+        history.extend((told..layers).map(|_| json!({"created_by": ""})));
+    }
+}
+
+/// The base's configuration, all of it, also what this program does not know, with the changes.
+fn changed_config(base: &Image, diff_id: Option<Digest>, commit: &Commit) -> Result<Vec<u8>> {
+    let refuse = |message: String| Failure::new("image-config", base.id.to_string(), message).setup();
+    let mut config: Value = serde_json::from_slice(&base.config_bytes).map_err(|e| refuse(e.to_string()))?;
+    tidy(&mut config, base.layers.len());
+    let object = config.as_object_mut().ok_or_else(|| refuse("no object".into()))?;
     match &commit.created {
         Some(date) => drop(object.insert("created".into(), json!(date))),
         None => drop(object.remove("created")),
@@ -160,14 +203,18 @@ fn changed_config(base: &Image, diff_id: Option<Digest>, commit: &Commit) -> Res
     if let Some(author) = &commit.author {
         object.insert("author".into(), json!(author));
     }
-    let run = object.entry("config").or_insert(Value::Null);
-    if !run.is_object() {
-        *run = json!({});
-    }
+    let run = &mut object["config"];
     for (key, value) in &commit.config {
         match value {
             Value::Null => drop(run.as_object_mut().and_then(|run| run.remove(key))),
             value => run[key] = value.clone(),
+        }
+    }
+    let mut cmd_said = false;
+    for instruction in &commit.changes {
+        if let Some(run) = object["config"].as_object_mut() {
+            change(run, instruction, &Variables::new(), &mut cmd_said)
+                .map_err(|message| Failure::new("option", "change", message).config())?;
         }
     }
     if let (Some(diff_id), Some(ids)) = (diff_id, object["rootfs"]["diff_ids"].as_array_mut()) {
@@ -182,14 +229,7 @@ fn changed_config(base: &Image, diff_id: Option<Digest>, commit: &Commit) -> Res
     if diff_id.is_none() {
         step["empty_layer"] = json!(true);
     }
-    let history = object.entry("history").or_insert(Value::Null);
-    if !history.is_array() {
-        *history = json!([]);
-    }
-    if let Some(history) = history.as_array_mut() {
-        // Layers that the history is silent about would otherwise be taken for this step's.
-        let told = history.iter().filter(|step| step["empty_layer"] != json!(true)).count();
-        history.extend((told..base.layers.len()).map(|_| json!({"created_by": ""})));
+    if let Some(history) = object["history"].as_array_mut() {
         history.push(step);
     }
     serde_json::to_vec(&config).map_err(|e| refuse(e.to_string()))

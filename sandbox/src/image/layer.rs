@@ -2,7 +2,7 @@
 //! kept, so there is nothing that could be changed in between.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::manifest::Compression;
 use super::reference::Digest;
 use super::store::{LayerInfo, Store, TempDir, because, boot_id, failed};
-use super::stream::{CHUNK, Decoder, Part, STOPPED, Stop, Tee, chunked};
+use super::stream::{Blob, CHUNK, Decoder, Part, STOPPED, Stop, Tee, chunked};
 use super::tar::{Reader, Refusal};
 use super::unpack::{Unpacker, private_umask};
 use crate::error::{Failure, Result};
@@ -18,7 +18,7 @@ use crate::error::{Failure, Result};
 /// A layer as a source has it.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSource {
-    pub blob: Part,
+    pub blob: Blob,
     /// What the manifest says of the packing; found from the first bytes where nobody says anything.
     pub compression: Option<Compression>,
     /// What the manifest says of the blob.
@@ -40,13 +40,6 @@ pub(crate) struct Made {
 pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(dyn Fn(u64) + Sync)) -> Result<Made> {
     let name = source.name.clone();
     let subject = |message: &str| Failure::new("image-layer", name.clone(), message);
-    let compression = match (source.compression, sniff(&source.blob)) {
-        (Some(said), Ok(is)) if said != is => {
-            return Err(subject(&format!("its media type says {said:?}, but its content is {is:?}")).setup());
-        }
-        (_, Ok(is)) => is,
-        (_, Err(e)) => return Err(subject("reading it").cause(&e).setup()),
-    };
     let temp = store.temp_dir()?;
     let path = |name: &str| temp.path.join(name);
     let create = |name: &str| File::create_new(path(name)).map_err(|e| failed(&path(name), "writing a layer", &e));
@@ -56,8 +49,16 @@ pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(
     let times = times.map_err(|e| failed(&path("times"), "writing a layer", &e))?;
     let (copy, withheld) = (create("blob")?, create("withheld")?);
 
+    let mut input = chunked(Tee::new(source.blob.open(), Some(copy)));
+    let compression = match (source.compression, input.fill_buf().map(Compression::sniff)) {
+        (Some(said), Ok(is)) if said != is => {
+            return Err(subject(&format!("its media type says {said:?}, but its content is {is:?}")).setup());
+        }
+        (_, Ok(is)) => is,
+        (_, Err(e)) => return Err(because(subject("reading it"), &e)),
+    };
     let stream = Stream {
-        decoder: Decoder::new(chunked(Tee::new(source.blob, Some(copy))), compression),
+        decoder: Decoder::new(input, compression),
         stop,
         progress,
         reported: 0,
@@ -121,15 +122,9 @@ fn refused(layer: &str, refusal: Refusal) -> crate::Error {
     }
 }
 
-fn sniff(blob: &Part) -> io::Result<Compression> {
-    let mut start = Vec::with_capacity(4);
-    blob.clone().take(4).read_to_end(&mut start)?;
-    Ok(Compression::sniff(&start))
-}
-
 /// The decoded stream with its limits.
 struct Stream<'a> {
-    decoder: Decoder<io::BufReader<Tee<Part>>>,
+    decoder: Decoder<io::BufReader<Tee<Box<dyn Read>>>>,
     stop: &'a Stop,
     progress: &'a (dyn Fn(u64) + Sync),
     reported: u64,
@@ -289,7 +284,7 @@ impl Read for Pieces {
 /// Makes a layer of an archive that was packed here: its tar lies in `temp` as `blob` would.
 pub(crate) fn of_packed_file(file: File, name: &str) -> Result<LayerSource> {
     let len = file.metadata().map_err(|e| Failure::new("image-layer", name, "reading it").cause(&e).setup())?.len();
-    let blob = Part { file: file.into(), offset: 0, len };
+    let blob = Part { file: file.into(), offset: 0, len }.into();
     let compression = Some(Compression::None);
     Ok(LayerSource { blob, compression, digest: None, diff_id: None, name: name.to_owned() })
 }

@@ -117,7 +117,12 @@ impl Store {
                 }
             }
         }
-        let made = self.make_layers(&found, how, &stop)?;
+        self.add(found, how, &stop)
+    }
+
+    /// Makes what is missing of these images, and then the images. Under the shared lock.
+    pub(crate) fn add(&self, found: Vec<Found>, how: &Load<'_>, stop: &Stop) -> Result<Vec<Loaded>> {
+        let made = self.make_layers(&found, how, stop)?;
         let mut named = Vec::new();
         let mut loaded = Vec::new();
         for found in &found {
@@ -158,7 +163,7 @@ impl Store {
             }
             tell(Progress::Present { diff_id });
         }
-        let total = sources.iter().map(|layer| layer.blob.len).sum();
+        let total = sources.iter().map(|layer| layer.blob.len()).sum();
         let done = Mutex::new(0u64);
         let report = |bytes| {
             if let (Some(tell), Ok(mut done)) = (how.progress, done.lock()) {
@@ -188,7 +193,7 @@ impl Store {
         report: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<Made>> {
         // The largest first: what is left for the end is then small.
-        sources.sort_by_key(|layer| std::cmp::Reverse(layer.blob.len));
+        sources.sort_by_key(|layer| std::cmp::Reverse(layer.blob.len()));
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(sources.len());
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());

@@ -40,6 +40,11 @@ pub(crate) fn exclusive(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// At once, or an error.
+pub(crate) fn exclusive_now(path: &Path) -> Result<File> {
+    try_exclusive(path)?.ok_or_else(|| failed(path, std::io::ErrorKind::WouldBlock.into()))
+}
+
 /// None where somebody else holds it.
 pub(crate) fn try_exclusive(path: &Path) -> Result<Option<File>> {
     let file = open(path)?;

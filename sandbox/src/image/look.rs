@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use super::merged::Merged;
 use super::reach::{Reach, names};
 use super::reference::Digest;
 use super::store::Image;
@@ -122,7 +122,7 @@ pub fn changes(upper: &Path, layers: &[PathBuf]) -> Result<Vec<Change>> {
         let path = upper.join(path).display().to_string();
         Failure::new("image-diff", path, "reading the upper directory").cause(&e.into()).setup()
     };
-    let reach = Reach::default();
+    let (reach, merged) = (Reach::default(), Merged { layers });
     let mut found = BTreeMap::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(upper, flags, Mode::empty()).map_err(|e| failed(Path::new(""), e))?;
@@ -132,13 +132,13 @@ pub fn changes(upper: &Path, layers: &[PathBuf]) -> Result<Vec<Change>> {
         let listed = opened.try_clone().map_err(|_| failed(&dir, Errno::MFILE))?;
         let names = names(listed).map_err(|e| failed(&dir, e))?;
         if is_opaque_dir(&reach, opened.as_fd()) {
-            hidden_by_opaque(&names, layers, &dir, &mut found);
+            hidden_by_opaque(&names, &merged, &dir, &mut found);
         }
         for (name, _) in names {
             let path = dir.join(OsStr::from_bytes(&name));
             let stat = reach.stat(opened.as_fd(), &name).map_err(|e| failed(&path, e))?;
             let kind = FileType::from_raw_mode(stat.st_mode);
-            let below = is_below(layers, &path);
+            let below = merged.find(&path).is_some();
             let whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
             let change = match (whiteout, below) {
                 (true, true) => ChangeKind::Deleted,
@@ -166,47 +166,18 @@ fn is_opaque_dir(reach: &Reach, dir: BorrowedFd<'_>) -> bool {
 /// What a directory that replaces another of the same name took away.
 fn hidden_by_opaque(
     names: &[(Vec<u8>, FileType)],
-    layers: &[PathBuf],
+    merged: &Merged<'_>,
     dir: &Path,
     found: &mut BTreeMap<PathBuf, ChangeKind>,
 ) {
-    for layer in layers {
+    for layer in merged.layers {
         let Ok(entries) = fs::read_dir(layer.join(dir)) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let path = dir.join(&name);
-            if names.iter().all(|(there, _)| there != name.as_bytes()) && is_below(layers, &path) {
+            if names.iter().all(|(there, _)| there != name.as_bytes()) && merged.find(&path).is_some() {
                 found.insert(Path::new("/").join(path), ChangeKind::Deleted);
             }
         }
     }
-}
-
-/// Whether a path can be seen in the layers: the uppermost one that has it, or hides it, decides.
-fn is_below(layers: &[PathBuf], path: &Path) -> bool {
-    'layers: for layer in layers.iter().rev() {
-        let mut at = layer.clone();
-        let mut hides = false;
-        for part in path.components() {
-            hides = hides || is_opaque(&at);
-            at.push(part);
-            match at.symlink_metadata() {
-                Ok(meta) if meta.file_type().is_char_device() && meta.rdev() == 0 => return false,
-                // A link or file where the path goes on hides the directories below.
-                Ok(meta) if !meta.is_dir() => return at == layer.join(path),
-                Ok(_) => {}
-                Err(_) if hides => return false,
-                Err(_) => continue 'layers,
-            }
-        }
-        return true;
-    }
-    false
-}
-
-fn is_opaque(dir: &Path) -> bool {
-    ["user.overlay.opaque", "trusted.overlay.opaque"].iter().any(|name| {
-        let mut value = [0u8; 2];
-        rustix::fs::lgetxattr(dir.as_os_str().as_bytes(), *name, &mut value[..]).is_ok_and(|n| &value[..n] == b"y")
-    })
 }

@@ -9,25 +9,33 @@
 //! | `unpack` | a layer onto the disk, never outside its root |
 //! | `layer` | one layer into the store: decompress, hash, unpack in one pass |
 //! | `load` | a source into the store, its layers in parallel |
+//! | `pull/` | images from registries, feature `pull` |
 //! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
 //! | `reach` | reading trees that belong to the caller's sub-ids |
 //! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
 //! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
+//! | `build/` | images from steps: a Dockerfile, or calls |
+//! | `merged`, `date` | layers seen as one tree without a mount; dates |
 //! | `commit`, `export`, `look` | new layers, archives for other tools, what an image is |
 //!
 //! Running an image is [`Root::image`](crate::Root::image); its layers stay in the store while the sandbox lives.
 
+mod build;
 mod commit;
 mod config;
+mod date;
 mod export;
 mod layer;
 mod load;
 mod lock;
 mod look;
 mod manifest;
+mod merged;
 mod owners;
 mod pack;
+#[cfg(feature = "pull")]
+mod pull;
 mod reach;
 mod reference;
 mod remove;
@@ -41,6 +49,7 @@ mod volume;
 
 use std::time::Duration;
 
+pub use build::{Build, BuildStep};
 pub use commit::Commit;
 pub use config::{HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use export::Format;
@@ -48,6 +57,8 @@ pub use load::{Load, Loaded, Progress};
 pub use look::{Change, ChangeKind, HistoryRow, changes};
 pub use manifest::Compression;
 pub use pack::{IdRange, Owners};
+#[cfg(feature = "pull")]
+pub use pull::Pull;
 pub use reference::{Digest, Reference};
 pub use run::base_of;
 pub(crate) use run::{Kept, resolve};

@@ -245,11 +245,26 @@ fn failed(dir: &Path, path: &[u8], doing: &str, error: impl Into<io::Error>) -> 
 /// Packs a tree; an overlay's whiteouts and opaque directories become OCI's.
 ///
 /// Directories are opened anew from the root, never through a link: a program may have written this tree.
-pub(crate) fn pack<W: Write>(dir: &Path, out: W, owners: &Owners, below: Option<&Below>) -> Result<W> {
+/// `latest`: no file is to seem younger.
+pub(crate) fn pack<W: Write>(
+    dir: &Path,
+    out: W,
+    owners: &Owners,
+    below: Option<&Below>,
+    latest: Option<i64>,
+) -> Result<W> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| failed(dir, b"", "opening a directory", e))?;
-    let mut packer =
-        Packer { dir, root, owners, below, tar: TarWriter::new(out), links: HashMap::new(), reach: Reach::default() };
+    let mut packer = Packer {
+        dir,
+        root,
+        owners,
+        below,
+        tar: TarWriter::new(out),
+        links: HashMap::new(),
+        reach: Reach::default(),
+        latest,
+    };
     let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = pending.pop() {
         let mut inner = packer.directory(&path)?;
@@ -269,6 +284,7 @@ struct Packer<'a, W> {
     /// Files with several names that were packed once.
     links: HashMap<(u64, u64), Vec<u8>>,
     reach: Reach,
+    latest: Option<i64>,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -385,7 +401,8 @@ impl<W: Write> Packer<'_, W> {
         }
         let path = if path.is_empty() { b"." } else { path };
         let size = if kind == Kind::File { stat.st_size as u64 } else { 0 };
-        let member = NewMember { path, kind, mode, uid, gid, size, mtime: stat.st_mtime, link, xattrs };
+        let mtime = self.latest.map_or(stat.st_mtime, |latest| latest.min(stat.st_mtime));
+        let member = NewMember { path, kind, mode, uid, gid, size, mtime, link, xattrs };
         self.tar.header(&member).map_err(|e| self.failed(path, "writing a tar", e))
     }
 

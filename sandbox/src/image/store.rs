@@ -12,6 +12,7 @@
 //!     config.json, manifest.json as they came
 //! refs.json                    names, each with the id of its image
 //! volumes/NAME/                see `volume`
+//! builds/, cache/              what builds are writing; their steps, each with the layer that it came to
 //! tmp/                         what is being made
 //! ```
 //!
@@ -118,6 +119,17 @@ pub struct InUse {
     _lock: File,
 }
 
+impl InUse {
+    /// Owner, group and permission bits that a path has in a layer, where its tree does not have them.
+    pub(crate) fn owner(&self, layer: usize, path: &Path) -> Option<(u32, u32, u32)> {
+        use std::os::unix::ffi::OsStrExt;
+        let escaped = super::unpack::escape(path.as_os_str().as_bytes());
+        let all = BufReader::new(File::open(self.layers[layer].parent()?.join("withheld")).ok()?).split(b'\n');
+        let records = all.filter_map(|line| serde_json::from_slice::<Withheld>(&line.ok()?).ok());
+        records.filter(|record| record.path == escaped).last().map(|record| (record.uid, record.gid, record.mode))
+    }
+}
+
 pub(crate) fn failed(path: &Path, doing: &str, error: &io::Error) -> crate::Error {
     because(Failure::new("image-store", path.display().to_string(), doing), error)
 }
@@ -182,7 +194,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(&dir).map_err(|e| failed(&dir, "looking at the store", &e))?;
                 // Another process may be making the same store just now.
-                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes"];
+                let known = ["lock", "locks", "layers", "images", "tmp", "version", "volumes", "builds", "cache"];
                 if entries.any(|e| e.is_ok_and(|e| !known.iter().any(|k| e.file_name() == *k))) {
                     return refuse("not empty and no store", "give an empty directory, or one that is not there yet");
                 }
@@ -417,6 +429,23 @@ impl Store {
         Ok(Image { id, names, config, config_bytes, layers })
     }
 
+    pub(crate) fn has_image(&self, id: Digest) -> bool {
+        self.image_dir(id).exists()
+    }
+
+    /// Takes images away that have no name and no run; their layers stay until the next `prune`.
+    pub(crate) fn forget(&self, ids: impl Iterator<Item = Digest>) {
+        let ids: Vec<Digest> = ids.collect();
+        // Not worth waiting for: `prune` finds them too.
+        let Ok(_lock) = lock::exclusive_now(&self.dir.join("lock")) else { return };
+        let Ok(refs) = self.refs() else { return };
+        for id in ids {
+            if !refs.values().any(|named| *named == id) && self.lock_unused(id).unwrap_or(false) {
+                let _ = self.discard(&self.image_dir(id));
+            }
+        }
+    }
+
     pub(crate) fn manifest_bytes(&self, id: Digest) -> Option<Vec<u8>> {
         fs::read(self.image_dir(id).join("manifest.json")).ok()
     }
@@ -605,6 +634,7 @@ impl Store {
             pruned.layers.push(diff_id);
         }
         self.sweep()?;
+        self.sweep_cache();
         Ok(pruned)
     }
 
@@ -652,7 +682,7 @@ fn tree_bytes(dir: &Path) -> io::Result<u64> {
 }
 
 /// Also what belongs to the caller's sub-ids, which a run of several ids leaves.
-fn remove_any(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
     match remove_tree(path) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => crate::owned::remove(path).map_err(Into::into),
         other => other,

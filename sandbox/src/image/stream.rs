@@ -25,6 +25,45 @@ pub(crate) struct Part {
     pub len: u64,
 }
 
+/// What a layer is read from, once.
+#[derive(Debug, Clone)]
+pub(crate) enum Blob {
+    Part(Part),
+    #[cfg(feature = "pull")]
+    Remote(super::pull::RemoteBlob),
+}
+
+impl Blob {
+    pub fn len(&self) -> u64 {
+        match self {
+            Blob::Part(part) => part.len,
+            #[cfg(feature = "pull")]
+            Blob::Remote(remote) => remote.len,
+        }
+    }
+
+    pub fn open(self) -> Box<dyn Read> {
+        match self {
+            Blob::Part(part) => Box::new(part),
+            #[cfg(feature = "pull")]
+            Blob::Remote(remote) => Box::new(remote.open()),
+        }
+    }
+}
+
+impl From<Part> for Blob {
+    fn from(part: Part) -> Blob {
+        Blob::Part(part)
+    }
+}
+
+#[cfg(feature = "pull")]
+impl From<super::pull::RemoteBlob> for Blob {
+    fn from(remote: super::pull::RemoteBlob) -> Blob {
+        Blob::Remote(remote)
+    }
+}
+
 impl Read for Part {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.len).unwrap_or(usize::MAX).min(buffer.len());

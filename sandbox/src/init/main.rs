@@ -14,6 +14,7 @@ mod wire;
 mod landlock;
 mod listener;
 mod mounts;
+mod network;
 mod pump;
 mod serve;
 mod setup;

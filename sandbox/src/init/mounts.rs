@@ -23,6 +23,8 @@ const OPTIONS: usize = 4096;
 
 /// The tree as it grows. Descriptors are 0 while there is none: that is the control socket's number.
 pub struct Tree {
+    /// What is held open for later steps. Whoever closes one takes it out: while the network is made beside, the
+    /// number may be somebody else's at once.
     slots: [i32; SLOTS],
     base: i32,
     root: i32,
@@ -228,7 +230,7 @@ impl Tree {
     }
 
     pub fn root_tree(&mut self, slot: u32, attributes: u64) -> Result<(), Fault> {
-        let mount = *self.slot(slot)?;
+        let mount = core::mem::take(self.slot(slot)?);
         set_attributes(mount, attributes, true).at(stage::ROOT_ATTRIBUTES)?;
         self.attach_root(mount)
     }
@@ -346,7 +348,7 @@ impl Tree {
     }
 
     pub fn bind(&mut self, slot: u32, dest: &CStr, attributes: u64, make: u32) -> Result<(), Fault> {
-        let fd = *self.slot(slot)?;
+        let fd = core::mem::take(self.slot(slot)?);
         set_attributes(fd, attributes, true).at(stage::MOUNT_ATTRIBUTES)?;
         self.mount(fd, dest, make)
     }

@@ -4,7 +4,7 @@ use crate::mounts::{self, Text};
 use crate::rawsys::{self, call, nr};
 use crate::spawn;
 use crate::wire::{Reader, Reply, Step, reply, stage};
-use crate::{At, CONTROL, Fault, landlock, serve, socket};
+use crate::{At, CONTROL, Fault, landlock, network, serve, socket};
 
 /// On failure: the index of the step and what in it failed.
 pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)> {
@@ -54,7 +54,8 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME)?;
             Ok(())
         }
-        Step::Loopback {} => loopback().at(stage::LOOPBACK),
+        Step::Network { loopback } => network::begin(loopback != 0),
+        Step::NetworkEnter {} => network::enter(),
         Step::CgroupNamespace {} => {
             // SAFETY: unshare takes flags.
             unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE)?;
@@ -117,24 +118,6 @@ fn r#become(uid: u32, gid: u32, groups: bool) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-fn loopback() -> Result<(), i32> {
-    const AF_INET: usize = 2;
-    const SOCK_DGRAM: usize = 2;
-    const SIOCSIFFLAGS: usize = 0x8914;
-    const IFF_UP: u16 = 1;
-    const IFF_RUNNING: u16 = 0x40;
-    let mut request = [0u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16..18].copy_from_slice(&(IFF_UP | IFF_RUNNING).to_ne_bytes());
-    // SAFETY: the request has the layout and size of struct ifreq.
-    unsafe {
-        let socket = call!(nr::SOCKET, AF_INET, SOCK_DGRAM | rawsys::O_CLOEXEC, 0)?;
-        let result = call!(nr::IOCTL, socket, SIOCSIFFLAGS, request.as_ptr());
-        rawsys::close(socket as i32);
-        result.map(|_| ())
-    }
 }
 
 /// Enters a nested user and mount namespace: whoever has capabilities there has none over the mounts made so far.

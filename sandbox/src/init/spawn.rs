@@ -32,6 +32,12 @@ fn common() -> &'static mut Common {
     unsafe { &mut *(&raw mut COMMON) }
 }
 
+/// The end of the stack of whichever child is on its way: there is never more than one.
+pub fn child_stack() -> usize {
+    // SAFETY: an address only.
+    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
+}
+
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
 }
@@ -49,11 +55,6 @@ pub fn listens() -> bool {
 /// Whether the listener only notes what is called.
 pub fn learns() -> bool {
     common().learn
-}
-
-pub fn child_stack() -> usize {
-    // SAFETY: an address only.
-    unsafe { (&raw mut CHILD_STACK).cast::<u8>().add(STACK) as usize }
 }
 
 /// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.

@@ -33,7 +33,6 @@ pub(crate) struct Image {
 pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
     pub identity: &'a Assigned,
-    pub network: bool,
     pub placement: Option<&'a Placement>,
 }
 
@@ -105,7 +104,6 @@ impl Launch<'_> {
     }
 
     fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
-        let network = if self.network { rawsys::CLONE_NEWNET } else { 0 };
         let enter = match &self.identity.namespace {
             UserNamespace::OneId | UserNamespace::Written => -1,
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
@@ -124,8 +122,7 @@ impl Launch<'_> {
                 | rawsys::CLONE_NEWPID
                 | rawsys::CLONE_NEWIPC
                 | rawsys::CLONE_NEWUTS
-                | rawsys::CLONE_PIDFD
-                | network,
+                | rawsys::CLONE_PIDFD,
             cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
             control,
             init: image.init.as_raw_fd(),

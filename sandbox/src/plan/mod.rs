@@ -2,6 +2,7 @@
 
 mod etc;
 mod explain;
+mod host;
 mod root;
 #[cfg(feature = "landlock")]
 mod wall;
@@ -19,6 +20,7 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 #[cfg(feature = "image")]
 pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
+pub(crate) use host::HostFiles;
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
@@ -36,6 +38,7 @@ pub(crate) struct Inputs<'a> {
     /// What the kernel's Landlock can do.
     #[cfg(feature = "landlock")]
     pub landlock: landlock::ABI,
+    pub host: &'a HostFiles,
     /// Where an upper that cannot lie in memory is (Linux before 6.6).
     pub scratch: Option<&'a Path>,
 }
@@ -96,16 +99,21 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = opens;
     let identity = inputs.identity;
     steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into() });
+    if policy.network != Network::Host {
+        // Early, for it takes as long as half of the mounts; but after all that the Plan holds open, for a table of
+        // descriptors that is shared grows slowly.
+        steps.push(Step::Network { loopback: (policy.network == Network::Loopback).into() });
+    }
     steps.append(makes);
 
     let hostname = c_string(inputs.hostname)?;
     steps.push(Step::Hostname { name: &hostname });
-    if policy.network == Network::Loopback {
-        steps.push(Step::Loopback {});
-    }
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
     steps.push(Step::Keyring {});
+    if policy.network != Network::Host {
+        steps.push(Step::NetworkEnter {});
+    }
     if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
         steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
     }

@@ -8,35 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::etc::Account;
+use super::host::{ACCOUNTS, HostFiles, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
 use crate::policy::{Mount, Network, Root, Upper};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
 
-/// What the host view shows, where the host has it. Never the homes, /var, /srv, /mnt, /media.
-const HOST: [&str; 12] =
-    ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
-/// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
-const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
-/// Files and directories of /proc that tell about the host or act on it, and that are not per process.
-const MASKED: [&str; 14] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecount",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-];
-const READ_ONLY_PROC: [&str; 6] =
-    ["/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Directories of base that appear in the root: name in base, destination, permission bits.
 const PRIVATE: [(&CStr, &CStr, u32); 3] =
     [(c"tmp", c"/tmp", 0o1777), (c"var-tmp", c"/var/tmp", 0o1777), (c"run", c"/run", 0o755)];
@@ -67,14 +44,20 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     if private_home {
         dests.push((home.clone(), MAKE_DIR));
     }
-    for dest in [c"/etc/passwd", c"/etc/group", c"/etc/hosts", c"/etc/hostname"] {
+    for (_, dest) in ACCOUNTS {
         dests.push((dest.to_owned(), MAKE_FILE));
     }
     for bind in &binds {
         dests.push((bind.dest.clone(), bind.make));
     }
 
-    let links = root(inputs, &dests, opens, makes)?;
+    let base_root = matches!(policy.root, Root::Host | Root::Empty);
+    if base_root {
+        // Every mount point that is known beforehand: cheaper than to find out that it is missing.
+        let view = if matches!(policy.root, Root::Host) { inputs.host.view.as_slice() } else { &[] };
+        mount_points(c"root", &dests[..dests.len() - binds.len()], view, makes)?;
+    }
+    root(inputs, &dests, opens, makes)?;
     for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
         makes.push(Step::Dir { path: name, mode });
     }
@@ -83,17 +66,23 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     }
     makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
 
-    for link in links {
-        match link {
-            HostEntry::Mount(slot, dest) => {
-                makes.push(Step::Bind { slot, dest: &dest, attributes: READ_ONLY, make: MAKE_DIR });
+    if matches!(policy.root, Root::Host) {
+        for (path, target) in &inputs.host.view {
+            match target {
+                None => {
+                    let slot = opens.open_tree(Path::new(path))?;
+                    makes.push(Step::Bind { slot, dest: &c_string(path)?, attributes: READ_ONLY, make: MAKE_DIR });
+                }
+                Some(target) => {
+                    let name = c_string(&format!("root{path}"))?;
+                    makes.push(Step::Symlink { path: &name, target: &path_string(target)? });
+                }
             }
-            HostEntry::Link(name, target) => makes.push(Step::Symlink { path: &name, target: &target }),
         }
     }
     accounts(inputs, account, makes)?;
-    devices(opens, makes)?;
-    proc(makes)?;
+    devices(inputs.host, opens, makes)?;
+    proc(inputs, makes)?;
     for (name, dest, _) in private {
         makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
     }
@@ -106,7 +95,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     if inputs.policy.network == Network::Host {
         resolver(makes)?;
     }
-    if matches!(policy.root, Root::Host | Root::Empty) {
+    if base_root {
         makes.push(Step::RootAttributes { attributes: READ_ONLY });
     }
     Ok(())
@@ -115,24 +104,10 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
 /// What our own files and directories take from an inode budget, so that the caller's number is the program's.
 const OWN_INODES: u64 = 96;
 
-enum HostEntry {
-    Mount(u32, CString),
-    Link(CString, CString),
-}
-
-/// The root mount itself. Returns what the host view has to show in it.
-fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<Vec<HostEntry>> {
+/// The root mount itself.
+fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     match &inputs.policy.root {
-        Root::Host => {
-            makes.push(Step::Dir { path: c"root", mode: 0o755 });
-            makes.push(Step::RootBase { path: c"root" });
-            host_view(opens)
-        }
-        Root::Empty => {
-            makes.push(Step::Dir { path: c"root", mode: 0o755 });
-            makes.push(Step::RootBase { path: c"root" });
-            Ok(Vec::new())
-        }
+        Root::Host | Root::Empty => makes.push(Step::RootBase { path: c"root" }),
         Root::Dir(dir) => {
             let dir = directory(dir, "root")?;
             let mut complete = true;
@@ -147,7 +122,6 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
                 stubs(dests, makes)?;
                 overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
             }
-            Ok(Vec::new())
         }
         #[cfg(feature = "image")]
         Root::Image(_) => unreachable!("`build` has made layers of it"),
@@ -178,9 +152,9 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             }
             stubs(dests, makes)?;
             overlay(&lower, upper, work, Some(kept.is_some_and(|(_, keep)| keep)), makes);
-            Ok(Vec::new())
         }
     }
+    Ok(())
 }
 
 /// A layer of an overlay.
@@ -212,19 +186,34 @@ fn overlay(lower: &[u32], upper: u32, work: u32, writable: Option<bool>, makes: 
 /// Makes every mount point of an overlay in its lowest layer, so that neither the layers of the caller nor a kept
 /// upper ever hold a trace of them.
 fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
+    mount_points(c"stub", dests, &[], makes)
+}
+
+/// Makes mount points in a directory of base. What lies in an entry of the host view is there already.
+fn mount_points(
+    top: &CStr,
+    dests: &[(CString, u32)],
+    view: &[(&'static str, Option<PathBuf>)],
+    makes: &mut Steps,
+) -> Result<()> {
     let mut made = std::collections::BTreeSet::new();
-    makes.push(Step::Dir { path: c"stub", mode: 0o755 });
-    for (dest, make) in dests {
-        let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+    makes.push(Step::Dir { path: top, mode: 0o755 });
+    let view_dirs = view.iter().filter(|(_, target)| target.is_none());
+    let view_dirs = view_dirs.map(|(path, _)| c_string(path)).collect::<Result<Vec<_>>>()?;
+    for (dest, make) in dests.iter().map(|(dest, make)| (dest, *make)).chain(view_dirs.iter().map(|d| (d, MAKE_DIR))) {
+        let path = as_path(dest);
+        if view.iter().any(|(entry, _)| path != Path::new(entry) && path.starts_with(entry)) {
+            continue;
+        }
         let below = path.strip_prefix("/").unwrap_or(path);
-        let mut at = PathBuf::from("stub");
+        let mut at = as_path(top).to_path_buf();
         for (index, part) in below.iter().enumerate() {
             at.push(part);
             if !made.insert(at.clone()) {
                 continue;
             }
             let name = path_string(&at)?;
-            if index + 1 == below.iter().count() && *make == MAKE_FILE {
+            if index + 1 == below.iter().count() && make == MAKE_FILE {
                 makes.push(Step::File { path: &name, mode: 0o644, content: b"" });
             } else {
                 makes.push(Step::Dir { path: &name, mode: 0o755 });
@@ -236,59 +225,23 @@ fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
 
 /// Whether a mount point is there already. A link is for init to follow, beneath the root.
 fn present(root: &Path, dest: &CStr) -> Result<bool> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
+    let path = as_path(dest);
     Ok(look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_some())
-}
-
-/// What is at a path, if anything. What cannot be seen must not pass for absent: what hangs on it may be a wall.
-fn look(path: &Path) -> Result<Option<fs::Metadata>> {
-    found(path, fs::symlink_metadata(path))
-}
-
-fn found(path: &Path, meta: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>> {
-    match meta {
-        Ok(meta) => Ok(Some(meta)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
-        Err(error) => {
-            let failure = Failure::new("look", path.display().to_string(), "cannot find out whether it is there");
-            Err(failure.cause(&error).setup())
-        }
-    }
-}
-
-fn host_view(opens: &mut Steps) -> Result<Vec<HostEntry>> {
-    let mut entries = Vec::new();
-    for path in HOST {
-        let Some(meta) = look(Path::new(path))? else { continue };
-        if meta.is_symlink() {
-            let target = fs::read_link(path).map_err(|e| missing("link", Path::new(path), &e))?;
-            entries.push(HostEntry::Link(c_string(&format!("root{path}"))?, path_string(&target)?));
-        } else if meta.is_dir() {
-            entries.push(HostEntry::Mount(opens.open_tree(Path::new(path))?, c_string(path)?));
-        }
-    }
-    Ok(entries)
 }
 
 /// Our own account files over those of the root, and names that do not tell the host's.
 fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result<()> {
     let name = inputs.hostname;
     let hosts = format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n");
-    let files: [(&CStr, &CStr, &str); 4] = [
-        (c"passwd", c"/etc/passwd", &account.passwd),
-        (c"group", c"/etc/group", &account.group),
-        (c"hosts", c"/etc/hosts", &hosts),
-        (c"hostname", c"/etc/hostname", &format!("{name}\n")),
-    ];
+    let contents = [&account.passwd, &account.group, &hosts, &format!("{name}\n")];
     let host = matches!(inputs.policy.root, Root::Host);
-    for (base, dest, content) in files {
+    for (((base, dest), content), there) in ACCOUNTS.into_iter().zip(contents).zip(inputs.host.accounts) {
         // What adds users inside replaces these files, and a mount would stand in its way.
         if inputs.policy.of_image && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
             continue;
         }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
-        let path = Path::new(std::ffi::OsStr::from_bytes(dest.to_bytes()));
-        if host && found(path, fs::metadata(path))?.is_none() {
+        if host && !there {
             continue;
         }
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
@@ -298,7 +251,7 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
 }
 
 /// A /dev of our own: only what is harmless, with its own pseudo-terminals and its own shared memory.
-fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+fn devices(host: &HostFiles, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     for (name, target) in [
         (c"dev/fd", c"/proc/self/fd"),
         (c"dev/stdin", c"/proc/self/fd/0"),
@@ -308,17 +261,13 @@ fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     ] {
         makes.push(Step::Symlink { path: name, target });
     }
-    for name in [c"dev/pts", c"dev/shm", c"dev/mqueue"] {
+    for name in [c"dev/pts", c"dev/shm"] {
         makes.push(Step::Dir { path: name, mode: 0o755 });
     }
     let mut nodes = Vec::new();
-    for name in DEVICES {
-        let host = Path::new("/dev").join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        if found(&host, fs::metadata(&host))?.is_some() {
-            let base = path_string(&Path::new("dev").join(std::ffi::OsStr::from_bytes(name.to_bytes())))?;
-            makes.push(Step::File { path: &base, mode: 0o666, content: b"" });
-            nodes.push((opens.open_tree(&host)?, path_string(&host)?));
-        }
+    for name in &host.devices {
+        makes.push(Step::File { path: &c_string(&name[1..])?, mode: 0o666, content: b"" });
+        nodes.push((opens.open_tree(Path::new(name))?, c_string(name)?));
     }
     makes.push(Step::BindBase { path: c"dev", dest: c"/dev", attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
     for (slot, dest) in nodes {
@@ -332,26 +281,26 @@ fn devices(opens: &mut Steps, makes: &mut Steps) -> Result<()> {
         make: MAKE_DIR,
     });
     makes.push(Step::BindBase { path: c"shm", dest: c"/dev/shm", attributes: INERT, make: MAKE_DIR });
-    makes.push(Step::NewFs { kind: c"mqueue", options: b"", dest: c"/dev/mqueue", attributes: INERT, make: MAKE_DIR });
     Ok(())
 }
 
-fn proc(makes: &mut Steps) -> Result<()> {
+fn proc(inputs: &Inputs<'_>, makes: &mut Steps) -> Result<()> {
     makes.push(Step::NewFs { kind: c"proc", options: b"", dest: c"/proc", attributes: INERT, make: MAKE_DIR });
-    for path in MASKED {
-        // The host's own /proc tells what this kernel has: a new one has the same.
-        if let Some(meta) = look(Path::new(path))? {
-            let cover = if meta.is_dir() { c"empty" } else { c"blank" };
-            makes.push(Step::BindBase {
-                path: cover,
-                dest: &c_string(path)?,
-                attributes: INERT | ATTR_RDONLY,
-                make: 0,
-            });
-        }
+    // Who is not the host's root cannot be given rights over its files by any capability (capabilities(7), inodes with
+    // ids that are not mapped): there a mount would repeat what the mode says.
+    let roots = inputs.identity.maps_host_root();
+    for (path, secret) in &inputs.host.masked {
+        let cover = match secret {
+            Secret::Directory => c"empty",
+            Secret::Guarded if !roots => continue,
+            Secret::File | Secret::Guarded => c"blank",
+        };
+        let dest = c_string(path)?;
+        makes.push(Step::BindBase { path: cover, dest: &dest, attributes: INERT | ATTR_RDONLY, make: 0 });
     }
-    for path in READ_ONLY_PROC {
-        if look(Path::new(path))?.is_some() {
+    for path in &inputs.host.restricted {
+        // Of these only /proc/sys has files that belong to the sandbox's own namespaces.
+        if roots || *path == "/proc/sys" {
             makes.push(Step::Restrict { dest: &c_string(path)?, attributes: INERT | ATTR_RDONLY });
         }
     }

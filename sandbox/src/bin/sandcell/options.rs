@@ -108,10 +108,20 @@ pub struct Program {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum NetworkWord {
+pub enum NetworkWord {
     None,
     Loopback,
     Host,
+}
+
+impl From<NetworkWord> for Network {
+    fn from(word: NetworkWord) -> Network {
+        match word {
+            NetworkWord::None => Network::None,
+            NetworkWord::Loopback => Network::Loopback,
+            NetworkWord::Host => Network::Host,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -272,11 +282,7 @@ impl Options {
         builder = builder
             .grace(self.grace)
             .id_count(self.id_count)
-            .network(match self.network {
-                NetworkWord::None => Network::None,
-                NetworkWord::Loopback => Network::Loopback,
-                NetworkWord::Host => Network::Host,
-            })
+            .network(self.network.into())
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
                 LandlockWord::Off => Landlock::Off,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::resource::Resource;
-use sandcell::User;
+use sandcell::{User, words};
 
 /// Bytes: `4096`, `512K`, `64M`, `2G`, `1T`; powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -70,20 +70,14 @@ fn whole(digits: &str, form: &str) -> Result<u64, String> {
     digits.parse().map_err(|_| "more than 64 bits can count".to_owned())
 }
 
+/// The message alone: clap names the option and the value itself.
+fn message(error: sandcell::Error) -> String {
+    error.failure().message.clone()
+}
+
 /// `random`, `root`, `caller` or `UID[:GID]`.
 pub fn user(text: &str) -> Result<User, String> {
-    let id = |text: &str| {
-        text.parse::<u32>().map_err(|_| "not a user; write random, root, caller or UID[:GID] in numbers".to_owned())
-    };
-    Ok(match text {
-        "random" => User::Random,
-        "root" => User::Root,
-        "caller" => User::Caller,
-        _ => {
-            let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-            User::fixed(id(uid)?, id(gid)?)
-        }
-    })
+    text.parse().map_err(message)
 }
 
 /// `NAME=SOFT[:HARD]`, the name as in setrlimit(2) with or without `RLIMIT_`, the values `unlimited` or numbers with
@@ -95,27 +89,7 @@ pub fn rlimit(text: &str) -> Result<(Resource, u64, u64), String> {
         "unlimited" | "infinity" => Ok(nix::libc::RLIM_INFINITY),
         text => size(text),
     };
-    let upper = name.to_ascii_uppercase();
-    let resource = match upper.strip_prefix("RLIMIT_").unwrap_or(&upper) {
-        "AS" => Resource::RLIMIT_AS,
-        "CORE" => Resource::RLIMIT_CORE,
-        "CPU" => Resource::RLIMIT_CPU,
-        "DATA" => Resource::RLIMIT_DATA,
-        "FSIZE" => Resource::RLIMIT_FSIZE,
-        "LOCKS" => Resource::RLIMIT_LOCKS,
-        "MEMLOCK" => Resource::RLIMIT_MEMLOCK,
-        "MSGQUEUE" => Resource::RLIMIT_MSGQUEUE,
-        "NICE" => Resource::RLIMIT_NICE,
-        "NOFILE" => Resource::RLIMIT_NOFILE,
-        "NPROC" => Resource::RLIMIT_NPROC,
-        "RSS" => Resource::RLIMIT_RSS,
-        "RTPRIO" => Resource::RLIMIT_RTPRIO,
-        "RTTIME" => Resource::RLIMIT_RTTIME,
-        "SIGPENDING" => Resource::RLIMIT_SIGPENDING,
-        "STACK" => Resource::RLIMIT_STACK,
-        _ => return Err(format!("{name} is no resource; see setrlimit(2): as, core, cpu, fsize, nofile, stack, …")),
-    };
-    Ok((resource, value(soft)?, value(hard)?))
+    Ok((words::resource(name).map_err(message)?, value(soft)?, value(hard)?))
 }
 
 /// `SRC[:DEST]`; without a destination it appears at its own absolute path.
@@ -150,7 +124,5 @@ fn split(text: &OsStr) -> (OsString, Option<OsString>) {
 
 /// `CAP_NET_RAW`, `net_raw`.
 pub fn capability(text: &str) -> Result<caps::Capability, String> {
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    name.parse().map_err(|_| "not a capability; see capabilities(7)".to_owned())
+    words::capability(text).map_err(message)
 }

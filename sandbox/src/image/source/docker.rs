@@ -39,7 +39,7 @@ fn image(files: &Files, path: &Path, entry: Entry, max_layers: usize) -> Result<
     }
     let layers = entry.layers.iter().zip(diff_ids).map(|(name, diff_id)| {
         Ok(LayerSource {
-            blob: files.part(plain(path, name)?)?,
+            blob: files.part(plain(path, name)?)?.into(),
             compression: None,
             digest: None,
             diff_id: Some(diff_id),

@@ -84,7 +84,7 @@ impl Layout<'_> {
         }
         let layers = manifest.layers.iter().zip(diff_ids).map(|((layer, compression), diff_id)| {
             Ok(LayerSource {
-                blob: self.blob(layer)?,
+                blob: self.blob(layer)?.into(),
                 compression: Some(*compression),
                 digest: Some(layer.digest),
                 diff_id: Some(diff_id),

@@ -19,11 +19,11 @@ pub(super) fn open(path: &Path, store: &Store) -> Result<(Vec<Found>, Option<Tem
         let to = temp.path.join("packed");
         let file = File::options().read(true).write(true).create_new(true).open(&to);
         let mut file = file.map_err(|e| failed(&to, "packing a directory", &e))?;
-        pack(path, &mut file, &Owners::as_they_are(), None)?;
+        pack(path, &mut file, &Owners::as_they_are(), None, None)?;
         (of_packed_file(file, &name)?, Some(temp))
     } else {
         let file = open_file(path).map_err(|e| failure(path, "opening it").cause(&e).setup())?;
-        let blob = Part { file: file.into(), offset: 0, len: meta.len() };
+        let blob = Part { file: file.into(), offset: 0, len: meta.len() }.into();
         (LayerSource { blob, compression: None, digest: None, diff_id: None, name }, None)
     };
     Ok((vec![Found { config: None, manifest: None, layers: vec![layer], names: Vec::new() }], temp))

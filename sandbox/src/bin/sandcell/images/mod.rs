@@ -1,5 +1,8 @@
 //! The subcommands about images: what is in the store, how it gets there and out of it.
 
+mod build;
+#[cfg(feature = "pull")]
+mod pull;
 mod table;
 
 use std::io::Write;
@@ -75,6 +78,14 @@ pub enum ImageAction {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Get an image from its registry
+    #[cfg(feature = "pull")]
+    Pull {
+        #[command(flatten)]
+        store: StoreOption,
+        #[command(flatten)]
+        pull: Box<pull::PullOptions>,
+    },
     /// List the images of the store
     Images {
         #[command(flatten)]
@@ -137,6 +148,8 @@ pub enum ImageAction {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
+    /// Make an image by the steps of a Dockerfile
+    Build(Box<build::BuildOptions>),
     /// Give an image another name
     Tag {
         #[command(flatten)]
@@ -222,6 +235,8 @@ pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
             };
             load(&store.open()?, &source, name.as_ref(), *durable, *quiet)
         }
+        #[cfg(feature = "pull")]
+        ImageAction::Pull { store, pull } => pull::pull(&store.open()?, pull),
         ImageAction::Images { store, json, quiet } => images(&store.open()?, json.json, *quiet),
         ImageAction::Inspect { store, images } => {
             let store = store.open()?;
@@ -243,6 +258,7 @@ pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
             store.open()?.export(&images, format, output)?;
             Ok(Vec::new())
         }
+        ImageAction::Build(options) => build::build(options),
         ImageAction::Tag { store, image, name } => store.open()?.tag(image, name).map(|()| Vec::new()),
         ImageAction::Rm { store, images } => {
             let store = store.open()?;
@@ -416,7 +432,9 @@ fn commit_upper(store: &Store, options: &CommitOptions) -> Result<Vec<u8>, Error
     if let Some(date) = &options.created {
         commit = commit.created(date);
     }
-    let _ = &options.change;
+    for line in &options.change {
+        commit = commit.change(line)?;
+    }
     let image = store.commit(Some(&options.upper.join("upper")), &commit)?;
     Ok(format!("{}\n", image.id).into())
 }

@@ -1,0 +1,106 @@
+/* What is set arrives in the sandbox. */
+#include "check.h"
+
+/* A profile that allows everything but makes unlinkat(2) and its kind fail with EDQUOT. */
+static const char *const PROFILE = "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"unlink\", "
+                                   "\"unlinkat\"], \"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": 122}]}";
+
+static sandcell_result_t *run(const sandcell_policy_t *policy, const char *script)
+{
+    const char *words[] = {"/bin/sh", "-c", NULL, NULL};
+    sandcell_result_t *result = NULL;
+    sandcell_error_t *error = NULL;
+    words[2] = script;
+    FINE(sandcell_run(policy, words, &result, &error));
+    return result;
+}
+
+static bool ends(const sandcell_policy_t *policy, const char *script, const char *outcome, int code)
+{
+    sandcell_result_t *result = run(policy, script);
+    bool so = strcmp(sandcell_result_outcome(result), outcome) == 0 && sandcell_result_exit_code(result) == code;
+    if (!so)
+        fprintf(stderr, "%s %d\n", sandcell_result_outcome(result), sandcell_result_exit_code(result));
+    sandcell_result_free(result);
+    return so;
+}
+
+int main(void)
+{
+    sandcell_result_t *result;
+    sandcell_policy_t *policy = sandcell_policy_new();
+
+    sandcell_policy_set_hostname(policy, "cave");
+    sandcell_policy_set_user(policy, "7:8");
+    sandcell_policy_add_env(policy, "WHAT", "ever");
+    sandcell_policy_set_umask(policy, 077);
+    sandcell_policy_add_ro(policy, "/usr", "/usr-again");
+    sandcell_policy_add_tmpfs(policy, "/scratch", 1 << 20);
+    sandcell_policy_add_file(policy, "/etc/motd", "be kind\n", 8);
+    sandcell_policy_add_rlimit(policy, "nofile", 17, 18);
+    sandcell_policy_add_rlimit(policy, "RLIMIT_CORE", 0, SANDCELL_UNLIMITED);
+    sandcell_policy_set_chdir(policy, "/scratch");
+    sandcell_policy_set_network(policy, "none");
+    sandcell_policy_set_host_ids(policy, "auto");
+    sandcell_policy_set_id_count(policy, 1);
+    sandcell_policy_set_id_wait_ms(policy, 1000);
+    result = run(policy, "hostname; id -u; id -g; echo $WHAT; umask; pwd; ls -d /usr-again/bin; cat /etc/motd; ulimit -Sn; "
+                         "ulimit -Hn; test -w /scratch && echo writable; test -w /usr-again || echo read-only");
+    CHECK(wrote(result, "cave\n7\n8\never\n0077\n/scratch\n/usr-again/bin\nbe kind\n17\n18\nwritable\nread-only\n"));
+    CHECK(strstr(sandcell_result_report_json(result), "\"item\":\"network\",\"requested\":\"none\"") != NULL);
+    CHECK(sandcell_result_uid(result) == 7);
+    sandcell_result_free(result);
+
+    sandcell_policy_set_output_limit(policy, 1000);
+    CHECK(ends(policy, "while echo loud; do :; done", "output_limit", 153));
+    sandcell_policy_set_timeout_ms(policy, 100);
+    sandcell_policy_set_grace_ms(policy, 0);
+    CHECK(ends(policy, "sleep 1000", "timed_out", 124));
+    sandcell_policy_free(policy);
+
+    /* Filters: the default, the caller's, none. */
+    policy = sandcell_policy_new();
+    CHECK(ends(policy, "touch /tmp/x && rm /tmp/x", "exited", 0));
+    CHECK(sandcell_policy_set_seccomp_json(policy, PROFILE) == 0);
+    result = run(policy, "touch /tmp/x && rm /tmp/x");
+    CHECK(sandcell_result_exit_code(result) == 1);
+    CHECK(strstr(sandcell_result_stderr(result, NULL), "quota") != NULL);
+    sandcell_result_free(result);
+    CHECK(sandcell_policy_set_seccomp(policy, "off") == 0);
+    CHECK(sandcell_policy_set_landlock(policy, "off") == 0);
+    CHECK(ends(policy, "touch /tmp/x && rm /tmp/x && grep -q 'Seccomp:.*0' /proc/self/status", "exited", 0));
+    CHECK(sandcell_policy_set_seccomp_file(policy, "/no/such/file") == SANDCELL_ERROR_CONFIG);
+    sandcell_policy_free(policy);
+
+    /* Capabilities and the caller's environment. */
+    policy = sandcell_policy_new();
+    CHECK(ends(policy, "grep -q 'CapEff:\t0000000000000000' /proc/self/status", "exited", 0));
+    sandcell_policy_add_cap(policy, "net_raw");
+    sandcell_policy_set_keep_env(policy, true);
+    setenv("SANDCELL_C_TEST", "kept", 1);
+    CHECK(ends(policy, "grep -q 'CapEff:\t0000000000002000' /proc/self/status && test $SANDCELL_C_TEST = kept", "exited", 0));
+    sandcell_policy_free(policy);
+
+    /* What outlives the program is told. */
+    policy = sandcell_policy_new();
+    sandcell_policy_set_leftovers(policy, "report");
+    result = run(policy, "sleep 1000 >/dev/null 2>&1 &");
+    CHECK(sandcell_result_leftover_count(result) == 1);
+    CHECK(*sandcell_result_leftover_command(result, 0) != '\0' && *sandcell_result_leftover_command(result, 1) == '\0');
+    sandcell_result_free(result);
+    sandcell_policy_free(policy);
+
+    /* An empty root has no shell. */
+    {
+        const char *const shell[] = {"/bin/sh", NULL};
+        sandcell_error_t *error = NULL;
+        policy = sandcell_policy_new();
+        sandcell_policy_set_root_empty(policy);
+        REFUSED(sandcell_run(policy, shell, &result, &error), SANDCELL_ERROR_EXEC, "/bin/sh");
+        sandcell_policy_set_root_dir(policy, "/");
+        sandcell_policy_set_root_host(policy);
+        CHECK(ends(policy, "exit 4", "exited", 4));
+        sandcell_policy_free(policy);
+    }
+    return 0;
+}

@@ -1,0 +1,129 @@
+//! The installed library, compilers, and programs built with them.
+#![allow(dead_code)] // Each test binary uses its part.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+pub const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What a C library that is built with care builds without.
+pub const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"];
+
+/// What a program that is linked with the static library needs besides.
+const STATIC: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+/// A directory of the test's own, gone with it. Its name has a blank: paths are passed whole or not at all.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("sandcell c {name} {}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where the library is installed: by tests/run as a release, otherwise here, from what cargo built beside this test.
+pub fn prefix() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        if let Some(prefix) = std::env::var_os("SANDCELL_C_PREFIX") {
+            return prefix.into();
+        }
+        let library = std::env::current_exe().unwrap().with_file_name("libsandcell_ffi.a");
+        assert!(library.exists(), "{} is not there: cargo build -p sandcell-ffi", library.display());
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c prefix");
+        fs::create_dir_all(&prefix).unwrap();
+        // Several test binaries may want it at once.
+        let lock = File::create(prefix.join("lock")).unwrap();
+        lock.lock().unwrap();
+        install(&["--prefix".as_ref(), prefix.as_os_str(), "--library".as_ref(), library.as_os_str()]);
+        prefix
+    })
+}
+
+pub fn install(arguments: &[&std::ffi::OsStr]) {
+    let output = Command::new(Path::new(HERE).join("install")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Whether this is the release as it is shipped, and not what a plain `cargo test` has built.
+pub fn is_release() -> bool {
+    std::env::var_os("SANDCELL_C_PREFIX").is_some()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    Shared,
+    Static,
+}
+
+/// A program from a source below `ffi/`, with every warning an error; `program` is where it is put.
+pub fn compile(compiler: &str, flags: &[&str], source: &Path, link: Link, program: &Path) {
+    let mut cc = Command::new(compiler);
+    cc.args(WARNINGS)
+        .args(flags)
+        .arg("-I")
+        .arg(prefix().join("include"))
+        .arg("-I")
+        .arg(Path::new(HERE).join("tests/c"));
+    cc.arg(Path::new(HERE).join(source)).arg("-o").arg(program);
+    match link {
+        Link::Shared => {
+            let mut rpath = std::ffi::OsString::from("-Wl,-rpath,");
+            rpath.push(prefix().join("lib"));
+            cc.arg("-L").arg(prefix().join("lib")).arg("-lsandcell").arg(rpath)
+        }
+        Link::Static => cc.arg(prefix().join("lib/libsandcell.a")).args(STATIC),
+    };
+    cc.arg("-pthread");
+    let output = cc.output().unwrap_or_else(|e| panic!("{compiler}: {e}"));
+    assert!(output.status.success(), "{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The programs that look for themselves, with what they are given.
+pub const SUITE: [&str; 6] = ["misuse", "settings", "command", "child", "cell", "threads"];
+
+/// A layer for the program that wants one.
+pub fn arguments(name: &str, scratch: &Scratch) -> Vec<PathBuf> {
+    if name != "cell" {
+        return Vec::new();
+    }
+    vec![layer(scratch)]
+}
+
+/// A directory that can be the lowest layer of a root: a file `old`, and the links that a merged /usr has.
+pub fn layer(scratch: &Scratch) -> PathBuf {
+    let layer = scratch.path("layer");
+    fs::create_dir(&layer).unwrap();
+    fs::write(layer.join("old"), "old\n").unwrap();
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), layer.join(name)).unwrap();
+    }
+    layer
+}
+
+/// Runs a program that prints nothing and ends with 0 where all holds.
+pub fn holds(program: &mut Command) {
+    let output = program.output().unwrap();
+    assert!(output.status.success(), "{program:?}: {}\n{}", output.status, said(&output));
+    // Nothing is printed by the library, whatever goes wrong.
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{program:?}:\n{}", said(&output));
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}

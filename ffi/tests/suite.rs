@@ -1,0 +1,43 @@
+//! The C and C++ programs that look for themselves, shared and static, plain and under the sanitizers.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Link, SUITE, Scratch, arguments, compile, holds};
+
+fn suite(link: Link, flags: &[&str]) {
+    for name in SUITE {
+        let scratch = Scratch::new(&format!("{name} {link:?} {}", flags.len()));
+        let program = scratch.path("program");
+        compile("cc", flags, Path::new(&format!("tests/c/{name}.c")), link, &program);
+        holds(Command::new(&program).args(arguments(name, &scratch)));
+    }
+}
+
+#[test]
+fn the_c_suite_holds_with_the_shared_library() {
+    suite(Link::Shared, &["-std=gnu11"]);
+}
+
+#[test]
+fn the_c_suite_holds_with_the_static_library() {
+    suite(Link::Static, &["-std=gnu11"]);
+}
+
+/// AddressSanitizer counts what the library allocates, too: leaks of either side are found.
+#[test]
+fn the_c_suite_shows_no_error_and_no_leak_under_address_and_undefined_behaviour_sanitizer() {
+    suite(Link::Static, &["-std=gnu11", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+}
+
+#[test]
+fn the_c_plus_plus_header_holds_in_both_of_its_standards() {
+    for standard in ["-std=c++17", "-std=c++20"] {
+        let scratch = Scratch::new(&format!("wrapper {standard}"));
+        let program = scratch.path("program");
+        compile("c++", &[standard], Path::new("tests/c/wrapper.cpp"), Link::Shared, &program);
+        holds(&mut Command::new(&program));
+    }
+}

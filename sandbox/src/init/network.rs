@@ -1,0 +1,96 @@
+//! The network namespace. To make one takes the kernel as long as half of the mounts, so it is made by a process of
+//! its own on another processor meanwhile, which shares memory and descriptors with init and leaves it there.
+
+use crate::rawsys::{self, call, clone_onto, nr};
+use crate::wire::stage;
+use crate::{At, Fault, spawn};
+
+const WALL: usize = 0x4000_0000;
+
+/// What passes between the two.
+struct Network {
+    loopback: bool,
+    maker: i32,
+    made: Result<i32, Fault>,
+}
+
+const UNFINISHED: Fault = Fault { stage: stage::NETWORK, errno: rawsys::EPROTO };
+static mut NETWORK: Network = Network { loopback: false, maker: 0, made: Err(UNFINISHED) };
+
+/// Starts making it.
+pub fn begin(loopback: bool) -> Result<(), Fault> {
+    let network = &raw mut NETWORK;
+    // SAFETY: the maker uses `NETWORK` and the stack until it ends, and init only after it has ended.
+    unsafe {
+        (*network).loopback = loopback;
+        let flags = rawsys::CLONE_VM | rawsys::CLONE_FILES;
+        let call = [flags as usize, spawn::child_stack(), 0, 0, 0];
+        (*network).maker = rawsys::check(clone_onto(nr::CLONE, call, make, network.cast())).at(stage::NETWORK)? as i32;
+        move_elsewhere((*network).maker);
+    }
+    Ok(())
+}
+
+/// Puts a process that has not run yet on any other processor than this one. The scheduler leaves it here, behind
+/// init, until it balances, which is later than we are done. Where there is no other, it stays.
+fn move_elsewhere(pid: i32) {
+    let mut allowed = [0u8; 1024];
+    let mut here = 0u32;
+    // SAFETY: a buffer as long as is said, and a place for a number.
+    unsafe {
+        let Ok(length) = call!(nr::SCHED_GETAFFINITY, 0, allowed.len(), allowed.as_mut_ptr()) else { return };
+        if call!(nr::GETCPU, &raw mut here, 0, 0).is_ok()
+            && let Some(byte) = allowed.get_mut(here as usize / 8)
+        {
+            *byte &= !(1 << (here % 8));
+            let _ = call!(nr::SCHED_SETAFFINITY, pid, length, allowed.as_ptr());
+        }
+    }
+}
+
+/// Waits until it is made, and enters it.
+pub fn enter() -> Result<(), Fault> {
+    let network = &raw mut NETWORK;
+    // SAFETY: after the wait nobody else uses `NETWORK`; it was written behind the compiler's back.
+    unsafe {
+        let maker = (*network).maker;
+        while call!(nr::WAIT4, maker, 0, WALL, 0) == Err(rawsys::EINTR) {}
+        let namespace = (&raw const (*network).made).read_volatile()?;
+        call!(nr::SETNS, namespace, rawsys::CLONE_NEWNET).at(stage::NETWORK_ENTER)?;
+        rawsys::close(namespace);
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `arg` is `NETWORK`.
+unsafe extern "C" fn make(arg: *mut u8) -> ! {
+    let network = arg.cast::<Network>();
+    // SAFETY: see `begin`.
+    unsafe { (&raw mut (*network).made).write_volatile(namespace((*network).loopback)) };
+    rawsys::exit(0)
+}
+
+/// A descriptor of a new network namespace: this process moves into it and asks one of its sockets.
+fn namespace(loopback: bool) -> Result<i32, Fault> {
+    const AF_INET: usize = 2;
+    const SOCK_DGRAM: usize = 2;
+    const SIOCSIFFLAGS: usize = 0x8914;
+    const SIOCGSKNS: usize = 0x894C;
+    const IFF_UP: u16 = 1;
+    const IFF_RUNNING: u16 = 0x40;
+    let mut request = [0u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..18].copy_from_slice(&(IFF_UP | IFF_RUNNING).to_ne_bytes());
+    // SAFETY: numbers, and a request with the layout and size of struct ifreq.
+    unsafe {
+        call!(nr::UNSHARE, rawsys::CLONE_NEWNET).at(stage::NETWORK)?;
+        let socket = call!(nr::SOCKET, AF_INET, SOCK_DGRAM | rawsys::O_CLOEXEC, 0).at(stage::NETWORK)?;
+        if loopback {
+            call!(nr::IOCTL, socket, SIOCSIFFLAGS, request.as_ptr()).at(stage::LOOPBACK)?;
+        }
+        let namespace = call!(nr::IOCTL, socket, SIOCGSKNS, 0).at(stage::NETWORK)?;
+        rawsys::close(socket as i32);
+        Ok(namespace as i32)
+    }
+}
