@@ -44,6 +44,8 @@ class Policy(TypedDict, total=False):
     chdir: Path
     best_effort: Iterable[str]
     leftovers: str
+    #: File mode creation mask; 0o022 by default.
+    umask: int
 
 
 class Limits(TypedDict, total=False):
@@ -178,6 +180,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "tmpfs": _each(_tmpfs),
     "user": _user,
     "pids": whole,
+    "umask": whole,
     "cpus": _number,
     "rlimit": _rlimit,
     "env": environment,

@@ -79,6 +79,8 @@ class Popen(subprocess.Popen[AnyStr]):
         cwd: Path | None = None,
         env: Mapping[Any, Any] | None = None,
         universal_newlines: bool | None = None,
+        startupinfo: None = None,
+        creationflags: int = 0,
         *,
         restore_signals: bool = True,
         start_new_session: bool = True,
@@ -118,6 +120,8 @@ class Popen(subprocess.Popen[AnyStr]):
             cwd=cwd,
             env=env,
             universal_newlines=universal_newlines,
+            startupinfo=startupinfo,
+            creationflags=creationflags,
             pass_fds=tuple(pass_fds),
             encoding=encoding,
             errors=errors,
@@ -224,7 +228,7 @@ class Popen(subprocess.Popen[AnyStr]):
         program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=self._limit)
         program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
         audit(program)
-        with translating():
+        with translating(program["cwd"]):
             self._child: _native.Child = self._sandbox._native.spawn(program)
         self._child_created = True
         self.pid = self._child.host_pid() or _NO_PID

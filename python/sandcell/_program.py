@@ -36,8 +36,10 @@ def prepared(
     """As the native half wants it, without the streams."""
     words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
     if shell:
-        # As subprocess: what follows the first word are the shell's own parameters.
-        words = ["/bin/sh", "-c", *words]
+        if isinstance(args, os.PathLike):
+            raise TypeError("path-like args is not allowed when shell is true")
+        # As subprocess: what follows the first word are the shell's own parameters, and `executable` is the shell.
+        words = [executable or "/bin/sh", "-c", *words]
     argv = [path("args", word) for word in words]
     if any("\0" in word for word in argv):
         raise ValueError("embedded null byte")

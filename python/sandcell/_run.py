@@ -78,7 +78,7 @@ class Runner(Generic[Native]):
         try:
             report, out, err = self._native.run(program, data)
         except _native.NativeError as error:
-            raise translated(error) from None
+            raise translated(error, program["cwd"]) from None
         return self._finished(completed(args, out, err, report), codec, limit, check)
 
     def _finished(

@@ -104,7 +104,7 @@ def test_results_come_back_in_order_from_inside():
     with executor() as pool:
         assert list(pool.map(square, range(20))) == [n * n for n in range(20)]
         uid, pid = pool.submit(user).result()
-        assert uid >= 1000 and pid == 2
+        assert uid >= 1000 and pid < 10 < os.getpid()
         assert pool.submit(lambda x: x + 1, 1).result() == 2 if "cloudpickle" in sys.modules else True
         assert isinstance(pool, concurrent.futures.Executor)
     with pytest.raises(RuntimeError):
