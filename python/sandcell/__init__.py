@@ -25,8 +25,8 @@ from ._native import __version__
 from ._options import Policy
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
-from ._sandbox import Cell, Sandbox, run, run_async
-from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Step, Usage
+from ._sandbox import Cell, Sandbox, doctor, run, run_async
+from ._types import CompletedProcess, Enforced, Finding, Identity, Leftover, Outcome, Step, Usage
 
 if TYPE_CHECKING:
     from ._aio import Process
@@ -41,6 +41,7 @@ __all__ = [
     "CompletedProcess",
     "Enforced",
     "Executor",
+    "Finding",
     "Identity",
     "Leftover",
     "Outcome",
@@ -57,6 +58,7 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "__version__",
+    "doctor",
     "interpreter_paths",
     "run",
     "run_async",

@@ -49,7 +49,7 @@ class Executor(concurrent.futures.Executor):
 
     max_workers: processes at most; by default one for each CPU.
     timeout: seconds or "500ms" for each task, its worker's start not included; none by default.
-    max_tasks_per_child: tasks of a worker before it is replaced; with 1 no task sees another's traces. No end by default.
+    max_tasks_per_child: tasks of a worker before it is replaced; 1: no task sees another's traces. No end by default.
     path: directories to import from, shown read-only inside, besides the interpreter's own.
     result_limit: size of a result at most, as pickled.
     The other keywords are those of Sandbox. As every such executor it has a thread for each worker.

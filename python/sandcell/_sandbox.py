@@ -13,7 +13,7 @@ from ._errors import translating
 from ._options import LISTS, Duration, Limits, Policy, checked
 from ._program import Args, Stream
 from ._run import Runner
-from ._types import CompletedProcess, Enforced, Identity, Path, Step, Usage, known, standing
+from ._types import CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -190,6 +190,11 @@ def run(
         encoding=encoding,
         errors=errors,
     )
+
+
+def doctor() -> list[Finding]:
+    """What this host allows, what blocks, and the remedy; found out by running small sandboxes."""
+    return [known(Finding, line) for line in json.loads(_native.doctor())]
 
 
 async def run_async(args: Args, **keywords: Any) -> CompletedProcess[Any]:

@@ -127,6 +127,17 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One thing that this host allows, or does not."""
+
+    name: str
+    ok: bool
+    detail: str
+    #: What to do about it; may be empty.
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Leftover:
     """A process that was still alive when the program ended."""
 

@@ -1,4 +1,4 @@
-"""What a worker of sandcell.Executor runs. It is handed to its Python as text: the package need not be visible inside."""
+"""What a worker of sandcell.Executor runs; handed to its Python as text: the package need not be visible inside."""
 
 import pickle
 import socket
