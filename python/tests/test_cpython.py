@@ -33,11 +33,9 @@ def test_those_that_apply_pass_but_for_the_ones_that_are_listed(tmp_path):
     if not found:
         pytest.skip("this Python comes without its tests")
     listed = exceptions()
-    # It would be in the way of the program's user, who is the caller: no other has to get there.
     run = subprocess.run(
         [sys.executable, "-W", "ignore", os.path.join(HERE, "adapter.py"), str(tmp_path), *listed["left out"]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr[-5000:]
