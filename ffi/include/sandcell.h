@@ -367,6 +367,10 @@ int sandcell_command_set_count_output(sandcell_command_t *command, bool count);
 // own; a cell has sandcell_cell_changes.
 int sandcell_command_set_track_changes(sandcell_command_t *command, bool track);
 
+// Notes every system call of the run and puts the smallest profile that lets them through into the result:
+// sandcell_result_learned_json. The policy's own profile holds meanwhile. For a sandbox of its own; a cell refuses it.
+int sandcell_command_set_learn(sandcell_command_t *command, bool learn);
+
 // Version of the library as text, such as `0.1.0`; SANDCELL_VERSION is that of the header.
 const char *sandcell_version(void);
 
@@ -538,6 +542,10 @@ size_t sandcell_result_leftover_count(const sandcell_result_t *result);
 
 // The command line of one of them; "" beyond the last.
 const char *sandcell_result_leftover_command(const sandcell_result_t *result, size_t index);
+
+// The profile that sandcell_command_set_learn asked for, in the form that sandcell_policy_set_seccomp_json takes, to be
+// freed with sandcell_text_free; NULL where it was not asked for.
+int sandcell_result_learned_json(const sandcell_result_t *result, char **json, sandcell_error_t **error);
 
 // Frees a result. NULL is fine.
 void sandcell_result_free(sandcell_result_t *result);

@@ -224,6 +224,8 @@ public:
     }
     /// What the run changed in its overlay, where `Command::track_changes` asked for it.
     std::vector<Change> changes() const { return detail::list(sandcell_result_changes(result_.get())); }
+    /// The profile that `Command::learn` asked for, as JSON; empty where it was not asked for.
+    std::string learned_json() const { return detail::text(sandcell_result_learned_json, result_.get()); }
     /// Command lines of processes that outlived the program, where `Policy::leftovers` asked for them.
     std::vector<std::string> leftovers() const
     {
@@ -290,6 +292,7 @@ public:
     }
     Command &count_output(bool count = true) { return sandcell_command_set_count_output(get(), count), *this; }
     Command &track_changes(bool track = true) { return sandcell_command_set_track_changes(get(), track), *this; }
+    Command &learn(bool learn = true) { return sandcell_command_set_learn(get(), learn), *this; }
 
     sandcell_command_t *get() const noexcept { return command_.get(); }
 

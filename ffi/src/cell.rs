@@ -1,10 +1,9 @@
 //! A started sandbox in which many programs can be run.
 
 use std::ffi::{c_char, c_int};
-use std::os::fd::IntoRawFd;
 
 use crate::changes::Changes;
-use crate::child::{Child, duplicate};
+use crate::child::{Child, duplicate, hand_out_fd};
 use crate::command::Command;
 use crate::error::{ErrorObject, entry, free};
 use crate::policy::Policy;
@@ -49,11 +48,7 @@ pub unsafe extern "C" fn sandcell_cell_run(
         entry(error, || {
             let place = empty(result, "result")?;
             let (cell, command) = (handle(cell, "cell")?, handle(command, "command")?);
-            let mut request = command.request(|program| cell.cell.command(program))?;
-            if let Some(input) = &command.input {
-                request.input(&input[..]);
-            }
-            *place = Box::into_raw(Box::new(request.output()?.into()));
+            *place = Box::into_raw(command.output(|program| cell.cell.command(program))?);
             Ok(())
         })
     }
@@ -72,8 +67,7 @@ pub unsafe extern "C" fn sandcell_cell_spawn(
         entry(error, || {
             let place = empty(child, "child")?;
             let (cell, command) = (handle(cell, "cell")?, handle(command, "command")?);
-            let started = command.request(|program| cell.cell.command(program))?.spawn()?;
-            *place = Box::into_raw(Box::new(Child::new(started, command.input.clone())?));
+            *place = Box::into_raw(command.spawn(|program| cell.cell.command(program))?);
             Ok(())
         })
     }
@@ -83,14 +77,7 @@ pub unsafe extern "C" fn sandcell_cell_spawn(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_cell_pidfd(cell: *const Cell, fd: *mut c_int, error: *mut *mut ErrorObject) -> c_int {
     // SAFETY: NULL, live, or writable by contract.
-    unsafe {
-        entry(error, || {
-            let place = fd.as_mut().ok_or_else(|| wrong("fd", "is NULL: there is no place for the answer"))?;
-            *place = -1;
-            *place = duplicate(&handle(cell, "cell")?.cell)?.into_raw_fd();
-            Ok(())
-        })
-    }
+    unsafe { entry(error, || hand_out_fd(fd, || duplicate(&handle(cell, "cell")?.cell))) }
 }
 
 /// Stops everything in the cell until sandcell_cell_thaw. It needs a cgroup: start the cell with a limit.

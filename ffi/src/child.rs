@@ -62,6 +62,25 @@ pub(crate) fn duplicate(fd: &impl AsFd) -> Result<OwnedFd, ErrorObject> {
     fd.as_fd().try_clone_to_owned().map_err(|e| wrong("pidfd", &format!("cannot be duplicated: {e}")))
 }
 
+/// Puts a descriptor where the caller wants it; there is -1 after an error.
+///
+/// # Safety
+/// `place` is NULL or may be written to.
+pub(crate) unsafe fn hand_out_fd(
+    place: *mut c_int,
+    make: impl FnOnce() -> Result<OwnedFd, ErrorObject>,
+) -> Result<(), ErrorObject> {
+    if place.is_null() {
+        return Err(wrong("fd", "is NULL: there is no place for the answer"));
+    }
+    // SAFETY: not NULL; writable by this function's contract.
+    unsafe { place.write(-1) };
+    let fd = make()?;
+    // SAFETY: as above.
+    unsafe { place.write(fd.into_raw_fd()) };
+    Ok(())
+}
+
 /// Puts a new pidfd into `*fd`: readable when the program has ended, for poll(2) and the like. It is yours to close and
 /// CLOEXEC.
 #[unsafe(no_mangle)]
@@ -71,14 +90,7 @@ pub unsafe extern "C" fn sandcell_child_pidfd(
     error: *mut *mut ErrorObject,
 ) -> c_int {
     // SAFETY: NULL, live, or writable by contract.
-    unsafe {
-        entry(error, || {
-            let place = fd.as_mut().ok_or_else(|| wrong("fd", "is NULL: there is no place for the answer"))?;
-            *place = -1;
-            *place = duplicate(&handle(child, "child")?.pidfd)?.into_raw_fd();
-            Ok(())
-        })
-    }
+    unsafe { entry(error, || hand_out_fd(fd, || duplicate(&handle(child, "child")?.pidfd))) }
 }
 
 /// The program's process number inside the sandbox; 0 for NULL.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sandcell::{Error, Stdio};
 
+use crate::child::Child;
 use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG, free, guard};
+use crate::result::RunResult;
 use crate::text::{blob, bytes, list, path, word};
 
 /// A program to run: arguments, environment, streams. To be set up by one thread; then it can be run any number of
@@ -21,10 +23,11 @@ pub struct Command {
     dir: Option<PathBuf>,
     streams: [Stream; 3],
     fds: Vec<(c_int, c_int)>,
-    pub(crate) input: Option<Vec<u8>>,
+    input: Option<Vec<u8>>,
     timeout: Option<Duration>,
     count_output: bool,
     track_changes: bool,
+    learn: bool,
     /// The first setter that was refused.
     mistake: Option<ErrorObject>,
 }
@@ -45,17 +48,29 @@ impl Command {
         Command { argv, ..Command::default() }
     }
 
+    /// Runs it to its end, in whatever `of` makes requests of.
+    pub(crate) fn output(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<Box<RunResult>, ErrorObject> {
+        let mut request = self.request(of)?;
+        if let Some(input) = &self.input {
+            request.input(&input[..]);
+        }
+        Ok(Box::new(request.output()?.into()))
+    }
+
+    /// Starts it there.
+    pub(crate) fn spawn(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<Box<Child>, ErrorObject> {
+        let started = self.request(of)?.spawn()?;
+        Ok(Box::new(Child::new(started, self.input.clone())?))
+    }
+
     /// The request in Rust's form. Descriptors are the caller's: the request gets duplicates.
-    pub(crate) fn request(
-        &self,
-        of: impl FnOnce(&OsStr) -> sandcell::Command,
-    ) -> Result<sandcell::Command, ErrorObject> {
+    fn request(&self, of: impl FnOnce(&OsStr) -> sandcell::Command) -> Result<sandcell::Command, ErrorObject> {
         if let Some(mistake) = &self.mistake {
             return Err(mistake.clone());
         }
         let (program, args) = self.argv.split_first().ok_or_else(|| Error::option("argv", "names no program"))?;
         let mut request = of(program);
-        request.args(args).count_output(self.count_output).track_changes(self.track_changes);
+        request.args(args).count_output(self.count_output).track_changes(self.track_changes).learn(self.learn);
         if let Some(name) = &self.arg0 {
             request.arg0(name);
         }
@@ -320,6 +335,19 @@ pub unsafe extern "C" fn sandcell_command_set_track_changes(command: *mut Comman
     unsafe {
         set(command, |c| {
             c.track_changes = track;
+            Ok(())
+        })
+    }
+}
+
+/// Notes every system call of the run and puts the smallest profile that lets them through into the result:
+/// sandcell_result_learned_json. The policy's own profile holds meanwhile. For a sandbox of its own; a cell refuses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_command_set_learn(command: *mut Command, learn: bool) -> c_int {
+    // SAFETY: handles are what the contract says.
+    unsafe {
+        set(command, |c| {
+            c.learn = learn;
             Ok(())
         })
     }

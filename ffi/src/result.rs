@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use sandcell::{Outcome, Output, Report};
 
 use crate::changes::Changes;
-use crate::error::free;
-use crate::text::c_text;
+use crate::error::{ErrorObject, entry, free};
+use crate::text::{c_text, empty, hand_out, handle};
 use crate::usage::{Usage, fill};
 
 /// What came of a run. It never changes: any number of threads may read it at once.
@@ -162,6 +162,26 @@ pub unsafe extern "C" fn sandcell_result_leftover_count(result: *const RunResult
 pub unsafe extern "C" fn sandcell_result_leftover_command(result: *const RunResult, index: usize) -> *const c_char {
     // SAFETY: NULL or a live handle by contract.
     unsafe { result.as_ref() }.and_then(|r| r.leftovers.get(index)).map_or(c"", |c| c).as_ptr()
+}
+
+/// The profile that sandcell_command_set_learn asked for, in the form that sandcell_policy_set_seccomp_json takes, to be
+/// freed with sandcell_text_free; NULL where it was not asked for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_result_learned_json(
+    result: *const RunResult,
+    json: *mut *mut c_char,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live, or writable by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(json, "json")?;
+            if let Some(profile) = &handle(result, "result")?.report.learned {
+                *place = hand_out(profile.to_json()?);
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Frees a result. NULL is fine.

@@ -47,11 +47,7 @@ pub unsafe extern "C" fn sandcell_run_command(
 unsafe fn run(policy: *const Policy, place: &mut *mut RunResult, command: &Command) -> Result<(), ErrorObject> {
     // SAFETY: by this function's contract.
     let sandbox = unsafe { handle(policy, "policy") }?.sandbox()?;
-    let mut request = command.request(|program| sandbox.command(program))?;
-    if let Some(input) = &command.input {
-        request.input(&input[..]);
-    }
-    *place = Box::into_raw(Box::new(request.output()?.into()));
+    *place = Box::into_raw(command.output(|program| sandbox.command(program))?);
     Ok(())
 }
 
@@ -69,9 +65,7 @@ pub unsafe extern "C" fn sandcell_spawn(
         entry(error, || {
             let place = empty(child, "child")?;
             let sandbox = handle(policy, "policy")?.sandbox()?;
-            let command = handle(command, "command")?;
-            let started = command.request(|program| sandbox.command(program))?.spawn()?;
-            *place = Box::into_raw(Box::new(Child::new(started, command.input.clone())?));
+            *place = Box::into_raw(handle(command, "command")?.spawn(|program| sandbox.command(program))?);
             Ok(())
         })
     }

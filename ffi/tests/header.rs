@@ -26,3 +26,17 @@ fn the_header_is_the_one_that_the_code_makes() {
         "include/sandcell.h is out of date; mend it with: SANDCELL_WRITE_HEADER=1 cargo test -p sandcell-ffi --test header"
     );
 }
+
+#[test]
+fn the_c_plus_plus_header_has_a_place_for_every_function_of_c() {
+    let read = |name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("include").join(name)).unwrap();
+    let (c, cpp) = (read("sandcell.h"), read("sandcell.hpp"));
+    let words = |text: &str| -> std::collections::BTreeSet<String> {
+        let all = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        all.filter(|word| word.starts_with("sandcell_") && !word.ends_with("_t")).map(str::to_owned).collect()
+    };
+    let code: String = c.lines().filter(|line| !line.starts_with("//") && !line.starts_with(" *")).collect();
+    let missing: Vec<String> = words(&code).difference(&words(&cpp)).cloned().collect();
+    // What runs an argv alone is the other with a command made of it.
+    assert_eq!(missing, ["sandcell_run"]);
+}

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use nix::sys::resource::Resource;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sandcell::syscalls::Profile;
-use sandcell::{Builder, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User};
+use sandcell::{Builder, Error, Root, Sandbox, Seccomp, Upper, User, words};
 
 use crate::raise;
 
@@ -51,28 +51,17 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         "rlimit" => {
             let list: Vec<(String, u64, u64)> = value.extract()?;
             list.into_iter().try_fold(builder, |builder, (name, soft, hard)| {
-                Ok::<_, PyErr>(builder.rlimit(resource(&name)?, soft, hard))
+                Ok::<_, PyErr>(builder.rlimit(words::resource(&name).map_err(raise)?, soft, hard))
             })?
         }
         "timeout" => builder.timeout(seconds(key, value)?),
         "grace" => builder.grace(seconds(key, value)?),
         "output_limit" => builder.output_limit(value.extract()?),
-        "network" => builder.network(match value.extract::<String>()?.as_str() {
-            "none" => Network::None,
-            "loopback" => Network::Loopback,
-            "host" => Network::Host,
-            word => return Err(unknown(key, word, "none, loopback or host")),
-        }),
+        "network" => builder.network(parsed(value)?),
         "seccomp" => builder.seccomp(seccomp(value)?),
-        "landlock" => builder.landlock(match value.extract::<String>()?.as_str() {
-            "default" => Landlock::Default,
-            "off" => Landlock::Off,
-            word => return Err(unknown(key, word, "default or off")),
-        }),
+        "landlock" => builder.landlock(parsed(value)?),
         "cap_add" => value.extract::<Vec<String>>()?.into_iter().try_fold(builder, |builder, name| {
-            let full = if name.starts_with("CAP_") { name.clone() } else { format!("CAP_{name}") };
-            let capability =
-                full.to_uppercase().parse().map_err(|_| unknown(key, &name, "the name of a capability"))?;
+            let capability = words::capability(&name).map_err(raise)?;
             Ok::<_, PyErr>(builder.cap_add(capability))
         })?,
         "env" => {
@@ -85,18 +74,14 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         "best_effort" => {
             value.extract::<Vec<String>>()?.iter().fold(builder, |builder, item| builder.best_effort(item))
         }
-        "leftovers" => builder.leftovers(match value.extract::<String>()?.as_str() {
-            "kill" => Leftovers::Kill,
-            "report" => Leftovers::Report,
-            "fail" => Leftovers::Fail,
-            word => return Err(unknown(key, word, "kill, report or fail")),
-        }),
+        "leftovers" => builder.leftovers(parsed(value)?),
         _ => return Err(raise(Error::option(key, "no such keyword"))),
     })
 }
 
-fn unknown(key: &str, word: &str, wanted: &str) -> PyErr {
-    raise(Error::option(key, format!("{word:?} is not {wanted}")))
+/// One of the words of an option.
+fn parsed<T: FromStr<Err = Error>>(value: &Bound<'_, PyAny>) -> PyResult<T> {
+    value.extract::<String>()?.parse().map_err(raise)
 }
 
 /// A number of seconds that is a duration.
@@ -113,12 +98,7 @@ fn user(value: &Bound<'_, PyAny>) -> PyResult<User> {
     if let Ok((uid, gid)) = value.extract::<(u32, u32)>() {
         return Ok(User::fixed(uid, gid));
     }
-    Ok(match value.extract::<String>()?.as_str() {
-        "random" => User::Random,
-        "root" => User::Root,
-        "caller" => User::Caller,
-        word => return Err(unknown("user", word, "random, root, caller, a UID or (UID, GID)")),
-    })
+    parsed(value)
 }
 
 fn seccomp(value: &Bound<'_, PyAny>) -> PyResult<Seccomp> {
@@ -131,23 +111,6 @@ fn seccomp(value: &Bound<'_, PyAny>) -> PyResult<Seccomp> {
                 raise(Error::option("seccomp", format!("{} cannot be read: {error}", path.display())))
             })?;
             Seccomp::Profile(Profile::from_json(&text).map_err(raise)?)
-        }
-    })
-}
-
-fn resource(name: &str) -> PyResult<Resource> {
-    Ok(match name {
-        "as" => Resource::RLIMIT_AS,
-        "core" => Resource::RLIMIT_CORE,
-        "cpu" => Resource::RLIMIT_CPU,
-        "data" => Resource::RLIMIT_DATA,
-        "fsize" => Resource::RLIMIT_FSIZE,
-        "memlock" => Resource::RLIMIT_MEMLOCK,
-        "nofile" => Resource::RLIMIT_NOFILE,
-        "nproc" => Resource::RLIMIT_NPROC,
-        "stack" => Resource::RLIMIT_STACK,
-        _ => {
-            return Err(unknown("rlimit", name, "as, core, cpu, data, fsize, memlock, nofile, nproc or stack"));
         }
     })
 }

@@ -19,6 +19,8 @@ mod builder;
 mod changes;
 mod command;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod identity;
 #[cfg(feature = "image")]

@@ -677,7 +677,7 @@ fn usage(reply: &Reply, counted: bool) -> Usage {
         wall: Duration::from_nanos(reply.wall_ns),
         user: Duration::from_micros(reply.user_us),
         system: Duration::from_micros(reply.system_us),
-        memory_peak_bytes: Some(reply.max_rss_kb * 1024),
+        memory_peak_bytes: Some(reply.max_rss_kb.saturating_mul(1024)),
         output_bytes: counted.then_some(reply.output),
         ..Usage::default()
     }

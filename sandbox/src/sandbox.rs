@@ -24,7 +24,7 @@ use crate::wire::{Message, control, reply, stage};
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all runs of one [`Sandbox`] share.
@@ -185,7 +185,7 @@ impl Sandbox {
             .collect())
     }
 
-    fn plan(
+    pub(crate) fn plan(
         &self,
         identity: &Assigned,
         clock: Option<&CpuClock>,

@@ -59,7 +59,8 @@ pub(crate) type Heard = (Reply, Vec<u8>, Option<OwnedFd>);
 /// A reply of init with the text behind it and the descriptor that came with it; `None` when init is gone.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Heard>> {
     let mut bytes = [0u8; Reply::SIZE + 512];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
+    // Room for as many as the kernel passes at once: descriptors that do not fit would stay open, and nobody's.
+    let mut space = nix::cmsg_space!([RawFd; 253]);
     let (length, fd) = loop {
         let mut vectors = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;

@@ -19,8 +19,6 @@ static bool ends(const sandcell_policy_t *policy, const char *script, const char
 {
     sandcell_result_t *result = run(policy, script);
     bool so = strcmp(sandcell_result_outcome(result), outcome) == 0 && sandcell_result_exit_code(result) == code;
-    if (!so)
-        fprintf(stderr, "%s %d\n", sandcell_result_outcome(result), sandcell_result_exit_code(result));
     sandcell_result_free(result);
     return so;
 }
@@ -71,6 +69,30 @@ int main(void)
     CHECK(ends(policy, "touch /tmp/x && rm /tmp/x && grep -q 'Seccomp:.*0' /proc/self/status", "exited", 0));
     CHECK(sandcell_policy_set_seccomp_file(policy, "/no/such/file") == SANDCELL_ERROR_CONFIG);
     sandcell_policy_free(policy);
+
+    /* A profile that is learned from a run suffices for another of the same kind, and for nothing else. */
+    {
+        const char *const words[] = {"/bin/sh", "-c", "echo learned", NULL};
+        sandcell_command_t *command = sandcell_command_new(words);
+        sandcell_error_t *error = NULL;
+        char *json = NULL;
+        policy = sandcell_policy_new();
+        FINE(sandcell_run_command(policy, command, &result, &error));
+        FINE(sandcell_result_learned_json(result, &json, &error));
+        CHECK(json == NULL); /* it was not asked for */
+        sandcell_result_free(result);
+        sandcell_command_set_learn(command, true);
+        FINE(sandcell_run_command(policy, command, &result, &error));
+        FINE(sandcell_result_learned_json(result, &json, &error));
+        CHECK(strstr(json, "\"write\"") != NULL && strstr(json, "\"mkdir\"") == NULL);
+        CHECK(sandcell_policy_set_seccomp_json(policy, json) == 0);
+        CHECK(ends(policy, "echo again", "exited", 0));
+        CHECK(!ends(policy, "mkdir /tmp/new 2>/dev/null", "exited", 0));
+        sandcell_text_free(json);
+        sandcell_result_free(result);
+        sandcell_command_free(command);
+        sandcell_policy_free(policy);
+    }
 
     /* Capabilities and the caller's environment. */
     policy = sandcell_policy_new();

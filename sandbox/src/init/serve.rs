@@ -376,7 +376,7 @@ impl Supervisor {
             } else {
                 signal_all(command, rawsys::SIGTERM);
                 command.warned = true;
-                command.deadline = time + command.grace;
+                command.deadline = time.saturating_add(command.grace);
             }
         }
     }
@@ -441,8 +441,8 @@ impl Supervisor {
             leftovers: request.flags & wire::ASK_LEFTOVERS != 0,
             flags: if denied != 0 { wire::ENDED_DENIED } else { 0 },
             started,
-            deadline: if request.timeout > 0 { started + request.timeout * 1_000_000 } else { 0 },
-            grace: request.grace * 1_000_000,
+            deadline: if request.timeout > 0 { started.saturating_add(request.timeout.saturating_mul(1_000_000)) } else { 0 },
+            grace: request.grace.saturating_mul(1_000_000),
             warned: false,
             output: 0,
             output_limit: request.output_limit,

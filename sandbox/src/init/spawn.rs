@@ -146,6 +146,10 @@ impl Request {
                 Ask::Argument { .. } => arguments += 1,
                 Ask::Variable { .. } => variables += 1,
                 Ask::Program { .. } => programs += 1,
+                // More than the kernel allows (fs.nr_open), and room to count on.
+                Ask::Descriptor { number, .. } | Ask::Null { number } if number > i32::MAX as u32 / 2 => {
+                    return Err(malformed);
+                }
                 Ask::Rlimit { .. } | Ask::Descriptor { .. } | Ask::Null { .. } => {}
             }
         }
