@@ -144,7 +144,7 @@ class _Worker:
     def __init__(self, sandbox: Sandbox, path: list[str]) -> None:
         self.tasks = 0
         self.socket, theirs = socket.socketpair()
-        words = [sys.executable, "-I", "-c", _source(), str(theirs.fileno()), *path]
+        words = [os.path.abspath(sys.executable), "-I", "-c", _source(), str(theirs.fileno()), *path]
         with theirs:
             try:
                 self.popen: Popen[bytes] = sandbox.Popen(words, stdin=DEVNULL, pass_fds=[theirs.fileno()])
@@ -236,7 +236,7 @@ def interpreter_paths() -> list[str]:
     inside. The directories of the program itself are not among them."""
     packages = [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")]
     beside = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *packages]
-    beside += [os.path.dirname(os.path.realpath(sys.executable))]
+    beside += [os.path.dirname(os.path.abspath(sys.executable)), os.path.dirname(os.path.realpath(sys.executable))]
     return _outermost(entry for entry in beside if os.path.isdir(entry))
 
 

@@ -26,6 +26,8 @@ class Policy(TypedDict, total=False):
     rw: Iterable[Bind]
     tmpfs: Iterable[Path | tuple[Path, Size]]
     user: str | int | tuple[int, int]
+    #: How many ids the sandbox has; 1 by default.
+    id_count: int
     hostname: str
     memory: Size
     swap: Size
@@ -181,6 +183,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "user": _user,
     "pids": whole,
     "umask": whole,
+    "id_count": whole,
     "cpus": _number,
     "rlimit": _rlimit,
     "env": environment,

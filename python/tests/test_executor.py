@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def executor(workers=2, **keywords):
-    packages = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "pytest"))]
+    packages = [e for e in sys.path if any(os.path.isdir(os.path.join(e, p)) for p in ("pytest", "sandcell"))]
     return sandcell.Executor(workers, path=[HERE, *packages], **keywords)
 
 
