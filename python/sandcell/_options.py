@@ -43,6 +43,8 @@ class Policy(TypedDict, total=False):
     landlock: str
     cap_add: Iterable[str]
     keep_env: bool
+    #: Files of the caller in bind mounts belong to the program: its own UID is the program's on the host.
+    keep_caller: bool
     chdir: Path
     best_effort: Iterable[str]
     leftovers: str
@@ -188,6 +190,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "rlimit": _rlimit,
     "env": environment,
     "keep_env": _flag,
+    "keep_caller": _flag,
 }
 
 #: The keywords whose checked values are lists.

@@ -3,6 +3,7 @@
 
 mod cell;
 mod child;
+mod entry;
 mod exchange;
 mod options;
 mod ours;
@@ -86,5 +87,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Sandbox>()?;
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
+    module.add_class::<entry::Entry>()?;
     module.add_function(wrap_pyfunction!(doctor, module)?)
 }

@@ -68,6 +68,7 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
             let list: Vec<(OsString, OsString)> = value.extract()?;
             list.into_iter().fold(builder, |builder, (key, value)| builder.env(key, value))
         }
+        "keep_caller" => builder.keep_caller(value.extract()?),
         "keep_env" => builder.keep_env(value.extract()?),
         "chdir" => builder.current_dir(value.extract::<PathBuf>()?),
         "id_count" => builder.id_count(value.extract()?),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::error::{Failure, Result};
 use crate::plan::destination;
-use crate::policy::{HostIds, IoMax, Landlock, Leftovers, Mount, Network, Policy, Root, Seccomp, Upper, User};
+use crate::policy::{
+    HostIds, IoMax, Isolation, Landlock, Leftovers, Mount, Network, Policy, Root, Seccomp, Upper, User,
+};
 use crate::sandbox::Sandbox;
 
 /// Puts a [`Sandbox`] together. Everything has a default: a read-only view of the host's system directories, private
@@ -248,6 +250,13 @@ impl Builder {
         self
     }
 
+    /// What keeps programs apart from the host; [`Isolation::Namespaces`] by default, and never anything else unless
+    /// it is asked for here.
+    pub fn isolation(mut self, isolation: Isolation) -> Builder {
+        self.policy.isolation = isolation;
+        self
+    }
+
     /// The network; [`Network::Loopback`] by default.
     pub fn network(mut self, network: Network) -> Builder {
         self.policy.network = network;
@@ -401,6 +410,16 @@ fn check(policy: &mut Policy) -> Result<()> {
     }
     if let User::Fixed { uid: u32::MAX, .. } | User::Fixed { gid: u32::MAX, .. } = policy.identity.user {
         return Err(wrong("user", "4294967295 is no id", "it means `no change` to the kernel"));
+    }
+    if policy.isolation == Isolation::Landlock {
+        #[cfg(feature = "landlock")]
+        crate::isolation::check(policy)?;
+        #[cfg(not(feature = "landlock"))]
+        return Err(wrong(
+            "isolation",
+            "this library was built without Landlock",
+            "build it with the feature `landlock`",
+        ));
     }
     for item in policy.best_effort.named() {
         if !BEST_EFFORT.contains(&item.as_str()) {

@@ -1,23 +1,16 @@
 //! Landlock, the second wall behind the namespaces: landlock(7).
 //!
 //! The parent computes what is wanted as plain numbers, [`plan`]; init makes the ruleset of it inside, where the paths
-//! are those that the program sees. In the fallback tier, where there is no inside, [`ruleset`] makes it of the host's
-//! paths before the clone. Whatever the kernel's ABI cannot do is a line of the report with the reason.
+//! are those that the program sees. Whatever the kernel's ABI cannot do is a line of the report with the reason.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope, make_bitflags,
 };
 
-use crate::error::Failure;
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::policy::Network;
-use crate::{Error, Result};
-
-const STAGE: &str = "landlock";
 
 /// What a program may do with a file, or with everything beneath a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,60 +142,12 @@ fn strict() -> Ruleset {
     Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
-/// The ruleset of a plan whose paths are those of the host, for `landlock_restrict_self` in the child.
-///
-/// # Errors
-///
-/// [`Error::Unsupported`] if the plan is empty, [`Error::Setup`] for a path that cannot be opened and for what the
-/// kernel refuses.
-#[cfg_attr(not(test), expect(dead_code, reason = "the tier without user namespaces is not wired yet"))]
-pub(crate) fn ruleset(plan: &LandlockPlan) -> Result<OwnedFd> {
-    if plan.is_empty() {
-        return Err(Failure::new(STAGE, "", "this kernel has no Landlock, or it is switched off")
-            .hint("Boot a kernel of 5.19 or newer with `landlock` in its lsm= list.")
-            .unsupported());
-    }
-    let failed = |subject: &Path, error: &(dyn std::error::Error + 'static)| -> Error {
-        // The crate wraps the system's error once or twice.
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        let mut failure = Failure::new(STAGE, subject.to_string_lossy(), format!("cannot make the ruleset: {error}"));
-        while let Some(error) = cause {
-            if let Some(errno) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-                failure = failure.errno(errno);
-            }
-            cause = error.source();
-        }
-        failure.setup()
-    };
-    let nowhere = Path::new("");
-    let mut ruleset = strict();
-    if plan.handled_fs != 0 {
-        let rights = BitFlags::<AccessFs>::from_bits_truncate(plan.handled_fs);
-        ruleset = ruleset.handle_access(rights).map_err(|e| failed(nowhere, &e))?;
-    }
-    if plan.handled_net != 0 {
-        let rights = BitFlags::<AccessNet>::from_bits_truncate(plan.handled_net);
-        ruleset = ruleset.handle_access(rights).map_err(|e| failed(nowhere, &e))?;
-    }
-    if plan.scoped != 0 {
-        let scopes = BitFlags::<Scope>::from_bits_truncate(plan.scoped);
-        ruleset = ruleset.scope(scopes).map_err(|e| failed(nowhere, &e))?;
-    }
-    let mut ruleset = ruleset.create().map_err(|e| failed(nowhere, &e))?;
-    for (path, rights) in &plan.rules {
-        let directory = path.metadata().map_err(|e| failed(path, &e))?.is_dir();
-        let rights = if directory { *rights } else { *rights & plan.file_rights };
-        let beneath = PathBeneath::new(
-            PathFd::new(path).map_err(|e| failed(path, &e))?,
-            BitFlags::<AccessFs>::from_bits_truncate(rights),
-        );
-        ruleset = ruleset.add_rule(beneath).map_err(|e| failed(path, &e))?;
-    }
-    Option::<OwnedFd>::from(ruleset).ok_or_else(|| Failure::new(STAGE, "", "the kernel gave no ruleset").unsupported())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use landlock::{BitFlags, PathBeneath, PathFd, RulesetCreatedAttr};
+
     use super::*;
 
     fn wanted(network: Network) -> Wanted {
@@ -268,23 +213,6 @@ mod tests {
         assert_eq!((plan.handled_fs, plan.rules.len()), (0, 0));
         assert!(unenforced(&plan).contains(&"files".to_owned()));
         assert_eq!(plan.scoped, 3);
-    }
-
-    #[test]
-    fn a_ruleset_of_host_paths_is_made_and_a_missing_path_is_named() {
-        let abi = running_abi();
-        let file = std::env::current_exe().unwrap();
-        let mut wanted = wanted(Network::None);
-        wanted.paths.push((file, Access::Write));
-        let made = ruleset(&plan(&wanted, abi));
-        if plan(&wanted, abi).is_empty() {
-            eprintln!("SKIPPED: this kernel has no Landlock");
-            return assert_eq!(made.unwrap_err().kind(), "unsupported");
-        }
-        made.unwrap();
-        wanted.paths.push((PathBuf::from("/nowhere-at-all"), Access::Read));
-        let error = ruleset(&plan(&wanted, abi)).unwrap_err();
-        assert_eq!((error.kind(), error.subject(), error.errno()), ("setup", "/nowhere-at-all", Some(libc::ENOENT)));
     }
 
     #[test]

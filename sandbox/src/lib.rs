@@ -18,6 +18,7 @@ compile_error!("sandcell runs on Linux on x86-64 only");
 mod builder;
 mod changes;
 mod command;
+mod entry;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -25,6 +26,8 @@ mod host;
 mod identity;
 #[cfg(feature = "image")]
 pub mod image;
+#[cfg(feature = "landlock")]
+mod isolation;
 #[cfg(feature = "landlock")]
 mod landlock;
 mod launch;
@@ -46,6 +49,7 @@ pub mod words;
 pub use builder::Builder;
 pub use changes::{Change, ChangeKind};
 pub use command::{Command, Stdio};
+pub use entry::Entry;
 pub use error::{Error, Failure, Result};
 pub use host::{Finding, doctor};
 pub use limits::adopt_cgroup;
@@ -53,8 +57,8 @@ pub use outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output
 #[cfg(feature = "image")]
 pub use policy::Volume;
 pub use policy::{
-    BestEffort, HostIds, Identity, IoMax, Landlock, Leftovers, Limits, Mount, Network, Policy, Root, Seccomp, Upper,
-    User,
+    BestEffort, HostIds, Identity, IoMax, Isolation, Landlock, Leftovers, Limits, Mount, Network, Policy, Root,
+    Seccomp, Upper, User,
 };
 pub use running::{Cell, Child, Controller};
 pub use sandbox::{PlannedStep, Sandbox};

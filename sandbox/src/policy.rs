@@ -243,6 +243,19 @@ impl Network {
     }
 }
 
+/// What keeps a program apart from the rest of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Namespaces of its own, and within them the system call filter and Landlock.
+    #[default]
+    Namespaces,
+    /// Landlock, the system call filter and resource limits alone, for hosts that forbid user namespaces (default
+    /// Docker, AppArmor). The program is a process of the caller's among others; `docs/security.md` says what that
+    /// leaves open, and so does each report. Linux 6.12.
+    Landlock,
+}
+
 /// Which system calls the program may make.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
@@ -330,6 +343,8 @@ pub struct Policy {
     pub grace: Duration,
     /// Bytes that a program may write to stdout and stderr together.
     pub output_limit: Option<u64>,
+    /// What keeps it apart.
+    pub isolation: Isolation,
     /// The network.
     pub network: Network,
     /// The system call filter.
@@ -376,6 +391,7 @@ impl Default for Policy {
             timeout: None,
             grace: Duration::from_secs(2),
             output_limit: None,
+            isolation: Isolation::default(),
             network: Network::default(),
             seccomp: Seccomp::default(),
             landlock: Landlock::default(),

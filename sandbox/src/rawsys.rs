@@ -21,6 +21,7 @@ pub mod nr {
     pub const PREAD64: usize = 17;
     pub const SCHED_YIELD: usize = 24;
     pub const DUP: usize = 32;
+    pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
@@ -34,6 +35,7 @@ pub mod nr {
     pub const FCHDIR: usize = 81;
     pub const UMASK: usize = 95;
     pub const GETRUSAGE: usize = 98;
+    pub const GETPPID: usize = 110;
     pub const SETSID: usize = 112;
     pub const SETGROUPS: usize = 116;
     pub const SETRESUID: usize = 117;
@@ -130,6 +132,8 @@ pub const PR_SET_DUMPABLE: usize = 4;
 pub const PR_SET_NAME: usize = 15;
 pub const PR_CAPBSET_READ: usize = 23;
 pub const PR_CAPBSET_DROP: usize = 24;
+pub const PR_SET_CHILD_SUBREAPER: usize = 36;
+pub const PR_SET_PDEATHSIG: usize = 1;
 pub const PR_SET_NO_NEW_PRIVS: usize = 38;
 pub const PR_SET_SECUREBITS: usize = 28;
 pub const SECBIT_NO_SETUID_FIXUP: usize = 1 << 2;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::changes::{self, Change};
 use crate::command::{Command, Pipes};
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, UserNamespace};
 use crate::launch::Started;
 use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
@@ -51,6 +52,8 @@ pub(crate) struct Init {
     pub rlimits: Vec<Rlimit>,
     group: Mutex<Group>,
     over: AtomicBool,
+    /// The process that made it: a copy of it in a forked process must not end it.
+    owner: u32,
 }
 
 impl Init {
@@ -58,7 +61,17 @@ impl Init {
         let group = Mutex::new(placed.placement.map_or(Group::None, Group::Live));
         let rlimits = placed.rlimits;
         let Started { control, pidfd } = started;
-        Init { control, pidfd, identity, enforced, upper: None, rlimits, group, over: AtomicBool::new(false) }
+        Init {
+            control,
+            pidfd,
+            identity,
+            enforced,
+            upper: None,
+            rlimits,
+            group,
+            over: AtomicBool::new(false),
+            owner: std::process::id(),
+        }
     }
 
     pub(crate) fn receive(&self) -> Result<Option<sys::Heard>> {
@@ -109,6 +122,15 @@ impl Init {
         }
     }
 
+    /// Where a process joins the groups of the sandbox, by writing "0".
+    pub(crate) fn entrances(&self) -> Result<Vec<OwnedFd>> {
+        let Group::Live(placement) = &*self.group() else { return Ok(Vec::new()) };
+        let copies = placement.join().iter().map(OwnedFd::try_clone).collect::<std::io::Result<Vec<_>>>();
+        let mut all = copies.map_err(|_| crate::launch::descriptors(Errno::last()))?;
+        all.extend(placement.join_v2()?);
+        Ok(all)
+    }
+
     /// What the groups of the sandbox can be told while it lives.
     fn control<T>(&self, act: impl FnOnce(&mut Placement) -> Result<T>) -> Result<T> {
         match &mut *self.group() {
@@ -134,6 +156,13 @@ impl Init {
     }
 
     fn kill(&self) {
+        if matches!(self.identity.namespace, UserNamespace::Absent) {
+            // Nothing ends with this supervisor but what it ends itself.
+            let _ = shutdown(self.control.as_raw_fd(), Shutdown::Both);
+            if sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + PATIENCE)).is_ok_and(|ready| ready[0]) {
+                return;
+            }
+        }
         let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
@@ -141,6 +170,11 @@ impl Init {
     pub(crate) fn lost(&self, stage: &'static str) -> crate::Error {
         self.kill();
         self.reap();
+        if self.out_of_memory() {
+            let message =
+                "the limit is too small for the sandbox itself, which was killed for memory before it was done";
+            return Failure::new(stage, "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup();
+        }
         Failure::new(stage, "supervisor", "ended without a word: something outside killed it")
             .hint("look for an out-of-memory kill in the kernel's log")
             .io()
@@ -149,6 +183,10 @@ impl Init {
 
 impl Drop for Init {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            std::mem::forget(std::mem::replace(&mut *self.group(), Group::None));
+            return;
+        }
         if !self.over.load(Ordering::Acquire) {
             self.kill();
             self.reap();
@@ -590,6 +628,11 @@ impl Cell {
     pub fn kill(&self) {
         self.inside.init.kill();
         self.inside.init.reap();
+    }
+
+    /// What its programs share, its supervisor and how it was made.
+    pub(crate) fn parts(&self) -> (&Shared, &Init, &Plan) {
+        (&self.inside.shared, &self.inside.init, &self.inside.plan)
     }
 
     pub(crate) fn run(&self, request: &mut Command) -> Result<Child> {

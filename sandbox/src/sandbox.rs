@@ -15,7 +15,7 @@ use crate::launch::{Image, Launch, descriptors};
 use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
-use crate::policy::{Network, Policy, Seccomp};
+use crate::policy::{Isolation, Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
 use crate::syscalls::{Action, Profile};
@@ -54,15 +54,9 @@ type Kept = ();
 impl Shared {
     /// The profile that was asked for; without one everything is allowed.
     pub(crate) fn profile(&self) -> Profile {
-        match &self.policy.seccomp {
-            Seccomp::Off => Profile::new(Action::Allow),
-            Seccomp::Default => Profile::default(),
-            Seccomp::Profile(profile) => profile.clone(),
-        }
+        profile(&self.policy)
     }
-}
 
-impl Shared {
     fn host_files(&self) -> Result<&plan::HostFiles> {
         match self.host.get() {
             Some(files) => Ok(files),
@@ -72,6 +66,27 @@ impl Shared {
             }
         }
     }
+
+    /// Who the next sandbox is.
+    fn identity(&self) -> Result<Assigned> {
+        match self.policy.isolation {
+            Isolation::Namespaces => self.ids.assign_for(&self.policy),
+            Isolation::Landlock => Ok(Assigned::caller()),
+        }
+    }
+}
+
+fn profile(policy: &Policy) -> Profile {
+    let profile = match &policy.seccomp {
+        Seccomp::Off => return Profile::new(Action::Allow),
+        Seccomp::Default => Profile::default(),
+        Seccomp::Profile(profile) => profile.clone(),
+    };
+    #[cfg(feature = "landlock")]
+    if policy.isolation == Isolation::Landlock {
+        return crate::isolation::narrow(profile, policy.network);
+    }
+    profile
 }
 
 /// Sends the request that is to be carried out as soon as the sandbox is built.
@@ -102,9 +117,12 @@ impl Sandbox {
     pub(crate) fn prepare(policy: Policy, found_ids: Option<IdPool>, kept: Kept) -> Result<Sandbox> {
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
-            Seccomp::Default => Some(Filter::new(&Profile::default(), &policy.cap_add)?),
-            Seccomp::Profile(profile) => Some(Filter::new(profile, &policy.cap_add)?),
+            _ => Some(Filter::new(&profile(&policy), &policy.cap_add)?),
         };
+        #[cfg(feature = "landlock")]
+        if policy.isolation == Isolation::Landlock {
+            crate::isolation::check_kernel(&policy, crate::landlock::running_abi())?;
+        }
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
         let ids = match found_ids {
@@ -175,7 +193,7 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.ids.assign_for(&self.shared.policy)?, None, false, false)?;
+        let (plan, _) = self.plan(&self.shared.identity()?, None, false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -218,13 +236,28 @@ impl Sandbox {
         Ok((plan, enforced))
     }
 
+    /// The kernel says only "out of memory" where a start does not fit into the limit that was asked for; execve(2)
+    /// says that there are too many arguments, when it has no page for them.
+    fn name_the_limit(&self, error: crate::Error) -> crate::Error {
+        match self.shared.policy.limits.memory {
+            Some(limit)
+                if error.errno() == Some(libc::ENOMEM)
+                    || matches!(error.errno(), Some(libc::E2BIG | libc::EFAULT)) && error.stage() == "exec-init" =>
+            {
+                let message = format!("the limit of {limit} bytes is too small to start in: {error}");
+                Failure::new(error.stage(), "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup()
+            }
+            _ => error,
+        }
+    }
+
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
     fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             prepare_upper(dir)?;
         }
         let policy = &self.shared.policy;
-        let mut identity = self.shared.ids.assign_for(&self.shared.policy)?;
+        let mut identity = self.shared.identity()?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
         }
@@ -241,7 +274,7 @@ impl Sandbox {
         let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
-        let started = launch.start(&self.shared.image)?;
+        let started = launch.start(&self.shared.image).map_err(|error| self.name_the_limit(error))?;
         identity.trees.clear();
         let mut init = Init::new(started, identity, enforced, placed);
         if let Some(request) = request {
@@ -250,7 +283,7 @@ impl Sandbox {
         if keep_upper {
             match init.receive()? {
                 Some((reply, _, upper)) if reply.kind == reply::READY => init.upper = upper,
-                Some((reply, ..)) => return Err(setup_failure(&plan, &reply)),
+                Some((reply, ..)) => return Err(self.name_the_limit(setup_failure(&plan, &reply))),
                 None => return Err(init.lost("setup")),
             }
         }
@@ -273,7 +306,7 @@ impl Sandbox {
         let (socket, pipes) = child.expect("the request was sent above");
         let mut child =
             Child::new(self.shared.clone(), Arc::new(init), socket, pipes, true, &command.options(&self.shared.policy));
-        child.started(&plan, &command.program())?;
+        child.started(&plan, &command.program()).map_err(|error| self.name_the_limit(error))?;
         Ok(child)
     }
 }
@@ -367,30 +400,19 @@ fn random_name() -> String {
     format!("cell-{}", random.iter().collect::<String>())
 }
 
+/// Why nothing enforces the host's network: it was asked for.
+pub(crate) const HOST_NETWORK: &str = "it was asked for: the program has the host's network, abstract sockets included";
+
 /// What carries out what was asked for.
 fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
-    let word = |word: &str| Requested::Word(word.to_owned());
     let mut list = Vec::new();
-    let mut who = Enforced::new("identity", Requested::Word(policy.identity.user.word()), Mechanism::Namespace);
-    who.host_uid = Some(identity.host_uid);
-    who.disjoint = Some(identity.disjoint);
-    who.why = identity.why_shared.clone();
-    list.push(who);
-    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
-    list.push(if identity.groups_dropped {
-        groups
-    } else {
-        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
-        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
-    });
-    list.push(Enforced::new(
-        "network",
-        word(policy.network.word()),
-        match policy.network {
-            Network::Host => Mechanism::Nothing,
-            _ => Mechanism::Namespace,
-        },
-    ));
+    #[cfg(feature = "landlock")]
+    if policy.isolation == Isolation::Landlock {
+        list = crate::isolation::report(policy, identity);
+    }
+    if policy.isolation == Isolation::Namespaces {
+        list = separated(policy, identity);
+    }
     let mut number = |item, value: Option<u64>, by| {
         if let Some(value) = value {
             list.push(Enforced::new(item, Requested::Number(value), by));
@@ -407,5 +429,29 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
         let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
         list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
     }
+    list
+}
+
+/// What the namespaces carry out.
+fn separated(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
+    let word = |word: &str| Requested::Word(word.to_owned());
+    let mut list = Vec::new();
+    let mut who = Enforced::new("identity", Requested::Word(policy.identity.user.word()), Mechanism::Namespace);
+    who.host_uid = Some(identity.host_uid);
+    who.disjoint = Some(identity.disjoint);
+    who.why = identity.why_shared.clone();
+    list.push(who);
+    let groups = Enforced::new("groups", Requested::Word("none".to_owned()), Mechanism::Namespace);
+    list.push(if identity.groups_dropped {
+        groups
+    } else {
+        let why = "the kernel lets no one-id map drop the caller's supplementary groups: give the user sub-ids";
+        Enforced { by: Mechanism::Nothing, ..groups }.why(why)
+    });
+    let network = Enforced::new("network", word(policy.network.word()), Mechanism::Namespace);
+    list.push(match policy.network {
+        Network::Host => Enforced { by: Mechanism::Nothing, ..network }.why(HOST_NETWORK),
+        _ => network,
+    });
     list
 }

@@ -8,6 +8,24 @@ use core::ffi::CStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
+/// What failed, for the library to put into words.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub stage: u32,
+    pub errno: i32,
+}
+
+/// Names the stage of a failed system call.
+pub trait At<T> {
+    fn at(self, stage: u32) -> Result<T, Fault>;
+}
+
+impl<T> At<T> for Result<T, i32> {
+    fn at(self, stage: u32) -> Result<T, Fault> {
+        self.map_err(|errno| Fault { stage, errno })
+    }
+}
+
 /// Reads fields one after the other, never past the end.
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -204,6 +222,9 @@ records! {
         /// The same filter, but that it tells a listener of the calls that end a program; with `learn`, of those that
         /// it lets through. Comes after `Filter`, which stands in where no listener can be had; but not with `learn`.
         Listener = 40 { program: &'a [u8], flags: u32, learn: u32 }
+        /// The other way to be a supervisor, without a PID namespace: every program enters the Landlock domain by itself
+        /// (the supervisor stays outside, where none of them can reach it), and what they leave behind is ours to end.
+        LandlockEach = 41 {}
         /// Starts a Landlock ruleset.
         LandlockRules = 25 { files: u64, network: u64, scoped: u64 }
         /// A rule of it: what is allowed beneath a path inside.
@@ -429,6 +450,7 @@ stages! {
     LANDLOCK_RULESET = 49, "landlock-ruleset", "cannot make the Landlock ruleset";
     LANDLOCK_RULE = 50, "landlock-rule", "cannot add a Landlock rule";
     LANDLOCK_ENTER = 52, "landlock-enter", "cannot enter the Landlock domain";
+    SUBREAPER = 56, "subreaper", "cannot take over what programs leave behind";
     EVENTS = 51, "events", "cannot set up the supervisor's events";
     TOO_MANY = 60, "too-many-commands", "too many commands at once in this cell";
     MAP_REQUEST = 61, "map-request", "cannot map the request";
@@ -454,5 +476,7 @@ stages! {
     LAUNCH_GID_MAP = 85, "gid-map", "cannot map the group id";
     LAUNCH_CAPABILITIES = 86, "ambient-capabilities", "cannot keep capabilities for the supervisor";
     LAUNCH_DESCRIPTORS = 87, "descriptors", "cannot keep the caller's descriptors out";
+    ENTER_NAMESPACES = 89, "enter-cell", "cannot enter the cell's namespaces";
+    ENTER_OUTSIDE = 90, "enter-outside", "is not a child of a process that has joined the cell";
     LAUNCH_EXEC = 88, "exec-init", "cannot execute the supervisor";
 }

@@ -97,7 +97,7 @@ fn what_a_run_of_many_ids_wrote_becomes_a_layer_with_its_owners() {
     let store = scratch.store();
     store_image(&store, "app", &layers(), json!({}));
     let dir = scratch.path("changes");
-    let script = "mkdir /srv/db && echo data > /srv/db/file && chmod 600 /srv/db/file && chmod 700 /srv/db && \
+    let script = "mkdir /srv/db /srv/team && chown 5:6 /srv/team && chmod 2770 /srv/team && echo data > /srv/db/file && chmod 600 /srv/db/file && chmod 700 /srv/db && \
         chown -R 99:98 /srv/db && echo mail > /var/mail/me && chown 0:0 /var/secret/key && chown -h 5:5 /var/link";
     told(many(&store, "app").upper(Upper::Dir(dir.clone())), script);
     let kept = store.use_image("app").unwrap();
@@ -113,8 +113,8 @@ fn what_a_run_of_many_ids_wrote_becomes_a_layer_with_its_owners() {
     let commit = Commit::on("app").name("app:2".parse().unwrap()).owners(Owners::of_upper(&dir).unwrap());
     let first = store.commit(Some(&dir.join("upper")), &commit).unwrap();
     assert_eq!(store.commit(Some(&dir.join("upper")), &commit).unwrap().id, first.id, "the same again");
-    let is = "stat -c '%n %u:%g %a' /srv/db /srv/db/file /var/mail /var/mail/me /var/secret /var/secret/key /var/link; cat /srv/db/file";
-    let said = "/srv/db 99:98 700\n/srv/db/file 99:98 600\n/var/mail 0:8 2775\n/var/mail/me 0:8 644\n/var/secret 42:42 700\n\
+    let is = "stat -c '%n %u:%g %a' /srv/db /srv/team /srv/db/file /var/mail /var/mail/me /var/secret /var/secret/key /var/link; cat /srv/db/file";
+    let said = "/srv/db 99:98 700\n/srv/team 5:6 2770\n/srv/db/file 99:98 600\n/var/mail 0:8 2775\n/var/mail/me 0:8 644\n/var/secret 42:42 700\n\
         /var/secret/key 0:0 600\n/var/link 5:5 777\ndata";
     assert_eq!(told(many(&store, "app:2"), is), said);
     // The same upper goes on with the same ids, and a random UID of its own runs on what was committed.
@@ -139,6 +139,22 @@ fn runs_of_many_ids_share_them() {
         let report = output.enforced.iter().find(|line| line.item == "identity").unwrap();
         assert_eq!(report.disjoint, Some(false));
         assert!(report.why.as_ref().unwrap().contains("files of the image"), "{report:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_of_one_id_goes_on_without_its_own_where_runs_of_images_have_them_all() {
+    let scratch = Scratch::new("range-lent");
+    let store = scratch.store();
+    store_image(&store, "app", &layers(), json!({}));
+    let _cell = many(&store, "app").build().unwrap().start().unwrap();
+    let sandbox = Sandbox::builder().build().unwrap();
+    let output = sandbox.command("/bin/true").output().unwrap();
+    let report = output.enforced.iter().find(|line| line.item == "identity").unwrap();
+    // Root has ids enough for both; the user of these tests has as many as one distribution needs.
+    assert_eq!(report.disjoint, Some(nix::unistd::geteuid().is_root()), "{report:?}");
+    if report.disjoint == Some(false) {
+        assert!(report.why.as_ref().unwrap().contains("no slice of 1 UIDs is free"), "{report:?}");
     }
 }
 

@@ -80,7 +80,7 @@ impl Places {
             drop(book);
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                return Err(full.failure(wait).into());
+                return Err(full.refusal(wait));
             }
             let left = deadline.map_or(pause, |deadline| deadline - now);
             std::thread::sleep(pause.min(left));
@@ -213,6 +213,8 @@ struct Full {
     total: u64,
     used: u64,
     holders: usize,
+    /// Runs of images have some of them together.
+    lent: bool,
 }
 
 impl Book {
@@ -238,7 +240,7 @@ impl Book {
                 return Ok(Ok(id));
             }
         }
-        let mut held = self.held(ids, offset)?;
+        let (mut held, mut lent) = self.held(ids, offset)?;
         // Between the look and the lock somebody else may be faster; not for ever.
         for _ in 0..1000 {
             let taken: Ranges = held.iter().copied().collect();
@@ -250,10 +252,10 @@ impl Book {
                 self.remember(offset, id, count);
                 return Ok(Ok(id));
             }
-            held = self.held(ids, offset)?;
+            (held, lent) = self.held(ids, offset)?;
         }
         let used = ids.within(&held.iter().copied().collect()).total();
-        Ok(Err(Full { kind, count, total: ids.total(), used, holders: held.len() }))
+        Ok(Err(Full { kind, count, total: ids.total(), used, holders: held.len(), lent }))
     }
 
     fn is_unlinked(&self) -> bool {
@@ -283,9 +285,9 @@ impl Book {
         Ok(true)
     }
 
-    /// The ids that others hold.
-    fn held(&self, ids: &Ranges, offset: u64) -> Result<Vec<Range>> {
-        let mut held = Vec::new();
+    /// The ids that others hold, and whether some are held by several together.
+    fn held(&self, ids: &Ranges, offset: u64) -> Result<(Vec<Range>, bool)> {
+        let (mut held, mut lent) = (Vec::new(), false);
         for file in &self.files {
             // The kernel names any lock in the way, not the first: what lies left and right of it is asked about next.
             let mut open: Vec<Range> = ids.iter().copied().collect();
@@ -296,6 +298,7 @@ impl Book {
                 if i32::from(lock.l_type) == libc::F_UNLCK {
                     continue;
                 }
+                lent |= i32::from(lock.l_type) == libc::F_RDLCK;
                 let start = (lock.l_start as u64).saturating_sub(offset);
                 // Length 0 stands for "to the end of time"; we never lock so, but must not run in circles over it.
                 let end = if lock.l_len > 0 { start + lock.l_len as u64 } else { range.end };
@@ -308,7 +311,7 @@ impl Book {
                 open.retain(|r| r.len() > 0);
             }
         }
-        Ok(held)
+        Ok((held, lent))
     }
 
     /// The last leases, but of no more than half of the `slices` that there are. Only the wish not to give ids out
@@ -354,17 +357,18 @@ fn page(offset: u64) -> u64 {
 }
 
 impl Full {
-    fn failure(&self, wait: Option<Duration>) -> crate::Error {
-        let Full { kind, count, total, used, holders } = self;
+    fn refusal(&self, wait: Option<Duration>) -> Refusal {
+        let Full { kind, count, total, used, holders, lent } = self;
         let waited = wait.map(|w| format!(" after waiting {w:?}")).unwrap_or_default();
         let message = format!(
             "no slice of {count} {kind}s is free{waited}: {used} of {total} are in use by {holders} live sandboxes"
         );
-        Failure::new("lease", "", message)
+        let failure = Failure::new("lease", "", message)
             .hint("End sandboxes, wait longer (Identity::wait), or have root add ids: usermod --add-subuids 200000-265535 \
                    --add-subgids 200000-265535 USER.")
-            .errno(libc::EAGAIN)
-            .setup()
+            .errno(libc::EAGAIN);
+        // A single long run of an image would otherwise stop every other sandbox of a user with few ids.
+        if *lent { Refusal::Absent(failure) } else { Refusal::Broken(failure.setup()) }
     }
 }
 

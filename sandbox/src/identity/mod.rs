@@ -79,9 +79,31 @@ pub(crate) enum UserNamespace {
     /// (setns), makes the sandbox's with clone3(CLONE_PARENT | CLONE_NEWUSER | …), and writes the maps to /proc/PID:
     /// it alone has the capabilities for that. setgroups is allowed inside.
     Nested(Arc<OwnedFd>),
+    /// None at all: the sandbox is the caller's (`Isolation::Landlock`).
+    Absent,
 }
 
 impl Assigned {
+    /// The caller itself, in a sandbox without a user namespace.
+    pub(crate) fn caller() -> Assigned {
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        Assigned {
+            uid,
+            gid,
+            host_uid: uid,
+            host_gid: gid,
+            disjoint: false,
+            why_shared: None,
+            groups_dropped: false,
+            setgroups: false,
+            namespace: UserNamespace::Absent,
+            uid_map: IdMap::one(uid, uid),
+            gid_map: IdMap::one(gid, gid),
+            trees: Vec::new(),
+            lease: None,
+        }
+    }
+
     /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.
     pub(crate) fn note_in(&self, upper: &std::path::Path) -> Result<()> {
         if self.lease.is_none() || self.uid_map.total() == 1 {

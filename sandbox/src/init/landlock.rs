@@ -3,8 +3,7 @@
 use core::ffi::CStr;
 
 use crate::rawsys::{self, call, nr};
-use crate::wire::stage;
-use crate::{At, Fault};
+use crate::wire::{At, Fault, stage};
 
 /// A ruleset in the making.
 pub fn ruleset(files: u64, network: u64, scoped: u64) -> Result<i32, Fault> {
@@ -24,7 +23,8 @@ pub fn allow(ruleset: i32, path: &CStr, access: u64, file_rights: u64) -> Result
     }
     // SAFETY: NUL-terminated path, and the packed layout of struct landlock_path_beneath_attr.
     unsafe {
-        let open = |flags| call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC | flags);
+        let open =
+            |flags| call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC | flags);
         let (parent, access) = match open(rawsys::O_DIRECTORY) {
             Err(rawsys::ENOENT) => return Ok(()),
             Err(rawsys::ENOTDIR) => (open(0).at(stage::LANDLOCK_RULE)?, access & file_rights),
@@ -39,11 +39,17 @@ pub fn allow(ruleset: i32, path: &CStr, access: u64, file_rights: u64) -> Result
 
 /// Init enters itself, and with it every program that it will start.
 pub fn enter(ruleset: i32) -> Result<(), Fault> {
+    restrict(ruleset).at(stage::LANDLOCK_ENTER)?;
+    rawsys::close(ruleset);
+    Ok(())
+}
+
+/// Restricts the calling process for good.
+pub fn restrict(ruleset: i32) -> Result<(), i32> {
     // SAFETY: numbers only.
     unsafe {
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::LANDLOCK_ENTER)?;
-        call!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0).at(stage::LANDLOCK_ENTER)?;
+        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
+        call!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0)?;
     }
-    rawsys::close(ruleset);
     Ok(())
 }

@@ -11,6 +11,7 @@ mod rawsys;
 #[path = "../wire.rs"]
 mod wire;
 
+mod end;
 mod landlock;
 mod listener;
 mod mounts;
@@ -22,28 +23,11 @@ mod socket;
 mod spawn;
 
 use rawsys::{call, nr};
+pub use wire::{At, Fault};
 use wire::{Message, Reply, control, reply, stage};
 
 /// The control socket: where the launch child put it.
 pub const CONTROL: i32 = 0;
-
-/// What failed, for the library to put into words.
-#[derive(Clone, Copy)]
-pub struct Fault {
-    pub stage: u32,
-    pub errno: i32,
-}
-
-/// Names the stage of a failed system call.
-pub trait At<T> {
-    fn at(self, stage: u32) -> Result<T, Fault>;
-}
-
-impl<T> At<T> for Result<T, i32> {
-    fn at(self, stage: u32) -> Result<T, Fault> {
-        self.map_err(|errno| Fault { stage, errno })
-    }
-}
 
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym main);
 

@@ -8,7 +8,7 @@ use crate::setup::proc_path;
 use crate::socket::{self, MOST_DESCRIPTORS};
 use crate::spawn::{self, Request, Start};
 use crate::wire::{self, Reply, command, control, reply, stage};
-use crate::{At, CONTROL, Fault, now};
+use crate::{At, CONTROL, Fault, end, now};
 
 const MOST_COMMANDS: usize = 256;
 /// Leftovers beyond these are ended all the same, but not listed.
@@ -20,7 +20,6 @@ const FIXED: usize = 3;
 const CPU_TICK: u64 = 20_000_000;
 const WNOHANG: usize = 1;
 const WALL: usize = 0x4000_0000;
-const ALL: i32 = -1;
 
 #[derive(Clone, Copy)]
 struct Command {
@@ -138,7 +137,7 @@ pub fn forever() -> ! {
             this.reap();
         }
         if this.polls[2].returned != 0 {
-            rawsys::exit(0);
+            end::now();
         }
         this.attend(count - this.listening);
         this.listen(count);
@@ -152,9 +151,11 @@ pub fn forever() -> ! {
 
 /// Signals a program: all there is in a one-shot sandbox, its session's first process group in a shared one.
 fn signal_all(command: &Command, signal: i32) {
-    let target = if command.one_shot { ALL } else { -command.pid };
+    if command.one_shot {
+        return end::signal_all(command.pid, signal);
+    }
     // SAFETY: numbers only.
-    let _ = unsafe { call!(nr::KILL, target, signal) };
+    let _ = unsafe { call!(nr::KILL, -command.pid, signal) };
 }
 
 impl Supervisor {
@@ -216,9 +217,7 @@ impl Supervisor {
             if command.leftovers {
                 list_leftovers(command.socket);
             }
-            // SAFETY: numbers only.
-            let _ = unsafe { call!(nr::KILL, ALL, rawsys::SIGKILL) };
-            while wait_any(0).is_some() {}
+            end::everything();
             usage = children_usage();
         }
         for pump in 0..2 {
@@ -384,8 +383,8 @@ impl Supervisor {
     fn request(&mut self) {
         let mut fds = [-1; MOST_DESCRIPTORS];
         let Some((message, count)) = socket::receive(CONTROL, &mut fds) else {
-            // The library has let go: the kernel ends everything in this namespace with its first process.
-            rawsys::exit(0);
+            // The library has let go.
+            end::now();
         };
         let fds = &mut fds[..count];
         if message.kind == control::SPAWN
@@ -472,7 +471,7 @@ fn carry(command: &mut Command, pump: usize) -> u64 {
 
 /// The part of struct rusage that is of use: two times and the resident set.
 #[derive(Clone, Copy)]
-struct Usage([i64; 18]);
+pub struct Usage([i64; 18]);
 
 impl Usage {
     fn user_us(&self) -> u64 {
@@ -486,11 +485,11 @@ impl Usage {
     }
 }
 
-fn wait_any(flags: usize) -> Option<(i32, i32, Usage)> {
+pub fn wait_any(flags: usize) -> Option<(i32, i32, Usage)> {
     let mut status = 0i32;
     let mut usage = Usage([0; 18]);
     // SAFETY: the layouts of int and struct rusage.
-    match unsafe { call!(nr::WAIT4, ALL, &raw mut status, flags | WALL, &raw mut usage) } {
+    match unsafe { call!(nr::WAIT4, -1i32, &raw mut status, flags | WALL, &raw mut usage) } {
         Ok(pid) if pid > 0 => Some((pid as i32, status, usage)),
         _ => None,
     }
@@ -505,7 +504,7 @@ fn children_usage() -> Usage {
 }
 
 /// Reads at most a buffer of a file of a process.
-fn read_proc<'a>(pid: u64, name: &[u8], buffer: &'a mut [u8]) -> &'a mut [u8] {
+pub fn read_proc<'a>(pid: u64, name: &[u8], buffer: &'a mut [u8]) -> &'a mut [u8] {
     let path = proc_path(pid, name);
     // SAFETY: NUL-terminated path; the buffer is as long as is said.
     let length = unsafe {
@@ -523,30 +522,12 @@ fn read_proc<'a>(pid: u64, name: &[u8], buffer: &'a mut [u8]) -> &'a mut [u8] {
 
 /// Names every process but ourselves and the dead.
 fn list_leftovers(socket: i32) {
-    #[repr(align(8))]
-    struct Buffer([u8; 2048]);
-    let mut buffer = Buffer([0; 2048]);
     let mut listed = 0;
-    // SAFETY: NUL-terminated path; the buffer is as long as is said.
-    let Ok(proc) = (unsafe { call!(nr::OPENAT, rawsys::AT_FDCWD, c"/proc".as_ptr(), rawsys::O_DIRECTORY | rawsys::O_CLOEXEC) })
-    else {
-        return;
-    };
-    // SAFETY: as above.
-    while let Ok(length @ 1..) = unsafe { call!(nr::GETDENTS64, proc, buffer.0.as_mut_ptr(), buffer.0.len()) } {
-        let mut at = 0;
-        while at < length && listed < MOST_LEFTOVERS {
-            let record = usize::from(u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]));
-            if let Some(pid) = rawsys::number(&buffer.0[at + 19..at + record])
-                && pid > 1
-                && leftover(socket, pid)
-            {
-                listed += 1;
-            }
-            at += record;
+    end::each_process(|pid| {
+        if listed < MOST_LEFTOVERS && end::is_ours(pid) && leftover(socket, pid as i32) {
+            listed += 1;
         }
-    }
-    rawsys::close(proc as i32);
+    });
 }
 
 fn leftover(socket: i32, pid: i32) -> bool {

@@ -90,6 +90,12 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             serve::limit_cpu_time(limit, scale);
             Ok(())
         }
+        Step::LandlockEach {} => {
+            spawn::set_ruleset(tree.landlock);
+            // SAFETY: numbers only.
+            unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER)?;
+            Ok(())
+        }
         Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::Announce {} => {
             let upper = if tree.upper > 0 { tree.upper } else { -1 };

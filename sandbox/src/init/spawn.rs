@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use crate::listener::{self, Progress};
 use crate::rawsys::{self, call, clone_onto, nr};
 use crate::wire::{self, Ask, NO_SLOT, Reader, stage};
-use crate::{At, Fault};
+use crate::{At, Fault, end, landlock};
 
 const STACK: usize = 32 * 1024;
 const CAP_KILL: u64 = 1 << 5;
@@ -19,12 +19,14 @@ struct Common {
     /// The same filter with a listener, and whether that one learns.
     listener: Option<(&'static [u8], u32)>,
     learn: bool,
+    /// A Landlock ruleset that each program enters by itself, or 0. See `Step::LandlockEach`.
+    ruleset: i32,
 }
 
 #[repr(C, align(16))]
 struct Stack([u8; STACK]);
 
-static mut COMMON: Common = Common { keep: 0, filter: None, listener: None, learn: false };
+static mut COMMON: Common = Common { keep: 0, filter: None, listener: None, learn: false, ruleset: 0 };
 static mut CHILD_STACK: Stack = Stack([0; STACK]);
 
 fn common() -> &'static mut Common {
@@ -45,6 +47,10 @@ pub fn set_filter(program: &'static [u8], flags: u32) {
 pub fn set_listener(program: &'static [u8], flags: u32, learn: bool) {
     common().listener = Some((program, flags));
     common().learn = learn;
+}
+
+pub fn set_ruleset(ruleset: i32) {
+    common().ruleset = ruleset;
 }
 
 /// Whether programs start beside a go-between that takes the listener of their filter.
@@ -70,6 +76,8 @@ pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
             // Past the last capability of this kernel: asked for in another way too, because what is taken for the
             // end here stays with the programs.
             Err(rawsys::EINVAL) if !is_capability(capability) => break,
+            // Without a user namespace an ordinary caller may not; nor can its programs get one (no_new_privs).
+            Err(rawsys::EPERM) if !end::is_first() => break,
             Err(errno) => return Err(Fault { stage: stage::BOUNDING, errno }),
         }
     }
@@ -85,7 +93,7 @@ fn is_capability(number: u32) -> bool {
 
 /// All is built: init keeps only what it needs to end its programs and to give them theirs.
 pub fn shed_capabilities() -> Result<(), Fault> {
-    let own = common().keep | CAP_KILL;
+    let own = if end::is_first() { common().keep | CAP_KILL } else { 0 };
     // SAFETY: numbers only.
     unsafe { call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.at(stage::BOUNDING)?;
     rawsys::set_capabilities(own, own, 0).at(stage::BOUNDING)
@@ -271,6 +279,11 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
     let common = common();
     // SAFETY: numbers, and NUL-terminated strings of the request.
     unsafe {
+        if common.ruleset > 0 {
+            // Before the descriptors are placed: one of them may get the ruleset's number.
+            landlock::restrict(common.ruleset).at(stage::LANDLOCK_ENTER)?;
+            call!(nr::PRCTL, rawsys::PR_SET_PDEATHSIG, rawsys::SIGKILL, 0, 0, 0).at(stage::PROGRAM_SIGNALS)?;
+        }
         call!(nr::SETSID).at(stage::PROGRAM_SESSION)?;
         place_descriptors(start).at(stage::PROGRAM_STDIO)?;
         call!(nr::UMASK, request.umask).at(stage::PROGRAM_UMASK)?;

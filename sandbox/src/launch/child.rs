@@ -8,13 +8,16 @@ use crate::wire::stage;
 pub(super) const STACK: usize = 32 * 1024;
 
 /// What init needs: CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN; and
-/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12).
-const NEEDED: [u32; 10] = [0, 1, 3, 5, 6, 7, 8, 12, 21, 31];
+/// SETFCAP, without which no namespace below may have an id 0 (user_namespaces(7), since Linux 5.12); and FSETID: an
+/// overlay changes its upper with the rights of who mounted it, and set-group-ID of directories would be lost.
+const NEEDED: [u32; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 12, 21, 31];
 
 /// Everything the child needs, and where it leaves what failed.
 pub(super) struct Orders {
     /// cgroup.procs files to join by writing "0".
     pub join: Vec<i32>,
+    /// Whether there are namespaces to make; without them there are no maps and no capabilities.
+    pub namespaces: bool,
     /// A prepared user namespace to enter, or -1.
     pub enter: i32,
     /// Whether the child writes its own maps, of one id each, before it executes init.
@@ -190,6 +193,9 @@ fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
             write(orders.proc, c"self/uid_map", &orders.uid_map).map_err(at(stage::LAUNCH_UID_MAP))?;
             write(orders.proc, c"self/gid_map", &orders.gid_map).map_err(at(stage::LAUNCH_GID_MAP))?;
         }
+        if !orders.namespaces {
+            return keep_descriptors(orders);
+        }
         // The capabilities of a new user namespace survive an exec under a UID other than 0 in the ambient set only.
         let needed = NEEDED.iter().fold(0, |set, capability| set | 1 << capability);
         rawsys::set_capabilities(needed, needed, needed).map_err(at(stage::LAUNCH_CAPABILITIES))?;
@@ -197,11 +203,16 @@ fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
             let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
             call!(nr::PRCTL, option, raise, capability, 0, 0).map_err(at(stage::LAUNCH_CAPABILITIES))?;
         }
-        // Only the control socket gets through, as descriptor 0.
-        call!(nr::DUP3, orders.control, 0, 0).map_err(at(stage::LAUNCH_DESCRIPTORS))?;
-        rawsys::cloexec_from(1).map_err(at(stage::LAUNCH_DESCRIPTORS))?;
     }
-    Ok(())
+    keep_descriptors(orders)
+}
+
+/// Only the control socket gets through, as descriptor 0.
+fn keep_descriptors(orders: &Orders) -> Result<(), (u32, i32)> {
+    let at = |errno: i32| (stage::LAUNCH_DESCRIPTORS, errno);
+    // SAFETY: numbers only.
+    unsafe { call!(nr::DUP3, orders.control, 0, 0) }.map_err(at)?;
+    rawsys::cloexec_from(1).map_err(at)
 }
 
 fn write(proc: i32, path: &core::ffi::CStr, text: &[u8]) -> Result<(), i32> {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+pub(crate) mod enter;
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -58,6 +59,42 @@ impl Image {
     }
 }
 
+/// A process that does nothing until the value goes, or the calling process: init that never gets a Plan.
+#[cfg(feature = "systemd")]
+#[derive(Debug)]
+pub(crate) struct Idle {
+    child: std::process::Child,
+    control: Option<OwnedFd>,
+}
+
+#[cfg(feature = "systemd")]
+impl Idle {
+    pub(crate) fn start() -> std::io::Result<Idle> {
+        use std::os::unix::process::CommandExt;
+        use std::process::{Command, Stdio};
+        let init = sys::sealed_memory(c"sandcell-init", INIT, true)?;
+        let (ours, theirs) = sys::message_sockets()?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", init.as_raw_fd()));
+        command.env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        // SAFETY: one system call; what the caller left open for others is not held open here.
+        unsafe { command.pre_exec(|| rawsys::cloexec_from(3).map_err(std::io::Error::from_raw_os_error)) };
+        Ok(Idle { child: command.spawn()?, control: Some(ours) })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+#[cfg(feature = "systemd")]
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // It ends when the other side of its socket is gone.
+        drop(self.control.take());
+        let _ = self.child.wait();
+    }
+}
+
 /// Moves a descriptor away from the numbers of the standard streams, which a caller may have closed.
 pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
@@ -105,24 +142,26 @@ impl Launch<'_> {
 
     fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
         let enter = match &self.identity.namespace {
-            UserNamespace::OneId | UserNamespace::Written => -1,
+            UserNamespace::OneId | UserNamespace::Written | UserNamespace::Absent => -1,
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
         };
+        let namespaces = !matches!(self.identity.namespace, UserNamespace::Absent);
+        let flags = rawsys::CLONE_NEWUSER
+            | rawsys::CLONE_NEWNS
+            | rawsys::CLONE_NEWPID
+            | rawsys::CLONE_NEWIPC
+            | rawsys::CLONE_NEWUTS;
         let mut orders = child::Orders {
+            namespaces,
             join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
-            writes_own_maps: !self.identity.namespace.allows_setgroups(),
+            writes_own_maps: namespaces && !self.identity.namespace.allows_setgroups(),
             deny_groups: !self.identity.namespace.allows_setgroups(),
             proc: image.proc.as_raw_fd(),
             uid_map: self.identity.uid_map.to_string().into_bytes(),
             gid_map: self.identity.gid_map.to_string().into_bytes(),
             clone3: true,
-            flags: rawsys::CLONE_NEWUSER
-                | rawsys::CLONE_NEWNS
-                | rawsys::CLONE_NEWPID
-                | rawsys::CLONE_NEWIPC
-                | rawsys::CLONE_NEWUTS
-                | rawsys::CLONE_PIDFD,
+            flags: rawsys::CLONE_PIDFD | if namespaces { flags } else { 0 },
             cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
             control,
             init: image.init.as_raw_fd(),
@@ -170,7 +209,7 @@ fn end(pidfd: BorrowedFd<'_>) {
 /// Clones, waits for the exec, and sees to it that the maps are written.
 fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
     let entering = orders.enter >= 0;
-    let writing = !entering && !orders.writes_own_maps;
+    let writing = orders.namespaces && !entering && !orders.writes_own_maps;
     let mut stack: Vec<u8> = Vec::with_capacity(child::STACK);
     let blocked =
         SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|errno| (stage::LAUNCH_CLONE, errno as i32))?;
@@ -215,7 +254,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
     let failure = Failure::new(name, "", words).errno(errno);
     match (stage, Errno::from_raw(errno)) {
         (stage::LAUNCH_CLONE, Errno::ENOSPC) if read_number(c"/proc/sys/user/max_user_namespaces") == Some(0) => failure
-            .hint("user namespaces are switched off here: sysctl user.max_user_namespaces=10000")
+            .hint("user namespaces are switched off here: sysctl user.max_user_namespaces=10000; or a weaker sandbox without them: `isolation` landlock")
             .unsupported(),
         (stage::LAUNCH_CLONE, Errno::ENOSPC) => {
             failure.hint("a limit on namespaces is reached: raise user.max_*_namespaces").setup()
@@ -224,7 +263,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
             failure.hint("sysctl kernel.unprivileged_userns_clone=1").unsupported()
         }
         (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
-            .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor")
+            .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor; a weaker sandbox does without them: `isolation` landlock")
             .unsupported(),
         (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
         (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),

@@ -17,7 +17,7 @@ use crate::error::Result;
 const CALLER: &str = "sandcell-caller";
 
 const RUN_IN_SCOPE: &str = "start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM` and let it call \
-    sandcell::adopt_cgroup(), or name a delegated group with `cgroup`";
+    sandcell::adopt_cgroup(), or name a delegated group with `cgroup`, or build with the feature `systemd`";
 
 /// A group beneath which sandboxes get theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +123,7 @@ fn delegated(dir: &Path, host: &Host) -> bool {
         return true;
     }
     for group in dir.ancestors() {
-        if (host.marked)(group) {
+        if (host.marked)(group) || is_own_scope(group) {
             return true;
         }
         // A unit of its own below a delegated group belongs to another (the user's) systemd.
@@ -135,10 +135,20 @@ fn delegated(dir: &Path, host: &Host) -> bool {
     false
 }
 
+/// Scopes that this library had made are delegated; the users' managers of older versions (252) do not mark what they
+/// hand over.
+fn is_own_scope(group: &Path) -> bool {
+    let name = group.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("sandcell-") && name.ends_with(".scope")
+}
+
 /// Moves the calling process, all its threads included, into a cgroup of its own below the one in which it is, so that
 /// sandboxes can get theirs beside it with limits in force. Only for cgroup v2, and only where the caller's own
 /// group was delegated to it: `Delegate=yes` in a service, `systemd-run --user --scope -p Delegate=yes`, a container with
 /// a writable cgroup file system. Returns the group beneath which sandboxes will be made.
+///
+/// With the feature `systemd`, where nothing was delegated, systemd is asked for a scope of the caller's own with
+/// `Delegate=yes`, and the caller is moved into that first.
 ///
 /// Nothing in this library calls it: call it once, early, before other processes are started. It does nothing where
 /// limits work already. The cgroup stays, empty, when the caller ends; whoever delegated the subtree removes it.
@@ -150,7 +160,20 @@ fn delegated(dir: &Path, host: &Host) -> bool {
 ///
 /// See cgroups(7), "Delegation" and "no internal processes".
 pub fn adopt_cgroup() -> Result<PathBuf> {
-    adopt(&Host::read(Path::new("/")))
+    let host = Host::read(Path::new("/"));
+    #[cfg(feature = "systemd")]
+    if find(&host, None).is_err() && own_delegated(&host).is_none() && super::systemd::has_groups(&host) {
+        super::systemd::move_caller(&host).map_err(|e| {
+            Failure::new("cgroup-adopt", "systemd", "gives the caller no scope").cause(&e).unsupported()
+        })?;
+        return adopt(&Host::read(Path::new("/")));
+    }
+    adopt(&host)
+}
+
+/// The caller's own group, if it was delegated to it.
+fn own_delegated(host: &Host) -> Option<&Path> {
+    host.v2().and_then(|v2| v2.own.as_deref()).filter(|own| usable(own).is_ok() && delegated(own, host))
 }
 
 pub(super) fn adopt(host: &Host) -> Result<PathBuf> {
@@ -158,8 +181,7 @@ pub(super) fn adopt(host: &Host) -> Result<PathBuf> {
         Ok(base) => return Ok(base.dir),
         Err(cannot) => cannot,
     };
-    let own = host.v2().and_then(|v2| v2.own.as_deref()).filter(|own| usable(own).is_ok() && delegated(own, host));
-    let Some(own) = own else {
+    let Some(own) = own_delegated(host) else {
         return Err(Failure::new("cgroup-adopt", "cgroup", cannot.why).hint(cannot.remedy).unsupported());
     };
     let failed = |dir: &Path, e: &io::Error| {

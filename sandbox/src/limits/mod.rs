@@ -14,6 +14,8 @@ mod hierarchy;
 mod placement;
 mod settings;
 mod sys;
+#[cfg(feature = "systemd")]
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -68,6 +70,9 @@ pub(crate) struct Prepared {
     /// What no group holds, and best effort is enough for.
     missing: Vec<(&'static str, Requested, Cannot)>,
     best_effort: BestEffort,
+    /// Where systemd had to be asked for a group.
+    #[cfg(feature = "systemd")]
+    _scope: Option<systemd::Scope>,
 }
 
 /// A group to be made in one hierarchy.
@@ -90,7 +95,22 @@ fn prepare_on(host: &Host, limits: &Limits, best_effort: &BestEffort, usage: boo
     if settings.is_empty() && limits.cpu_time.is_none() && !usage {
         return Ok(prepared);
     }
-    let sources = Sources { host, base: delegation::find(host, limits.cgroup.as_deref()) };
+    #[cfg_attr(not(feature = "systemd"), expect(unused_mut, reason = "systemd may have another"))]
+    let mut base = delegation::find(host, limits.cgroup.as_deref());
+    #[cfg(feature = "systemd")]
+    if let Err(cannot) = &base
+        && limits.cgroup.is_none()
+        && systemd::has_groups(host)
+    {
+        base = match systemd::Scope::start(host) {
+            Ok((scope, base)) => {
+                prepared._scope = Some(scope);
+                Ok(base)
+            }
+            Err(scope) => Err(Cannot { why: format!("{}; {}", cannot.why, scope.why), remedy: scope.remedy }),
+        };
+    }
+    let sources = Sources { host, base };
     for setting in settings {
         match sources.choose(&setting) {
             Ok(version) => prepared.chosen.push((setting, version)),
@@ -348,7 +368,7 @@ fn fallback(item: &str, limits: &Limits, facts: Facts) -> Option<(Rlimit, &'stat
 /// One way to have limits on this host, for `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Driver {
-    /// `cgroup2`, `cgroup1` or `rlimit`.
+    /// `cgroup2`, `systemd`, `cgroup1` or `rlimit`.
     pub(crate) name: &'static str,
     /// The limits that it can hold here, by option.
     pub(crate) holds: Vec<&'static str>,
@@ -384,9 +404,16 @@ fn describe_on(host: &Host) -> Vec<Driver> {
     };
     let weaker =
         Cannot::new("resource limits hold for each process or user, not for a sandbox", "used under best effort only");
-    vec![
-        driver("cgroup2", &|controller| sources.v2(controller).map(drop)),
-        driver("cgroup1", &|controller| sources.v1_parent(controller).map(drop)),
-        Driver { name: "rlimit", holds: vec!["memory", "pids", "cpu_time"], cannot: vec![weaker] },
-    ]
+    let mut drivers = vec![driver("cgroup2", &|controller| sources.v2(controller).map(drop))];
+    #[cfg(feature = "systemd")]
+    if sources.base.is_err() && systemd::has_groups(host) {
+        // Found out by asking for one; it goes at once.
+        let scope = systemd::Scope::start(host);
+        let base = scope.as_ref().map(|(_, base)| base.clone()).map_err(Cannot::clone);
+        let scoped = Sources { host, base };
+        drivers.push(driver("systemd", &|controller| scoped.v2(controller).map(drop)));
+    }
+    drivers.push(driver("cgroup1", &|controller| sources.v1_parent(controller).map(drop)));
+    drivers.push(Driver { name: "rlimit", holds: vec!["memory", "pids", "cpu_time"], cannot: vec![weaker] });
+    drivers
 }

@@ -93,6 +93,7 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::CpuTime { limit, .. } => {
             (String::new(), format!("end everything after {} ms of CPU time", limit / 1_000_000))
         }
+        Step::LandlockEach {} => (String::new(), "let every program enter the Landlock domain".to_owned()),
         Step::LandlockEnter {} => (String::new(), "enter the Landlock domain".to_owned()),
         Step::Announce {} => (String::new(), "hand the upper directory to the caller".to_owned()),
     };

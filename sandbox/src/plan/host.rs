@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 
 /// What the host view shows, where the host has it. Never the homes, /var, /srv, /mnt, /media.
-const VIEW: [&str; 12] =
+pub(crate) const VIEW: [&str; 12] =
     ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
 /// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];

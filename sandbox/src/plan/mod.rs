@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdMap};
+#[cfg(feature = "landlock")]
+use crate::policy::Isolation;
 use crate::policy::{Network, Policy};
 use crate::syscalls::{Listen, Profile, compile as compile_filter};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
@@ -20,7 +22,7 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 #[cfg(feature = "image")]
 pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
-pub(crate) use host::HostFiles;
+pub(crate) use host::{HostFiles, VIEW};
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
@@ -89,6 +91,10 @@ impl Plan {
 /// the sandbox's own identity is taken on and everything else is made under it.
 pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     let policy = inputs.policy;
+    #[cfg(feature = "landlock")]
+    if policy.isolation == Isolation::Landlock {
+        return without_namespaces(inputs);
+    }
     let mapped = inputs.identity.trees.iter().map(|tree| Some(tree.path.clone())).collect();
     let mut opens = Steps { mapped, ..Steps::default() };
     let mut makes = Steps::default();
@@ -114,15 +120,29 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     if policy.network != Network::Host {
         steps.push(Step::NetworkEnter {});
     }
-    if let (Some(limit), Some(scale)) = (policy.limits.cpu_time, inputs.cpu_clock) {
-        steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
-    }
+    cpu_time(inputs, &mut steps);
     let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
     if keep != 0 {
         let map = |map: &IdMap| map.inside().to_string().into_bytes();
         steps.push(Step::NestedNamespace { uid_map: &map(&identity.uid_map), gid_map: &map(&identity.gid_map) });
     }
     steps.push(Step::Capabilities { keep });
+    filters(inputs, &mut steps);
+    #[cfg(feature = "landlock")]
+    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
+    if inputs.keep_upper {
+        steps.push(Step::Announce {});
+    }
+    Ok(Plan { bytes: steps.bytes, user: account.name, home: account.home })
+}
+
+fn cpu_time(inputs: &Inputs<'_>, steps: &mut Steps) {
+    if let (Some(limit), Some(scale)) = (inputs.policy.limits.cpu_time, inputs.cpu_clock) {
+        steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
+    }
+}
+
+fn filters(inputs: &Inputs<'_>, steps: &mut Steps) {
     if let Some(filter) = &inputs.filter {
         if let Some((program, flags)) = &filter.program {
             steps.push(Step::Filter { program, flags: *flags });
@@ -131,12 +151,22 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
             steps.push(Step::Listener { program, flags: *flags, learn: filter.learn.into() });
         }
     }
-    #[cfg(feature = "landlock")]
-    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
+}
+
+/// The tier without namespaces: nothing is mounted and nobody is renamed.
+#[cfg(feature = "landlock")]
+fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
+    let mut steps = Steps::default();
+    steps.push(Step::Keyring {});
+    cpu_time(inputs, &mut steps);
+    steps.push(Step::Capabilities { keep: 0 });
+    filters(inputs, &mut steps);
+    wall::for_each_program(inputs.policy, inputs.landlock, &mut steps)?;
     if inputs.keep_upper {
         steps.push(Step::Announce {});
     }
-    Ok(Plan { bytes: steps.bytes, user: account.name, home: account.home })
+    let (user, home) = crate::isolation::account();
+    Ok(Plan { bytes: steps.bytes, user, home })
 }
 
 /// Steps being put together, already as bytes.

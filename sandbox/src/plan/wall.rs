@@ -8,7 +8,7 @@ use landlock::ABI;
 
 use crate::landlock::{Access, LandlockPlan, Wanted, plan};
 use crate::outcome::Enforced;
-use crate::policy::{Landlock, Mount, Policy, Root, Seccomp};
+use crate::policy::{Isolation, Landlock, Mount, Policy, Root, Seccomp};
 use crate::wire::Step;
 
 /// The lines of the report: what is enforced, and what this kernel cannot.
@@ -24,15 +24,32 @@ pub(super) fn compile(policy: &Policy, home: &Path, abi: ABI, steps: &mut Steps)
     if plan.is_empty() {
         return Ok(());
     }
-    steps.push(Step::LandlockRules { files: plan.handled_fs, network: plan.handled_net, scoped: plan.scoped });
-    for (path, access) in &plan.rules {
-        steps.push(Step::LandlockPath { path: &path_string(path)?, access: *access, file_rights: plan.file_rights });
-    }
+    rules(&plan, steps)?;
     steps.push(Step::LandlockEnter {});
     Ok(())
 }
 
+/// The tier without namespaces: of the host's paths, and not for the supervisor.
+pub(super) fn for_each_program(policy: &Policy, abi: ABI, steps: &mut Steps) -> Result<()> {
+    let plan = numbers(policy, Path::new("/"), abi);
+    rules(&plan, steps)?;
+    steps.push(Step::LandlockEach {});
+    Ok(())
+}
+
+fn rules(plan: &LandlockPlan, steps: &mut Steps) -> Result<()> {
+    steps.push(Step::LandlockRules { files: plan.handled_fs, network: plan.handled_net, scoped: plan.scoped });
+    for (path, access) in &plan.rules {
+        steps.push(Step::LandlockPath { path: &path_string(path)?, access: *access, file_rights: plan.file_rights });
+    }
+    Ok(())
+}
+
 fn numbers(policy: &Policy, home: &Path, abi: ABI) -> LandlockPlan {
+    if policy.isolation == Isolation::Landlock {
+        let paths = crate::isolation::paths(policy);
+        return plan(&Wanted { paths, network: policy.network, mounts: false }, abi);
+    }
     let root = if matches!(policy.root, Root::Layers(_)) { Access::Write } else { Access::Read };
     let mut paths = vec![("/".into(), root), ("/dev".into(), Access::Devices), (home.to_owned(), Access::Write)];
     paths.extend(["/proc", "/tmp", "/var/tmp", "/run"].map(|path| (path.into(), Access::Write)));

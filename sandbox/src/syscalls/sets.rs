@@ -12,6 +12,7 @@ use super::table::{self, Name};
 use crate::{Result, error::Failure};
 
 const EPERM: Action = Action::Errno(libc::EPERM as u16);
+const EINVAL: Action = Action::Errno(libc::EINVAL as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
 
 /// Calls that are allowed whatever their arguments.
@@ -68,6 +69,8 @@ const BY_ARGUMENTS: &[(&str, Action, &[Condition])] = &[
     // AF_VSOCK has no namespace, AF_ALG and the rare families are where kernels broke.
     ("socket", Action::Allow, &[int(0, libc::AF_UNIX as u32)]),
     ("socketpair", Action::Allow, &[int(0, libc::AF_UNIX as u32)]),
+    // useradd and other programs that log to the audit system end at EPERM, and go on where the kernel has none.
+    ("socket", EINVAL, &[int(0, libc::AF_NETLINK as u32), int(2, libc::NETLINK_AUDIT as u32)]),
 ];
 
 /// A named set of system calls: `profile.with("ptrace")`, `profile.without("network-client")`.
@@ -309,6 +312,32 @@ impl Profile {
         let instead: Vec<u32> = set.instead.iter().flat_map(|(call, ..)| numbers(call)).collect();
         self.rules.push(rule(calls.into_iter().filter(|c| !instead.contains(c)).collect(), EPERM, &[]));
         Ok(self)
+    }
+
+    /// The profile that refuses these calls altogether.
+    pub(crate) fn refusing(mut self, names: &[&str]) -> Profile {
+        let calls = numbers(&names.join(" "));
+        self.drop_calls(&calls, None);
+        self.rules.push(rule(calls, EPERM, &[]));
+        self
+    }
+
+    /// The profile that lets socketpair(2) make nothing but streams and sequences of packets, which cannot be sent or
+    /// connected anywhere else.
+    pub(crate) fn with_stream_pairs_only(self) -> Profile {
+        let mut profile = self;
+        profile.drop_calls(&numbers("socketpair"), None);
+        let kind_is = |kind: i32| Condition::of(1, Compare::Masked(0xf), kind as u64);
+        for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
+            let conditions = [int(0, libc::AF_UNIX as u32), kind_is(kind)];
+            profile.rules.push(rule(numbers("socketpair"), Action::Allow, &conditions));
+        }
+        if profile.default.lets_through() {
+            for kind in (0..16).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_SEQPACKET].contains(kind)) {
+                profile.rules.push(rule(numbers("socketpair"), EPERM, &[kind_is(kind)]));
+            }
+        }
+        profile
     }
 
     fn add(&mut self, set: &Set, guard: Guard) {

@@ -74,7 +74,11 @@ fn arguments_that_are_ints_are_compared_as_ints() {
             assert_eq!(ask(&profile, &[], "socket", &[high | family, 1, 7]), want, "family {family}");
         }
         for protocol in 0..32 {
-            let want = if protocol == 0 { Action::Allow } else { EPERM };
+            let want = match protocol as i32 {
+                libc::NETLINK_ROUTE => Action::Allow,
+                libc::NETLINK_AUDIT => Action::Errno(libc::EINVAL as u16),
+                _ => EPERM,
+            };
             assert_eq!(ask(&profile, &[], "socket", &[high | 16, 3, high | protocol]), want, "netlink {protocol}");
         }
     }

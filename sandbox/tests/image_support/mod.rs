@@ -333,8 +333,10 @@ pub fn busybox() -> Vec<Member> {
         dir("run"),
         dir("run/app"),
     ];
-    let names =
-        ["sh", "cat", "echo", "id", "ls", "stat", "touch", "mkdir", "rm", "sleep", "pwd", "env", "cp", "mv", "chown"];
+    let names = [
+        "sh", "cat", "echo", "id", "ls", "stat", "touch", "mkdir", "rm", "sleep", "pwd", "env", "cp", "mv", "chown",
+        "chmod",
+    ];
     members.extend(names.iter().map(|name| symlink(format!("bin/{name}"), "busybox")));
     members
 }

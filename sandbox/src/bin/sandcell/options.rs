@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::Resource;
 use sandcell::{
-    Builder, Command, Error, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User, syscalls::Profile,
+    Builder, Command, Error, Isolation, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User,
+    syscalls::Profile,
 };
 
 use crate::images::ImageAction;
@@ -125,6 +126,12 @@ impl From<NetworkWord> for Network {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum IsolationWord {
+    Namespaces,
+    Landlock,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum LandlockWord {
     Default,
     Off,
@@ -175,6 +182,9 @@ pub struct Options {
     /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
     #[arg(long, value_name = "N", default_value = "1")]
     id_count: u32,
+    /// How long to wait for free ids [default: not at all]
+    #[arg(long, value_name = "DUR", value_parser = values::duration)]
+    wait_for_ids: Option<Duration>,
     /// The host's name inside [default: cell- and 6 random characters]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -208,6 +218,9 @@ pub struct Options {
     /// Standard output and error together
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     output_limit: Option<u64>,
+    /// What keeps the program apart: `landlock` is for hosts that forbid user namespaces, and weaker
+    #[arg(long, value_enum, default_value = "namespaces")]
+    isolation: IsolationWord,
     /// The network; `loopback` is a private one
     #[arg(long, value_enum, default_value = "loopback")]
     network: NetworkWord,
@@ -282,6 +295,10 @@ impl Options {
         builder = builder
             .grace(self.grace)
             .id_count(self.id_count)
+            .isolation(match self.isolation {
+                IsolationWord::Namespaces => Isolation::Namespaces,
+                IsolationWord::Landlock => Isolation::Landlock,
+            })
             .network(self.network.into())
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
@@ -340,7 +357,7 @@ impl Options {
             };
         }
         pass!(hostname => hostname, memory => memory, swap => swap, pids => pids, cpus => cpus, cpuset => cpuset,
-              disk => disk, timeout => timeout, output_limit => output_limit, chdir => current_dir);
+              disk => disk, wait_for_ids => wait_for_ids, timeout => timeout, output_limit => output_limit, chdir => current_dir);
         builder
     }
 

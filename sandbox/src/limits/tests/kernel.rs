@@ -14,7 +14,8 @@ use crate::limits::{Facts, Placed, Placement, delegation, prepare};
 use crate::{BestEffort, Limits, Mechanism};
 
 fn place(limits: &Limits, best_effort: &BestEffort, usage: bool) -> crate::Result<Placed> {
-    prepare(limits, best_effort, usage)?.place(Facts::default())
+    // Outlives what it made, as in a `Sandbox`: a scope of systemd goes with it.
+    Box::leak(Box::new(prepare(limits, best_effort, usage)?)).place(Facts::default())
 }
 
 /// Groups with these limits. Where the host has none to give the refusal is checked instead, and the skip said aloud.

@@ -1,0 +1,152 @@
+//! The tier without namespaces, for hosts that forbid them: Landlock, seccomp and resource limits hold a program that
+//! otherwise is a process of the host like others. Only on explicit request; what is not isolated is in the report.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Failure, Result};
+use crate::identity::Assigned;
+use crate::outcome::{Enforced, Mechanism, Requested};
+use crate::policy::{HostIds, Landlock, Mount, Network, Policy, Root, Seccomp, User};
+use crate::syscalls::Profile;
+
+/// Everything in the request that only namespaces can give.
+pub(crate) fn check(policy: &Policy) -> Result<()> {
+    let needs = |option: &'static str, what: &str| {
+        let message = format!("{what} needs namespaces, and `isolation` asks for a sandbox without them");
+        Err(Failure::new("option", option, message).hint("leave one of the two out").config())
+    };
+    if policy.root != Root::Host || policy.upper.is_some() {
+        return needs("root", "a root file system of its own");
+    }
+    for mount in &policy.mounts {
+        match mount {
+            Mount::Bind { source, dest, .. } if source == dest => {}
+            Mount::Bind { .. } => return needs("mount", "a file shown at another place than its own"),
+            Mount::Tmpfs { .. } => return needs("tmpfs", "a private directory"),
+            Mount::File { .. } => return needs("file", "a file that is not there"),
+        }
+    }
+    if !matches!(policy.identity.user, User::Random | User::Caller) {
+        return needs("user", "another user than the caller");
+    }
+    if policy.identity.host_ids == HostIds::Disjoint || policy.identity.count > 1 {
+        return needs("identity", "an id of the sandbox's own");
+    }
+    if policy.hostname.is_some() {
+        return needs("hostname", "a host name of its own");
+    }
+    if policy.limits.disk.is_some() || policy.limits.inodes.is_some() {
+        return needs("disk", "a limit on private directories");
+    }
+    if !policy.cap_add.is_empty() {
+        return needs("cap_add", "a capability that reaches the sandbox only");
+    }
+    let alone = |option: &'static str, what: &str| {
+        let message = format!("{what}, and in a sandbox without namespaces nothing would be left in its place");
+        Err(Failure::new("option", option, message).hint("leave `isolation` out, or this").config())
+    };
+    if policy.landlock == Landlock::Off {
+        return alone("landlock", "is to be off");
+    }
+    if policy.seccomp == Seccomp::Off && policy.network != Network::Host {
+        return alone("seccomp", "is to be off: the network could not be shut");
+    }
+    Ok(())
+}
+
+/// What the kernel must be able to do: without it a program could read the caller's files, or end its supervisor.
+#[cfg(feature = "landlock")]
+pub(crate) fn check_kernel(policy: &Policy, abi: landlock::ABI) -> Result<()> {
+    let lacking = |message: &str| {
+        Err(Failure::new("landlock", "isolation", message)
+            .hint("Linux 6.12 with `landlock` in /sys/kernel/security/lsm, or namespaces")
+            .unsupported())
+    };
+    if abi < landlock::ABI::V2 {
+        return lacking("this kernel's Landlock cannot keep files from a program (ABI 2 is needed)");
+    }
+    if abi < landlock::ABI::V6 && !policy.best_effort.allows("landlock") {
+        return lacking("this kernel's Landlock cannot keep a program from signalling others (ABI 6 is needed)");
+    }
+    Ok(())
+}
+
+/// The profile without what a namespace would have kept apart: System V IPC, message queues, and sockets unless the
+/// host's network was asked for. Pairs of connected sockets stay; those of datagrams could be pointed elsewhere.
+pub(crate) fn narrow(profile: Profile, network: Network) -> Profile {
+    const IPC: &[&str] = &[
+        "shmget",
+        "shmat",
+        "shmctl",
+        "shmdt",
+        "semget",
+        "semop",
+        "semctl",
+        "semtimedop",
+        "msgget",
+        "msgsnd",
+        "msgrcv",
+        "msgctl",
+        "mq_open",
+        "mq_unlink",
+    ];
+    let profile = profile.refusing(IPC);
+    if network == Network::Host { profile } else { profile.refusing(&["socket"]).with_stream_pairs_only() }
+}
+
+/// What a program may read and write of the host.
+pub(crate) fn paths(policy: &Policy) -> Vec<(PathBuf, crate::landlock::Access)> {
+    use crate::landlock::Access;
+    let read = |path: &str| (PathBuf::from(path), Access::Read);
+    let mut paths: Vec<_> = crate::plan::VIEW.iter().map(|path| read(path)).collect();
+    // Of /proc only what is the program's own can be read: Landlock keeps others' memory and environment shut.
+    paths.extend([read("/proc"), read("/sys/devices/system/cpu")]);
+    if policy.network == Network::Host {
+        // Where /etc/resolv.conf leads.
+        paths.extend([read("/run/systemd/resolve"), read("/run/resolvconf")]);
+    }
+    let devices = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+    paths.extend(devices.map(|path| (PathBuf::from(path), Access::Write)));
+    for mount in &policy.mounts {
+        if let Mount::Bind { source, writable, .. } = mount {
+            paths.push((source.clone(), if *writable { Access::Write } else { Access::Read }));
+        }
+    }
+    paths
+}
+
+/// The caller's name is the program's, and it has no home.
+pub(crate) fn account() -> (String, PathBuf) {
+    let name = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
+    (name.unwrap_or_else(|| "cell".to_owned()), Path::new("/").to_owned())
+}
+
+/// What stands in for the lines about namespaces in a report.
+pub(crate) fn report(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
+    let word = |word: &str| Requested::Word(word.to_owned());
+    let open = |item, what: &str, why: &str| Enforced::new(item, word(what), Mechanism::Nothing).why(why);
+    let mut who = Enforced::new("identity", Requested::Word(policy.identity.user.word()), Mechanism::Nothing)
+        .why("it runs as the caller");
+    who.host_uid = Some(identity.host_uid);
+    who.disjoint = Some(false);
+    let network = match policy.network {
+        Network::Host => Enforced::new("network", word("host"), Mechanism::Nothing).why(crate::sandbox::HOST_NETWORK),
+        // Less than was asked for in one point: there is no loopback either.
+        other => Enforced::new("network", word(other.word()), Mechanism::Seccomp)
+            .why("no socket can be opened, to loopback neither"),
+    };
+    let mut lines = vec![
+        who,
+        open("groups", "none", "it keeps the caller's supplementary groups"),
+        network,
+        open("isolation", "mounts", "it sees the host's files where Landlock lets it, and can name all"),
+        open("isolation", "processes", "it sees the names of the host's processes"),
+        open("isolation", "hostname", "it sees the host's name"),
+        open("isolation", "temporary directories", "there are none of its own: give it a directory with `rw`"),
+    ];
+    lines.push(match policy.seccomp {
+        Seccomp::Off => open("isolation", "ipc", "it can use the System V IPC and message queues of the caller"),
+        _ => Enforced::new("isolation", word("ipc"), Mechanism::Seccomp),
+    });
+    lines
+}

@@ -1,0 +1,212 @@
+//! The tier without namespaces: what holds, what is refused, what the report says is open, and that nothing survives.
+#![cfg(feature = "landlock")]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{Scratch, marker, patiently, processes_with, run, shell, text, told};
+use sandcell::{Builder, Isolation, Leftovers, Mechanism, Network, Outcome, Root, Sandbox, User};
+
+fn bare() -> Builder {
+    Sandbox::builder().isolation(Isolation::Landlock)
+}
+
+#[test]
+fn a_program_runs_without_a_namespace_and_without_rights() {
+    let said = told(bare(), "echo begun; cat /proc/self/status; readlink /proc/self/ns/user /proc/self/ns/mnt");
+    let ns = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    assert!(said.starts_with("begun\n") && said.ends_with(&format!("{}\n{}", ns("user"), ns("mnt"))), "{said}");
+    for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+}
+
+#[test]
+fn the_tier_is_never_chosen_silently_where_user_namespaces_are_forbidden() {
+    let test = "the_tier_is_never_chosen_silently_where_user_namespaces_are_forbidden";
+    if std::env::var_os("SANDCELL_FORBIDDEN").is_none() {
+        // The host that forbids them is a user namespace in which their number is 0.
+        let script = format!("echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --exact {test} --nocapture");
+        let mut command = Command::new("unshare");
+        command.args(["-r", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+        let output = command.env("SANDCELL_FORBIDDEN", "1").output().unwrap();
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let error = shell(&common::sandbox(), "true").output().unwrap_err();
+    assert_eq!((error.kind(), error.stage()), ("unsupported", "clone"), "{error}");
+    assert!(error.hint().contains("isolation"), "{}", error.hint());
+    assert_eq!(told(bare(), "echo here"), "here");
+}
+
+#[test]
+fn files_are_read_and_written_only_where_that_was_asked_for() {
+    let scratch = Scratch::new();
+    let (open, shut) = (scratch.dir("open"), scratch.dir("shut"));
+    let secret = scratch.file("shut/secret", "secret");
+    let read = scratch.file("read", "may be read");
+    let script = format!(
+        "cat {read}; cat {secret}; ls {shut}; echo x > {shut}/f; echo x > {read}; echo x > {open}/f && cat {open}/f; \
+         ls /tmp; ls /root /home; echo x > /etc/f; mkdir /tmp/d; head -c 1 /dev/zero | wc -c; echo x > /dev/null && echo end",
+        read = read.display(),
+        secret = secret.display(),
+        shut = shut.display(),
+        open = open.display()
+    );
+    let outside = Command::new("sh").args(["-c", &format!("cat {}", secret.display())]).output().unwrap();
+    assert_eq!(text(&outside.stdout), "secret");
+    let output = run(bare().rw(&open, &open).ro(&read, &read), &script);
+    assert_eq!(text(&output.stdout), "may be readx\n1\nend", "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr).matches("ermission denied").count(), 9, "{}", text(&output.stderr));
+}
+
+#[test]
+fn other_processes_of_the_caller_cannot_be_signalled_traced_or_looked_into() {
+    let mut victim = Command::new("sleep").arg("1000").env("SECRET", "secret").stdout(Stdio::null()).spawn().unwrap();
+    let pid = victim.id();
+    let script = format!("cat /proc/{pid}/environ; kill -0 {pid}; kill -9 {pid}; kill -9 $PPID; cat /proc/{pid}/comm");
+    let environ = || std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    patiently("its environment", || text(&environ()).contains("SECRET=secret"));
+    let output = run(bare(), &script);
+    let alive = victim.try_wait().unwrap().is_none();
+    let _ = victim.kill();
+    victim.wait().unwrap();
+    assert!(alive && !text(&output.stdout).contains("secret"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).ends_with("sleep"), "{} {}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn no_socket_can_be_opened_unless_the_hosts_network_was_asked_for() {
+    let script = "import socket
+for family, kind in ((socket.AF_INET, 1), (socket.AF_UNIX, 1), (socket.AF_UNIX, 2), (socket.AF_NETLINK, 3)):
+    try: socket.socket(family, kind); print('open')
+    except PermissionError: print('refused')
+for kind in (1, 2, 5):
+    try: a, b = socket.socketpair(socket.AF_UNIX, kind); a.send(b'x'); print(b.recv(1))
+    except PermissionError: print('refused')";
+    let said = |builder: Builder| {
+        let output = builder.build().unwrap().command("/usr/bin/python3").args(["-c", script]).output().unwrap();
+        assert_eq!(output.outcome, Outcome::Exited(0), "{}", text(&output.stderr));
+        text(&output.stdout).replace('\n', " ")
+    };
+    for network in [Network::Loopback, Network::None] {
+        assert_eq!(said(bare().network(network)), "refused refused refused refused b'x' refused b'x'");
+    }
+    assert_eq!(said(bare().network(Network::Host)), "open open open open b'x' b'x' b'x'");
+}
+
+#[test]
+fn the_report_says_what_is_not_isolated() {
+    let output = run(bare(), "true");
+    let line = |item: &str, word: &str| {
+        let asked = sandcell::Requested::Word(word.to_owned());
+        output
+            .enforced
+            .iter()
+            .find(|e| e.item == item && e.requested == asked)
+            .unwrap_or_else(|| panic!("{item} {word}"))
+    };
+    for (item, word) in [
+        ("identity", "random"),
+        ("groups", "none"),
+        ("isolation", "mounts"),
+        ("isolation", "processes"),
+        ("isolation", "hostname"),
+        ("isolation", "temporary directories"),
+    ] {
+        let line = line(item, word);
+        assert!(line.by == Mechanism::Nothing && line.why.is_some(), "{line:?}");
+    }
+    assert_eq!((line("network", "loopback").by, line("isolation", "ipc").by), (Mechanism::Seccomp, Mechanism::Seccomp));
+    assert_eq!(line("landlock", "files").by, Mechanism::Landlock);
+    assert_eq!(output.identity.host_uid, nix::unistd::geteuid().as_raw());
+}
+
+#[test]
+fn what_only_namespaces_can_give_is_refused_by_name() {
+    let refused: [(&str, Builder); 11] = [
+        ("root", bare().root(Root::Empty)),
+        ("root", bare().layer("/usr")),
+        ("mount", bare().ro("/usr", "/elsewhere")),
+        ("tmpfs", bare().tmpfs("/scratch", None)),
+        ("file", bare().file("/file", "text")),
+        ("user", bare().user(User::Root)),
+        ("identity", bare().id_count(2)),
+        ("hostname", bare().hostname("name")),
+        ("disk", bare().disk(1 << 20)),
+        ("cap_add", bare().cap_add(caps::Capability::CAP_NET_RAW)),
+        ("landlock", bare().landlock(sandcell::Landlock::Off)),
+    ];
+    for (subject, builder) in refused {
+        let error = builder.build().unwrap_err();
+        assert_eq!((error.kind(), error.subject()), ("config", subject), "{error}");
+        assert!(!error.hint().is_empty());
+    }
+    assert!(bare().user(User::Caller).ro("/usr", "/usr").build().is_ok());
+}
+
+#[test]
+fn nothing_survives_the_program_however_it_hides() {
+    let name = marker();
+    // In a session of its own, ignoring signals, its parent gone.
+    let script = format!("setsid sh -c 'trap \"\" HUP TERM; sleep {name} & sleep {name}' & sleep 0.2; echo done");
+    let output = run(bare().leftovers(Leftovers::Report), &script);
+    assert_eq!(text(&output.stdout), "done");
+    assert!(output.leftovers.iter().any(|l| l.command.contains(&name)), "{:?}", output.leftovers);
+    assert!(output.leftovers.iter().all(|l| l.command.contains(&name)), "not ours: {:?}", output.leftovers);
+    assert_eq!(processes_with(&name), Vec::<u32>::new());
+}
+
+#[test]
+fn nothing_survives_a_timeout_a_kill_a_dropped_handle_or_a_cell() {
+    let sandbox = bare().grace(std::time::Duration::ZERO).build().unwrap();
+    let name = marker();
+    let script = format!("setsid sleep {name} & sleep {name}");
+    let gone = || patiently("the end of all", || processes_with(&name).is_empty());
+    let there = || patiently("their start", || processes_with(&name).len() == 2);
+    let output = shell(&sandbox, &script).timeout(std::time::Duration::from_millis(300)).output().unwrap();
+    assert_eq!(output.outcome, Outcome::TimedOut);
+    gone();
+    let mut child = shell(&sandbox, &script).spawn().unwrap();
+    there();
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().outcome, Outcome::Killed);
+    gone();
+    let child = shell(&sandbox, &script).spawn().unwrap();
+    there();
+    drop(child);
+    gone();
+    let cell = sandbox.start().unwrap();
+    let child = cell.command("/bin/sh").args(["-c", &script]).spawn().unwrap();
+    there();
+    cell.kill();
+    gone();
+    drop(child);
+}
+
+#[test]
+fn nothing_survives_the_caller() {
+    let test = "nothing_survives_the_caller";
+    if let Some(name) = std::env::var_os("SANDCELL_MARKER") {
+        let name = name.to_str().unwrap().to_owned();
+        let _child = shell(&bare().build().unwrap(), &format!("setsid sleep {name} & sleep {name}")).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    }
+    let name = marker();
+    let mut caller = Command::new(std::env::current_exe().unwrap());
+    let mut caller =
+        caller.args(["--exact", test]).env("SANDCELL_MARKER", &name).stdout(Stdio::null()).spawn().unwrap();
+    patiently("the start", || processes_with(&name).len() == 2);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    patiently("the end of all", || processes_with(&name).is_empty());
+}
+
+#[test]
+fn a_thread_that_ends_does_not_end_its_program() {
+    let sandbox = bare().build().unwrap();
+    let mut child = std::thread::spawn(move || shell(&sandbox, "sleep 0.3; exit 7").spawn().unwrap()).join().unwrap();
+    assert_eq!(child.wait().unwrap().outcome, Outcome::Exited(7));
+}
