@@ -41,6 +41,7 @@ pub mod nr {
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
     pub const CAPSET: usize = 126;
+    pub const PERSONALITY: usize = 135;
     pub const PIVOT_ROOT: usize = 155;
     pub const PRCTL: usize = 157;
     pub const MOUNT: usize = 165;
@@ -130,6 +131,7 @@ pub const SIGCHLD: i32 = 17;
 
 pub const PR_SET_DUMPABLE: usize = 4;
 pub const PR_SET_NAME: usize = 15;
+pub const PR_SET_TIMERSLACK: usize = 29;
 pub const PR_CAPBSET_READ: usize = 23;
 pub const PR_CAPBSET_DROP: usize = 24;
 pub const PR_SET_CHILD_SUBREAPER: usize = 36;

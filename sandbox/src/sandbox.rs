@@ -362,6 +362,9 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
         (stage::OPEN_TREE | stage::OPEN_DIR, Errno::EACCES) => {
             failure.hint("the caller may not reach this path itself").setup()
         }
+        (stage::NETWORK | stage::NESTED, Errno::EAGAIN) => {
+            failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup()
+        }
         (_, Errno::ENOSPC) => failure
             .hint("the private tmpfs is too small for what the sandbox itself needs: raise `disk` or `inodes`")
             .setup(),

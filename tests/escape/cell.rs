@@ -27,15 +27,19 @@ fn run() -> Result<i32, String> {
         }
     }
     let program = words.next().ok_or("no program")?;
-    let sandbox = builder.build().map_err(|e| e.to_string())?;
-    let cell = if started { Some(sandbox.start().map_err(|e| e.to_string())?) } else { None };
+    let sandbox = builder.build().map_err(in_words)?;
+    let cell = if started { Some(sandbox.start().map_err(in_words)?) } else { None };
     let mut command = cell.as_ref().map_or_else(|| sandbox.command(&program), |cell| cell.command(&program));
     command.args(words).stdin(Stdio::Inherit).stdout(Stdio::Inherit).stderr(Stdio::Inherit);
-    let report = command.status().map_err(|e| e.to_string())?;
+    let report = command.status().map_err(in_words)?;
     match report.outcome {
         Outcome::Exited(status) => Ok(status),
         other => Err(other.to_string()),
     }
+}
+
+fn in_words(error: sandcell::Error) -> String {
+    if error.hint().is_empty() { error.to_string() } else { format!("{error}\nhint: {}", error.hint()) }
 }
 
 fn set(builder: Builder, option: &str, value: &str) -> Result<Builder, String> {

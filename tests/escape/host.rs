@@ -382,14 +382,15 @@ fn own_cgroups(process: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Every file of the scene but the writable directory, the log and the facts, and the launcher's program.
+/// Every file of the scene but the writable directories, the log and the facts, and the launcher's program.
 fn fingerprints(scene: &Scene, program: Option<&Path>) -> BTreeMap<PathBuf, u64> {
     let mut prints = BTreeMap::new();
     let mut queue: Vec<PathBuf> = vec![scene.base.clone(), scene.home.clone(), scene.tmp.clone()];
     queue.extend(program.map(Path::to_path_buf));
     while let Some(path) = queue.pop() {
         // The child of the caller adds to the facts.
-        if path == scene.shared.rw || path == scene.log || path == scene.shared.bin.join("facts") {
+        let meant = [&scene.shared.rw, &scene.log, &scene.shared.bin.join("facts"), &scene.base.join("upper")];
+        if meant.contains(&&path) {
             continue;
         }
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };

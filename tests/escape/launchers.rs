@@ -107,6 +107,19 @@ pub const ALL: &[Launcher] = &[
     cell("sandcell-caller", "the caller's number inside", |s| program(s, &["--user", "caller"])),
     cell("sandcell-no-landlock", "without Landlock", |s| program(s, &["--landlock", "off"])),
     cell("sandcell-layers", "an overlay of an empty layer", |s| layer(s, "plain")),
+    cell("sandcell-kept", "the same with an upper that is kept", |s| {
+        let upper = s.base.join("upper").to_string_lossy().into_owned();
+        program(s, &["--layer", &s.base.join("layers/plain").to_string_lossy(), "--upper", &upper])
+    }),
+    cell("sandcell-dir", "a directory as the root", |s| {
+        program(s, &["--root", &s.base.join("layers/plain").to_string_lossy()])
+    }),
+    cell("sandcell-nested", "inside a container made by unshare", |s| {
+        let mut argv = words(&["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]);
+        argv.push("--mount-proc".into());
+        argv.extend(program(s, &[]));
+        argv
+    }),
     hostile("hostile-layer-dev", "a layer whose /dev is a link out", |s| layer(s, "dev")),
     hostile("hostile-layer-proc", "a layer whose /proc is a link out", |s| layer(s, "proc")),
     hostile("hostile-layer-tmp", "a layer whose /tmp is a link out", |s| layer(s, "tmp")),

@@ -223,6 +223,10 @@ impl Scene {
     fn layers(&self) -> io::Result<()> {
         let outside = self.base.join("open");
         let layers = self.base.join("layers");
+        // What is kept has to belong to the caller.
+        let upper = self.base.join("upper");
+        fs::create_dir(&upper)?;
+        chown(&upper, Some(self.caller.uid), Some(self.caller.gid))?;
         for name in ["plain", "dev", "proc", "tmp", "etc", "etc-files", "fifo", "escape", "proc-file"] {
             let layer = layers.join(name);
             fs::create_dir_all(&layer)?;

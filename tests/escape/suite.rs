@@ -11,7 +11,25 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
 /// First-priority checks that sandcell does not hold, each with the reason. One that is not needed any more fails.
-const EXCEPTIONS: &[Exception] = &[];
+const EXCEPTIONS: &[Exception] = &[
+    except("id.payload_uid", "sandcell-kept by an ordinary user", KEPT),
+    except("id.payload_gid", "sandcell-kept by an ordinary user", KEPT),
+    except("id.negative_group", "sandcell-kept by an ordinary user", KEPT_GROUPS),
+    except("id.payload_uid", "sandcell-nested", ONE_ID),
+    except("id.payload_gid", "sandcell-nested", ONE_ID),
+    except("id.supp_groups", "sandcell-nested", ONE_ID),
+    except("id.supp_group_file", "sandcell-nested", ONE_ID),
+    except("id.payload_groups", "sandcell-nested", ONE_ID),
+    except("fs.shadow", "sandcell-nested by the current user", ONE_ID),
+];
+
+const KEPT: &str = "what is kept has to belong to the caller, so the caller's id is used: the report says so";
+const KEPT_GROUPS: &str = "the caller's id without its groups may read what only members of one of them may not";
+const ONE_ID: &str = "this container has one id, the caller's, and the kernel keeps its groups: the report says so";
+
+const fn except(id: &'static str, of: &'static str, why: &'static str) -> Exception {
+    Exception { id, of, why }
+}
 
 /// Checks that no control can open, on any machine.
 const NO_CONTROL: &[(&str, &str)] =

@@ -92,9 +92,12 @@ impl Campaign {
         }
         mode(&self.place.join("run"), 0o700)?;
         let probe = build::probe().map_err(std::io::Error::other)?;
-        fs::copy(probe, self.place.join("bin/escape-probe"))?;
-        fs::copy(victim, &self.victim)?;
-        Ok(())
+        // Not by this process: another thread's child could hold it open for writing while it is executed (ETXTBSY).
+        let copied = |from: &Path, to: &Path| Command::new("cp").arg(from).arg(to).status().is_ok_and(|s| s.success());
+        if copied(&probe, &self.place.join("bin/escape-probe")) && copied(victim, &self.victim) {
+            return Ok(());
+        }
+        Err(std::io::Error::other("cp failed"))
     }
 
     /// Runs the victim once.

@@ -4,7 +4,8 @@
 //! `SANDCELL_FAULTS=all` tries every call with every errno, everywhere (an hour).
 
 use sandcell_tests::faults::campaign::{Breadth, Campaign};
-use sandcell_tests::faults::judge::{self, judge};
+use sandcell_tests::faults::errnos;
+use sandcell_tests::faults::judge::{self, Verdict, judge};
 use sandcell_tests::faults::tracer::{Fault, Site, User};
 use std::path::Path;
 
@@ -89,6 +90,53 @@ fn every_call_of_a_start_with_limits_may_fail() {
     if for_root_only("a cgroup") {
         every_call_may_fail("limits", true, Breadth::Sample);
     }
+}
+
+/// Older kernels and filters around the caller: what has a substitute is replaced, what has none is named.
+#[test]
+fn a_call_that_the_kernel_does_not_have_is_replaced_or_named() {
+    let campaign = campaign("shared", true);
+    let (usual, _) = campaign.usual().unwrap();
+    for (process, call, errno, wanted) in [
+        ("caller", "clone3", libc::ENOSYS, Verdict::Same),
+        ("caller", "clone3", libc::EPERM, Verdict::Same),
+        ("caller/1", "close_range", libc::ENOSYS, Verdict::Same),
+        ("caller/1", "close_range", libc::EPERM, Verdict::Same),
+        ("caller", "memfd_create", libc::EINVAL, Verdict::Same),
+        ("init", "keyctl", libc::ENOSYS, Verdict::Same),
+        ("caller", "pidfd_open", libc::ENOSYS, Verdict::Error),
+        ("init", "openat2", libc::ENOSYS, Verdict::Error),
+        ("init", "open_tree", libc::ENOSYS, Verdict::Error),
+        ("init", "mount_setattr", libc::ENOSYS, Verdict::Error),
+        ("init", "fsopen", libc::ENOSYS, Verdict::Error),
+        ("init", "landlock_restrict_self", libc::ENOSYS, Verdict::Error),
+        ("init/1", "seccomp", libc::ENOSYS, Verdict::Error),
+        ("init/2", "seccomp", libc::ENOSYS, Verdict::Error),
+    ] {
+        let call_number = errnos::number(call).unwrap();
+        let fault = Fault { site: Site { process: process.into(), call: call_number, occurrence: 1 }, errno };
+        match campaign.one(&usual, &fault) {
+            // The program is init's second child where another made the network namespace.
+            Ok(None) if call == "seccomp" => {}
+            other => assert_eq!(other, Ok(Some(wanted)), "{process} {call} {}", errnos::errno_name(errno)),
+        }
+    }
+}
+
+/// Between clone and exec a child shares memory with a process of many threads: no allocation, no lock, no libc.
+#[test]
+fn the_launch_child_makes_only_the_calls_that_it_needs() {
+    const NEEDED: [&str; 9] =
+        ["openat", "write", "close", "capset", "prctl", "dup3", "close_range", "execveat", "sched_setaffinity"];
+    let (_, sites) = campaign("shared", true).usual().unwrap();
+    let calls: Vec<String> =
+        sites.iter().filter(|(site, _)| site.process == "caller/1").map(|(site, _)| errnos::name(site.call)).collect();
+    assert_eq!(calls.last().map(String::as_str), Some("execveat"), "{calls:?}");
+    let others: Vec<&String> = calls.iter().filter(|call| !NEEDED.contains(&call.as_str())).collect();
+    assert!(others.is_empty(), "{others:?}");
+    // And the caller itself touches neither its terminal nor its process group (tcsetpgrp would stop it).
+    let touched = sites.iter().filter(|(site, _)| site.process == "caller").map(|(site, _)| site.call);
+    assert!(!touched.into_iter().any(|call| [libc::SYS_ioctl, libc::SYS_setpgid, libc::SYS_setsid].contains(&call)));
 }
 
 #[test]

@@ -74,6 +74,10 @@ fn prepare() -> Result<(), Fault> {
         call!(nr::DUP3, CONTROL, 1, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
         call!(nr::DUP3, CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
         call!(nr::SETSID).at(stage::SESSION)?;
+        // What a caller has made of itself for debugging, such as addresses without randomness, is not passed on.
+        call!(nr::PERSONALITY, 0).at(stage::SESSION)?;
+        const DEFAULT_TIMER_SLACK: usize = 50_000;
+        call!(nr::PRCTL, rawsys::PR_SET_TIMERSLACK, DEFAULT_TIMER_SLACK).at(stage::SESSION)?;
     }
     spawn::default_signals()
 }

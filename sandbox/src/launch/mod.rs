@@ -273,6 +273,9 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
         ) if read_number(c"/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) => failure
             .hint("AppArmor takes the rights of unprivileged user namespaces away: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile with `userns,` for the calling program")
             .unsupported(),
+        (stage::LAUNCH_UID_MAP, Errno::EPERM) if nix::unistd::geteuid().is_root() => failure
+            .hint("the kernel maps UID 0 for callers with CAP_SETFCAP only: leave root that capability, or start as another user")
+            .unsupported(),
         (stage::LAUNCH_EXEC, Errno::EACCES | Errno::EPERM) => {
             failure.hint("executing memory files is forbidden here: sysctl vm.memfd_noexec=0").unsupported()
         }

@@ -15,21 +15,28 @@ pub(crate) const VIEW: [&str; 12] =
 /// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 /// Files and directories of /proc that tell about the host or act on it, and that are not per process.
-const MASKED: [&str; 14] = [
+const MASKED: [&str; 21] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
+    "/proc/diskstats",
     "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/kcore",
     "/proc/key-users",
     "/proc/keys",
     "/proc/kmsg",
+    "/proc/kpagecgroup",
     "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/slabinfo",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/vmallocinfo",
 ];
 const READ_ONLY_PROC: [&str; 6] =
     ["/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -41,6 +48,9 @@ pub(super) const ACCOUNTS: [(&CStr, &CStr); 4] = [
     (c"hostname", c"/etc/hostname"),
 ];
 
+/// By this programs know a machine again. Only where the root is the host's: a layer has its own.
+pub(super) const MACHINE_ID: &CStr = c"/etc/machine-id";
+
 /// Looked at once for all sandboxes of a handle.
 #[derive(Debug)]
 pub(crate) struct HostFiles {
@@ -48,6 +58,7 @@ pub(crate) struct HostFiles {
     pub(super) view: Vec<(&'static str, Option<PathBuf>)>,
     /// Which of [`ACCOUNTS`] there are.
     pub(super) accounts: [bool; ACCOUNTS.len()],
+    pub(super) machine_id: bool,
     pub(super) devices: Vec<&'static str>,
     pub(super) masked: Vec<(&'static str, Secret)>,
     pub(super) restricted: Vec<&'static str>,
@@ -67,6 +78,7 @@ impl HostFiles {
         let mut files = HostFiles {
             view: Vec::new(),
             accounts: [false; ACCOUNTS.len()],
+            machine_id: found(as_path(MACHINE_ID), fs::metadata(as_path(MACHINE_ID)))?.is_some(),
             devices: Vec::new(),
             masked: Vec::new(),
             restricted: Vec::new(),

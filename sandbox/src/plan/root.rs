@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::etc::Account;
-use super::host::{ACCOUNTS, HostFiles, Secret, as_path, look};
+use super::host::{ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
 use crate::policy::{Mount, Network, Root, Upper};
@@ -246,6 +246,13 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
         }
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
         makes.push(Step::BindBase { path: base, dest, attributes: READ_ONLY | ATTR_NOEXEC, make: MAKE_FILE });
+    }
+    if host && inputs.host.machine_id {
+        let random = u128::from_ne_bytes(crate::sys::random::<16>());
+        let (path, content) = (c"machine-id", format!("{random:032x}\n"));
+        makes.push(Step::File { path, mode: 0o444, content: content.as_bytes() });
+        let attributes = READ_ONLY | ATTR_NOEXEC;
+        makes.push(Step::BindBase { path, dest: MACHINE_ID, attributes, make: MAKE_FILE });
     }
     Ok(())
 }
