@@ -92,6 +92,9 @@ typedef struct sandcell_policy_t sandcell_policy_t;
 // What came of a run. It never changes: any number of threads may read it at once.
 typedef struct sandcell_result_t sandcell_result_t;
 
+// A directory of images and volumes. Any number of threads and processes may use one at a time.
+typedef struct sandcell_store_t sandcell_store_t;
+
 // What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
 // the library knows.
 typedef struct {
@@ -251,6 +254,97 @@ int sandcell_policy_add_tmpfs(sandcell_policy_t *policy, const char *dest, uint6
 
 // A read-only file with these bytes at `dest`. They are copied; `content` may be NULL where `length` is 0.
 int sandcell_policy_add_file(sandcell_policy_t *policy, const char *dest, const char *content, size_t length);
+
+// Opens a store, and makes it where it is not there. NULL for the user's own, $XDG_DATA_HOME/sandcell/images.
+int sandcell_store_open(const char *store_dir, sandcell_store_t **store, sandcell_error_t **error);
+
+// Frees the handle; what is in the store stays. NULL is fine.
+void sandcell_store_free(sandcell_store_t *store);
+
+// Loads images from an archive or a directory. `image_format` is `oci`, `docker`, `rootfs` (a plain root file system),
+// or `detect`, which NULL is too; `image_name` is the image's name instead of the archive's own, or NULL. `json`
+// becomes an array of the names.
+int sandcell_store_load(const sandcell_store_t *store,
+                        const char *from,
+                        const char *image_format,
+                        const char *image_name,
+                        char **json,
+                        sandcell_error_t **error);
+
+// The images of the store: an array of `{Id, Names, Created, Size, SharedSize, Layers}`.
+int sandcell_store_images_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
+
+// All about an image, with the keys of `podman inspect`.
+int sandcell_store_inspect_json(const sandcell_store_t *store,
+                                const char *image,
+                                char **json,
+                                sandcell_error_t **error);
+
+// The steps that made an image, the newest first: an array of `{created, createdBy, size, comment, layer}`.
+int sandcell_store_history_json(const sandcell_store_t *store,
+                                const char *image,
+                                char **json,
+                                sandcell_error_t **error);
+
+// The volumes of the store: an array of `{Name, Mountpoint, CreatedUnix, InUse}`.
+int sandcell_store_volumes_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
+
+// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `id` becomes
+// the new image's; `image_name` may be NULL.
+int sandcell_store_commit(const sandcell_store_t *store,
+                          const char *upper,
+                          const char *image_name,
+                          char **id,
+                          sandcell_error_t **error);
+
+// Writes an image to a new file or directory. `image_format` is `oci-archive`, which NULL is too, `oci-dir` or
+// `docker-archive`.
+int sandcell_store_save(const sandcell_store_t *store,
+                        const char *image,
+                        const char *image_format,
+                        const char *to,
+                        sandcell_error_t **error);
+
+// Gives an image another name.
+int sandcell_store_tag(const sandcell_store_t *store,
+                       const char *image,
+                       const char *new_name,
+                       sandcell_error_t **error);
+
+// Takes a name away; an image without any goes, with the layers that no other image has.
+int sandcell_store_remove(const sandcell_store_t *store, const char *image, sandcell_error_t **error);
+
+// Removes a volume with all that is in it.
+int sandcell_store_remove_volume(const sandcell_store_t *store, const char *volume, sandcell_error_t **error);
+
+// Removes images without a name, layers without an image, and what killed processes left.
+int sandcell_store_prune(const sandcell_store_t *store, sandcell_error_t **error);
+
+// Makes an image by the steps of a Dockerfile, which copy from the directory `context`. `id` becomes the image's;
+// `image_name` may be NULL.
+int sandcell_store_build(const sandcell_store_t *store,
+                         const char *dockerfile,
+                         const char *context,
+                         const char *image_name,
+                         char **id,
+                         sandcell_error_t **error);
+
+// The root is an image of the store, by its name or id. What it says of its user, environment and working directory
+// is the default.
+int sandcell_policy_set_root_image(sandcell_policy_t *policy, const char *image);
+
+// The store of images and volumes, instead of the user's own.
+int sandcell_policy_set_store(sandcell_policy_t *policy, const char *dir);
+
+// Adds a named directory of the store at `dest`, which outlives runs.
+int sandcell_policy_add_volume(sandcell_policy_t *policy, const char *volume, const char *place, bool writable);
+
+// A command of the program that the image of the policy names: its entry point with `words` (a list with a NULL at its
+// end, or NULL), or with the image's own arguments where there are none.
+int sandcell_image_command(const sandcell_policy_t *policy,
+                           const char *const *words,
+                           sandcell_command_t **command,
+                           sandcell_error_t **error);
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);

@@ -8,8 +8,10 @@ fn the_header_is_the_one_that_the_code_makes() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap();
     config.after_includes = Some(format!("\n#define SANDCELL_VERSION \"{}\"", env!("CARGO_PKG_VERSION")));
-    let rooms =
-        ["error", "policy", "files", "limits", "command", "run", "child", "cell", "result", "usage", "changes", "text"];
+    let rooms = [
+        "error", "policy", "files", "image", "limits", "command", "run", "child", "cell", "result", "usage", "changes",
+        "text",
+    ];
     let builder = rooms
         .iter()
         .fold(cbindgen::Builder::new().with_config(config), |b, name| b.with_src(here.join(format!("src/{name}.rs"))));

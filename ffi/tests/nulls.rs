@@ -10,7 +10,8 @@ use std::process::Command;
 use common::{HERE, Link, Scratch, compile, holds, said};
 
 /// Places in which NULL means something.
-const OPTIONAL: [&str; 5] = ["error", "group", "dest", "value", "length"];
+const OPTIONAL: [&str; 9] =
+    ["error", "group", "dest", "value", "length", "store_dir", "image_name", "image_format", "words"];
 
 /// A declaration of the header: what it returns, its name, and type and name of each parameter.
 struct Function {
@@ -91,8 +92,12 @@ fn calls(starting: bool) -> String {
             let needed = nulls.iter().any(|&i| !OPTIONAL.contains(&parameters[i].1.as_str()));
             let fails = parameters.iter().any(|(kind, _)| kind == "sandcell_error_t **")
                 || ["_set_", "_add_", "_clear_", "_usage"].iter().any(|word| name.contains(word));
-            // It would leave a group behind where it works.
-            if !needed && (name == "sandcell_adopt_cgroup" || !starting && STARTING.contains(&name.as_str())) {
+            // It would leave a group behind where it works, or make the user a store.
+            if !needed
+                && (name == "sandcell_adopt_cgroup"
+                    || name == "sandcell_store_open"
+                    || !starting && STARTING.contains(&name.as_str()))
+            {
                 continue;
             }
             // Words that are good for some functions are none for others: then they may refuse.

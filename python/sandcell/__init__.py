@@ -21,6 +21,7 @@ from ._errors import (
     TimeoutExpired,
     UnsupportedError,
 )
+from ._images import Store
 from ._native import __version__
 from ._options import Policy
 from ._popen import Popen
@@ -53,6 +54,7 @@ __all__ = [
     "SandboxError",
     "SetupError",
     "Step",
+    "Store",
     "TaskError",
     "TimeoutExpired",
     "UnsupportedError",

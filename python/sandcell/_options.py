@@ -20,6 +20,9 @@ class Policy(TypedDict, total=False):
     """The options of the program `sandcell`, `-` as `_`. Sizes are bytes or "64M", durations seconds or "500ms"."""
 
     root: Path
+    image: str
+    store: Path
+    volumes: Iterable[str | tuple[str, Path]]
     layers: Iterable[Path]
     upper: Path
     ro: Iterable[Bind]
@@ -28,6 +31,7 @@ class Policy(TypedDict, total=False):
     user: str | int | tuple[int, int]
     #: How many ids the sandbox has; 1 by default.
     id_count: int
+    wait_for_ids: Duration
     hostname: str
     memory: Size
     swap: Size
@@ -143,6 +147,14 @@ def _tmpfs(key: str, value: Any) -> tuple[str, int | None]:
     return dest, size(key, limit) if colon else None
 
 
+def _volume(key: str, value: Any) -> tuple[str, str, bool]:
+    """"NAME:DEST" or "NAME:DEST:ro"; as a tuple, (NAME, DEST) or (NAME, DEST, "ro")."""
+    parts = tuple(value.split(":")) if isinstance(value, str) else value
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3) or parts[2:] not in ((), ("ro",), ("rw",)):
+        raise PolicyError(key, f"{value!r} is not a volume", "write 'NAME:DEST' or 'NAME:DEST:ro'")
+    return _word(key, parts[0]), path(key, parts[1]), parts[2:] != ("ro",)
+
+
 def _user(key: str, value: Any) -> str | tuple[int, int]:
     ids = tuple(value.split(":")) if isinstance(value, str) and value[:1].isdigit() else value
     ids = ids if isinstance(ids, tuple) else (ids,)
@@ -175,17 +187,18 @@ def environment(key: str, value: Any) -> list[tuple[str, str]]:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("memory", "swap", "disk", "output_limit"), size),
-    **dict.fromkeys(("hostname", "cpuset", "network", "landlock", "leftovers"), _word),
-    **dict.fromkeys(("root", "upper", "seccomp", "chdir"), path),
+    **dict.fromkeys(("image", "hostname", "cpuset", "network", "landlock", "leftovers"), _word),
+    **dict.fromkeys(("root", "store", "upper", "seccomp", "chdir"), path),
     **dict.fromkeys(("ro", "rw"), _each(_bind)),
     **dict.fromkeys(("cap_add", "best_effort"), _each(_word)),
-    **dict.fromkeys(("timeout", "grace"), seconds),
+    **dict.fromkeys(("timeout", "wait_for_ids", "grace"), seconds),
     "layers": _each(path),
+    "volumes": _each(_volume),
+    "id_count": whole,
     "tmpfs": _each(_tmpfs),
     "user": _user,
     "pids": whole,
     "umask": whole,
-    "id_count": whole,
     "cpus": _number,
     "rlimit": _rlimit,
     "env": environment,
@@ -194,7 +207,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 #: The keywords whose checked values are lists.
-LISTS = frozenset({"layers", "ro", "rw", "tmpfs", "rlimit", "cap_add", "env", "best_effort"})
+LISTS = frozenset({"layers", "volumes", "ro", "rw", "tmpfs", "rlimit", "cap_add", "env", "best_effort"})
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:

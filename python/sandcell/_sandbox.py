@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import LISTS, Duration, Limits, Policy, checked
+from ._options import LISTS, Duration, Limits, Policy, checked, path
 from ._program import Args, Stream
 from ._run import Runner
 from ._types import CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
@@ -45,6 +45,12 @@ class Sandbox(Runner[_native.Sandbox]):
         with translating():
             return [known(Step, step) for step in json.loads(self._native.explain())]
 
+    def image_argv(self, words: Iterable[Path] = ()) -> list[str]:
+        """The program that the image names, for `run`: its entry point with these words, or with its own where there
+        are none. Raises PolicyError where nothing names a program."""
+        with translating():
+            return self._native.image_argv([path("words", word) for word in words])
+
     def start(self) -> Cell:
         """Starts a sandbox in which many programs can be run, one after another or at once: start once, run many.
 
@@ -56,7 +62,7 @@ class Sandbox(Runner[_native.Sandbox]):
 def shared(options: Mapping[str, Any]) -> Sandbox:
     """A Sandbox that may have been built before: what building costs is paid once for each policy, not for each run."""
     values = checked(options)
-    if "seccomp" in values:  # a file, which may have changed
+    if not values.keys().isdisjoint(("seccomp", "image")):  # files, or names of them, that may have changed
         return _built(values)
     key = [(name, tuple(value) if isinstance(value, list) else value) for name, value in values.items()]
     # What it depends on besides: the caller's rights, and where in the cgroups a limit would be placed.

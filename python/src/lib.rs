@@ -5,6 +5,7 @@ mod cell;
 mod child;
 mod entry;
 mod exchange;
+mod image;
 mod options;
 mod ours;
 mod program;
@@ -53,6 +54,11 @@ impl Sandbox {
         Ok(Sandbox { inner })
     }
 
+    /// The program that the image names, with these words.
+    fn image_argv(&self, words: Vec<std::ffi::OsString>) -> PyResult<Vec<std::ffi::OsString>> {
+        self.inner.image_argv(words).map_err(raise)
+    }
+
     /// Starts a program in a sandbox of its own.
     fn spawn(&self, py: Python<'_>, program: Program) -> PyResult<Child> {
         program.spawn(py, |name| self.inner.command(name))
@@ -85,6 +91,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<NativeError>())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Sandbox>()?;
+    module.add_class::<image::Store>()?;
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
     module.add_class::<entry::Entry>()?;

@@ -29,6 +29,14 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
             word if word.as_os_str() == "empty" => Root::Empty,
             dir => Root::Dir(dir),
         }),
+        "image" => builder.root(Root::image(value.extract::<String>()?)),
+        "store" => builder.store(value.extract::<PathBuf>()?),
+        "volumes" => {
+            let list: Vec<(String, PathBuf, bool)> = value.extract()?;
+            list.into_iter().fold(builder, |builder, (name, dest, writable)| builder.volume(name, dest, writable))
+        }
+        "id_count" => builder.id_count(value.extract()?),
+        "wait_for_ids" => builder.wait_for_ids(seconds(key, value)?),
         "layers" => value.extract::<Vec<PathBuf>>()?.into_iter().fold(builder, Builder::layer),
         "upper" => builder.upper(match value.extract::<PathBuf>()? {
             word if word.as_os_str() == "tmpfs" => Upper::Tmpfs,
@@ -71,7 +79,6 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         "keep_caller" => builder.keep_caller(value.extract()?),
         "keep_env" => builder.keep_env(value.extract()?),
         "chdir" => builder.current_dir(value.extract::<PathBuf>()?),
-        "id_count" => builder.id_count(value.extract()?),
         "umask" => builder.umask(value.extract()?),
         "best_effort" => {
             value.extract::<Vec<String>>()?.iter().fold(builder, |builder, item| builder.best_effort(item))

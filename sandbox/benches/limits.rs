@@ -12,7 +12,6 @@ use sandcell::{Builder, Sandbox};
 
 const LIMIT: u64 = 64 << 20;
 const KNOWN: u64 = 100 << 20;
-const ROUNDS: usize = 5;
 const SLICE: Duration = Duration::from_millis(1200);
 
 /// Each is started again when it has ended, as long as others are being measured.
@@ -25,6 +24,11 @@ const BOMBS: [(&str, &str); 7] = [
     ("output flood", "cat /dev/zero"),
     ("daemons", "while :; do (setsid sleep 1000 &) || sleep 0.1; done 2>/dev/null"),
 ];
+
+/// Each is the median of so many. Under emulation, where a start takes a tenth of a second, fewer do.
+fn rounds() -> usize {
+    std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
+}
 
 fn limited() -> Builder {
     Sandbox::builder()
@@ -77,14 +81,15 @@ fn both(beside: &Sandbox) -> (f64, f64) {
 }
 
 fn neighbours() {
+    let rounds = rounds();
     println!(
-        "speed beside a sandbox that does its worst, of that before (median of {ROUNDS}, caller / other sandbox):"
+        "speed beside a sandbox that does its worst, of that before (median of {rounds}, caller / other sandbox):"
     );
     let beside = inside(Sandbox::builder());
     for (name, script) in BOMBS {
         let sandbox = limited().build().expect("a sandbox");
         let (mut caller, mut other) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let quiet = both(&beside);
             let stop = AtomicBool::new(false);
             let loud = std::thread::scope(|scope| {
@@ -151,7 +156,7 @@ fn starts() {
         start.elapsed().as_secs_f64() * 1e6
     };
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..300 {
+    for _ in 0..rounds() * 60 {
         without.push(run(&plain));
         with.push(run(&limited));
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
+use crate::identity::Assigned;
 use crate::policy::{Policy, Root};
 
 /// How a path differs from the layers.
@@ -31,19 +32,19 @@ pub struct Change {
 }
 
 /// Lists them, sorted by path. Directories count only for themselves, not for what is in them.
-pub(crate) fn list(upper: BorrowedFd<'_>, policy: &Policy) -> Result<Vec<Change>> {
+pub(crate) fn list(upper: BorrowedFd<'_>, policy: &Policy, identity: &Assigned) -> Result<Vec<Change>> {
     let Root::Layers(layers) = &policy.root else { return Ok(Vec::new()) };
     // The descriptor is the way in: the directory may have no path in our mount namespace.
     let top = PathBuf::from(format!("/proc/self/fd/{}", upper.as_raw_fd()));
     let lower: Vec<PathBuf> = layers.iter().rev().cloned().collect();
     let mut changes = Vec::new();
-    walk(&top, Path::new(""), &lower, &mut changes)?;
+    walk(&top, Path::new(""), &lower, identity, &mut changes)?;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(changes)
 }
 
 /// `lower`: the layers' directories at this place, topmost first, as far as they show through.
-fn walk(top: &Path, at: &Path, lower: &[PathBuf], changes: &mut Vec<Change>) -> Result<()> {
+fn walk(top: &Path, at: &Path, lower: &[PathBuf], identity: &Assigned, changes: &mut Vec<Change>) -> Result<()> {
     let dir = top.join(at);
     let fail = |path: &Path, error: &std::io::Error| {
         Failure::new("changes", path.display().to_string(), "cannot read the upper").cause(error).io()
@@ -69,14 +70,14 @@ fn walk(top: &Path, at: &Path, lower: &[PathBuf], changes: &mut Vec<Change>) -> 
             (None, _) => changes.push(Change { kind: ChangeKind::Added, path: full }),
             (Some(old), true) if old.is_dir() => {
                 // Copied up only because something in it changed, unless its own attributes differ.
-                if (old.mode(), old.uid(), old.gid()) != (meta.mode(), meta.uid(), meta.gid()) {
+                if old.mode() != meta.mode() || !identity.same_owner((old.uid(), old.gid()), (meta.uid(), meta.gid())) {
                     changes.push(Change { kind: ChangeKind::Modified, path: full });
                 }
             }
             (Some(_), _) => changes.push(Change { kind: ChangeKind::Modified, path: full }),
         }
         if meta.is_dir() {
-            walk(top, &path, &shown(through, &name), changes)?;
+            walk(top, &path, &shown(through, &name), identity, changes)?;
         }
     }
     if opaque {

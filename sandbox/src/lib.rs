@@ -43,6 +43,7 @@ mod running;
 mod sandbox;
 mod sys;
 pub mod syscalls;
+mod upper;
 mod wire;
 pub mod words;
 

@@ -26,7 +26,8 @@ use crate::policy::Limits;
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::syscalls;
-use crate::wire::{self, Message, Reply, command, reply, stage};
+use crate::upper::DiskUpper;
+use crate::wire::{self, Reply, command, reply, stage};
 
 /// The groups of a sandbox while it lives, and what they came to when it is over.
 #[derive(Debug)]
@@ -52,12 +53,20 @@ pub(crate) struct Init {
     pub rlimits: Vec<Rlimit>,
     group: Mutex<Group>,
     over: AtomicBool,
+    /// Held, or kept from others, until everything in it is gone.
+    _upper: Option<DiskUpper>,
     /// The process that made it: a copy of it in a forked process must not end it.
     owner: u32,
 }
 
 impl Init {
-    pub(crate) fn new(started: Started, identity: Assigned, enforced: Vec<Enforced>, placed: Placed) -> Init {
+    pub(crate) fn new(
+        started: Started,
+        identity: Assigned,
+        enforced: Vec<Enforced>,
+        placed: Placed,
+        upper: Option<DiskUpper>,
+    ) -> Init {
         let group = Mutex::new(placed.placement.map_or(Group::None, Group::Live));
         let rlimits = placed.rlimits;
         let Started { control, pidfd } = started;
@@ -70,6 +79,7 @@ impl Init {
             rlimits,
             group,
             over: AtomicBool::new(false),
+            _upper: upper,
             owner: std::process::id(),
         }
     }
@@ -417,7 +427,7 @@ impl Child {
             self.init.count(&mut usage);
         }
         let changes = match (&self.init.upper, self.changes) {
-            (Some(upper), true) => Some(changes::list(upper.as_fd(), &self.shared.policy)?),
+            (Some(upper), true) => Some(changes::list(upper.as_fd(), &self.shared.policy, &self.init.identity)?),
             _ => None,
         };
         Ok(Report {
@@ -554,7 +564,7 @@ impl Controller {
     }
 
     fn tell(&self, kind: u32, value: u32) -> Result<()> {
-        match sys::send(self.socket.as_fd(), Message { kind, value, length: 0 }, &[]) {
+        match sys::send(self.socket.as_fd(), kind, value) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(()),
             Err(errno) => Err(talking(errno)),
         }
@@ -597,7 +607,7 @@ impl Cell {
     /// The files that differ from the layers so far. Empty for a root that is no overlay.
     pub fn changes(&self) -> Result<Vec<Change>> {
         match &self.inside.init.upper {
-            Some(upper) => changes::list(upper.as_fd(), &self.inside.shared.policy),
+            Some(upper) => changes::list(upper.as_fd(), &self.inside.shared.policy, &self.inside.init.identity),
             None => Ok(Vec::new()),
         }
     }

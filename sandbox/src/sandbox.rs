@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::builder::Builder;
@@ -19,7 +18,8 @@ use crate::policy::{Isolation, Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
 use crate::syscalls::{Action, Profile};
-use crate::wire::{Message, control, reply, stage};
+use crate::upper::DiskUpper;
+use crate::wire::{control, reply, stage};
 
 /// A policy that has been checked, ready to run programs: cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
@@ -163,16 +163,28 @@ impl Sandbox {
     /// `Config` where nothing names a program.
     #[cfg(feature = "image")]
     pub fn image_command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
+        let argv = self.image_argv(words)?;
+        let mut command = self.command(&argv[0]);
+        command.args(&argv[1..]);
+        Ok(command)
+    }
+
+    /// The program of [`Sandbox::image_command`] and its arguments, at least one word.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "image")]
+    pub fn image_argv(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Vec<std::ffi::OsString>> {
         let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         let config = self.image().map(|image| image.config.run()).unwrap_or_default();
         let own = if words.is_empty() { config.cmd.unwrap_or_default() } else { Vec::new() };
-        let mut all = config.entrypoint.unwrap_or_default().into_iter().chain(own).map(Into::into).chain(words);
-        let program = all.next().ok_or_else(|| {
-            Failure::new("option", "program", "the image names no program").hint("name one yourself").config()
-        })?;
-        let mut command = self.command(program);
-        command.args(all);
-        Ok(command)
+        let entrypoint = config.entrypoint.unwrap_or_default();
+        let argv: Vec<std::ffi::OsString> = entrypoint.into_iter().chain(own).map(Into::into).chain(words).collect();
+        if argv.is_empty() {
+            let failure = Failure::new("option", "program", "the image names no program");
+            return Err(failure.hint("name one yourself").config());
+        }
+        Ok(argv)
     }
 
     /// A program to run in a sandbox of its own, made for it and gone with it.
@@ -193,7 +205,9 @@ impl Sandbox {
 
     /// The steps that a run would take. Nothing is run.
     pub fn explain(&self) -> Result<Vec<PlannedStep>> {
-        let (plan, _) = self.plan(&self.shared.identity()?, None, false, false)?;
+        let upper = DiskUpper::of(&self.shared.policy, self.shared.host_files()?.upper_in_memory)?;
+        let identity = self.shared.identity()?;
+        let (plan, _) = self.plan(&identity, None, upper.as_ref(), false, false)?;
         Ok(plan
             .steps()
             .map(|step| {
@@ -207,6 +221,7 @@ impl Sandbox {
         &self,
         identity: &Assigned,
         clock: Option<&CpuClock>,
+        upper: Option<&DiskUpper>,
         keep_upper: bool,
         learn: bool,
     ) -> Result<(Plan, Vec<Enforced>)> {
@@ -227,10 +242,10 @@ impl Sandbox {
             #[cfg(feature = "landlock")]
             landlock: self.shared.landlock,
             host: self.shared.host_files()?,
-            scratch: None,
+            upper,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, identity);
+        let mut enforced = enforced(policy, identity, upper.is_some_and(DiskUpper::is_private));
         #[cfg(feature = "landlock")]
         enforced.extend(plan::landlock_report(policy, self.shared.landlock));
         Ok((plan, enforced))
@@ -244,8 +259,10 @@ impl Sandbox {
                 if error.errno() == Some(libc::ENOMEM)
                     || matches!(error.errno(), Some(libc::E2BIG | libc::EFAULT)) && error.stage() == "exec-init" =>
             {
-                let message = format!("the limit of {limit} bytes is too small to start in: {error}");
-                Failure::new(error.stage(), "memory", message).hint("raise `memory`: 1 MiB is enough to start").setup()
+                let message =
+                    format!("the limit of {limit} bytes is too small to start in: {}", error.failure().message);
+                let failure = Failure { errno: error.errno(), ..Failure::new(error.stage(), "memory", message) };
+                failure.hint("raise `memory`: 1 MiB is enough to start").setup()
             }
             _ => error,
         }
@@ -253,10 +270,8 @@ impl Sandbox {
 
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
     fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
-        if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
-            prepare_upper(dir)?;
-        }
         let policy = &self.shared.policy;
+        let upper = DiskUpper::of(policy, self.shared.host_files()?.upper_in_memory)?;
         let mut identity = self.shared.identity()?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
             identity.note_in(dir)?;
@@ -271,12 +286,12 @@ impl Sandbox {
         };
         let mut placed = limits.place(facts)?;
         let clock = placed.placement.as_ref().and_then(Placement::cpu_clock);
-        let (plan, mut enforced) = self.plan(&identity, clock, keep_upper, learn)?;
+        let (plan, mut enforced) = self.plan(&identity, clock, upper.as_ref(), keep_upper, learn)?;
         enforced.append(&mut placed.enforced);
         let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
         let started = launch.start(&self.shared.image).map_err(|error| self.name_the_limit(error))?;
         identity.trees.clear();
-        let mut init = Init::new(started, identity, enforced, placed);
+        let mut init = Init::new(started, identity, enforced, placed, upper);
         if let Some(request) = request {
             request(&init, &plan)?;
         }
@@ -314,11 +329,9 @@ impl Sandbox {
 /// Hands a request to init; our end of the command's own socket.
 pub(crate) fn send_request(init: &Init, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<OwnedFd> {
     let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
-    let memory = sys::sealed_memory(c"sandcell-request", bytes, false).map_err(descriptors)?;
-    let mut all = vec![memory.as_raw_fd(), theirs.as_raw_fd()];
-    all.extend(fds.iter().map(AsRawFd::as_raw_fd));
-    let message = Message { kind: control::SPAWN, value: 0, length: bytes.len() as u64 };
-    match sys::send(init.control.as_fd(), message, &all) {
+    let letter = sys::Letter::new(c"sandcell-request", bytes).map_err(descriptors)?;
+    let all: Vec<_> = std::iter::once(&theirs).chain(&fds).map(AsRawFd::as_raw_fd).collect();
+    match letter.send(init.control.as_fd(), control::SPAWN, 0, &all) {
         // It may have ended with a step that failed; what it said is still there to read.
         Ok(()) | Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => Ok(ours),
         Err(errno) => Err(descriptors(errno)),
@@ -384,19 +397,6 @@ pub struct PlannedStep {
     pub words: String,
 }
 
-/// Makes the two directories that a kept upper needs.
-fn prepare_upper(dir: &std::path::Path) -> Result<()> {
-    for name in ["upper", "work"] {
-        let path: PathBuf = dir.join(name);
-        std::fs::create_dir_all(&path).map_err(|e| {
-            Failure::new("upper", path.display().to_string(), "cannot make the directory of the upper")
-                .cause(&e)
-                .setup()
-        })?;
-    }
-    Ok(())
-}
-
 fn random_name() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let random = sys::random::<6>().map(|byte| LETTERS[usize::from(byte) % LETTERS.len()] as char);
@@ -407,7 +407,7 @@ fn random_name() -> String {
 pub(crate) const HOST_NETWORK: &str = "it was asked for: the program has the host's network, abstract sockets included";
 
 /// What carries out what was asked for.
-fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
+fn enforced(policy: &Policy, identity: &Assigned, upper_on_disk: bool) -> Vec<Enforced> {
     let mut list = Vec::new();
     #[cfg(feature = "landlock")]
     if policy.isolation == Isolation::Landlock {
@@ -421,8 +421,10 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
             list.push(Enforced::new(item, Requested::Number(value), by));
         }
     };
-    number("disk", policy.limits.disk, Mechanism::Tmpfs);
-    number("inodes", policy.limits.inodes, Mechanism::Tmpfs);
+    if !upper_on_disk {
+        number("disk", policy.limits.disk, Mechanism::Tmpfs);
+        number("inodes", policy.limits.inodes, Mechanism::Tmpfs);
+    }
     number("timeout", policy.timeout.map(|t| t.as_millis() as u64), Mechanism::Supervisor);
     number("output_limit", policy.output_limit, Mechanism::Supervisor);
     for (resource, soft, _) in &policy.rlimits {
@@ -431,6 +433,12 @@ fn enforced(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     if policy.seccomp != Seccomp::Off {
         let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };
         list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
+    }
+    for (item, limit) in [("disk", policy.limits.disk), ("inodes", policy.limits.inodes)] {
+        if let (Some(limit), true) = (limit, upper_on_disk) {
+            let why = "before Linux 6.6 the upper of the overlay lies on disk, where it has no limit";
+            list.push(Enforced::new(item, Requested::Number(limit), Mechanism::Nothing).why(why));
+        }
     }
     list
 }

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
 
-use crate::wire::{Message, Reply};
+use crate::wire::{MOST_INLINE, Message, Reply};
 
 /// A memory file that nobody can change any more: memfd_create(2), Linux 3.17.
 pub(crate) fn sealed_memory(name: &CStr, bytes: &[u8], executable: bool) -> nix::Result<OwnedFd> {
@@ -38,13 +38,46 @@ pub(crate) fn message_sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Sends a message with descriptors.
-pub(crate) fn send(socket: BorrowedFd<'_>, message: Message, fds: &[RawFd]) -> nix::Result<()> {
+/// A Plan or a request on its way to init: short ones in the message itself, which costs a start several system calls
+/// less, others in a memory file.
+#[derive(Debug)]
+pub(crate) enum Letter<'a> {
+    Inline(&'a [u8]),
+    File(OwnedFd, u64),
+}
+
+impl<'a> Letter<'a> {
+    pub(crate) fn new(name: &CStr, bytes: &'a [u8]) -> nix::Result<Letter<'a>> {
+        match bytes.len() {
+            0..=MOST_INLINE => Ok(Letter::Inline(bytes)),
+            length => Ok(Letter::File(sealed_memory(name, bytes, false)?, length as u64)),
+        }
+    }
+
+    /// Sends it with descriptors.
+    pub(crate) fn send(&self, socket: BorrowedFd<'_>, kind: u32, value: u32, fds: &[RawFd]) -> nix::Result<()> {
+        match self {
+            Letter::Inline(bytes) => transmit(socket, Message { kind, value, length: 0 }, bytes, fds),
+            Letter::File(file, length) => {
+                let all: Vec<_> = std::iter::once(file.as_raw_fd()).chain(fds.iter().copied()).collect();
+                transmit(socket, Message { kind, value, length: *length }, &[], &all)
+            }
+        }
+    }
+}
+
+/// Sends a message.
+pub(crate) fn send(socket: BorrowedFd<'_>, kind: u32, value: u32) -> nix::Result<()> {
+    transmit(socket, Message { kind, value, length: 0 }, &[], &[])
+}
+
+pub(crate) fn transmit(socket: BorrowedFd<'_>, message: Message, text: &[u8], fds: &[RawFd]) -> nix::Result<()> {
     let bytes = message.to_bytes();
+    let slices = [IoSlice::new(&bytes), IoSlice::new(text)];
     let rights = [ControlMessage::ScmRights(fds)];
     let rights: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg::<()>(socket.as_raw_fd(), &slices, rights, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}
             // Too many descriptors of this user are on their way (unix(7)): init is about to take some.
             Err(Errno::ETOOMANYREFS) => std::thread::sleep(Duration::from_millis(1)),
@@ -183,6 +216,15 @@ pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> Option<Vec<u8>> 
     usize::try_from(length).ok().map(|length| value[..length].to_vec())
 }
 
+/// Sets an extended attribute of a path; links are followed.
+pub(crate) fn set_attribute(path: &std::path::Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: NUL-terminated strings, and a value as long as is said.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +233,7 @@ mod tests {
     #[test]
     fn what_init_said_last_is_heard_although_it_left_a_request_unread() {
         let (ours, theirs) = message_sockets().unwrap();
-        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        send(ours.as_fd(), 2, 0).unwrap();
         let mut last = [0u8; Reply::SIZE];
         last[0] = 7;
         nix::unistd::write(&theirs, &last).unwrap();
@@ -203,7 +245,7 @@ mod tests {
         assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);
 
         let (ours, theirs) = message_sockets().unwrap();
-        send(ours.as_fd(), Message { kind: 2, value: 0, length: 0 }, &[]).unwrap();
+        send(ours.as_fd(), 2, 0).unwrap();
         nix::unistd::write(&theirs, &last).unwrap();
         drop(theirs);
         assert_eq!(receive(ours.as_fd()).unwrap().unwrap().0.kind, 7);

@@ -240,7 +240,7 @@ records! {
         /// Attaches such a mount to a directory of base, so that an overlay can use it.
         AttachTree = 31 { slot: u32, path: &'a CStr }
         /// Opens a directory in such a mount.
-        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr }
+        OpenIn = 32 { slot: u32, tree: u32, path: &'a CStr, make: u32 }
         /// Enters the Landlock domain: init itself, so that all programs of a cell are in the same one.
         LandlockEnter = 28 {}
     }
@@ -288,15 +288,18 @@ pub mod command {
     pub const KILL: u32 = 2;
 }
 
-/// Every message of the library has this form.
+/// Every message of the library has this form; a Plan or a request may follow.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message {
     pub kind: u32,
     pub value: u32,
-    /// Bytes in the memory file that comes with it.
+    /// Bytes in the memory file that is then the first descriptor. 0: they are in the message itself.
     pub length: u64,
 }
+
+/// What is longer than this comes in a memory file: a message in one piece takes as much of the kernel's memory.
+pub const MOST_INLINE: usize = 32 * 1024;
 
 /// From init to the library.
 pub mod reply {

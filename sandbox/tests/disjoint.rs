@@ -124,32 +124,85 @@ fn with_shared_ids_a_private_file_is_everybodys() {
     assert_eq!(reads_of_the_other(HostIds::Shared, "everybody"), "secret\n", "read and removed");
 }
 
-/// Whether a process on the host under that UID may signal a process, and whether it may read what is behind the
-/// same check as ptrace(2).
+/// Whether a process of the host under that UID may signal a process, and whether it may read what is behind the same
+/// check as ptrace(2). An ordinary user becomes one of its sub-ids the way in which everybody can, in a user namespace.
 fn reaches(from: u32, target: i32) -> (bool, bool) {
+    let caller = geteuid();
     let run = |script: String| {
         let mut command = std::process::Command::new("/bin/sh");
-        command.args(["-c", &script]).uid(from).gid(from).current_dir("/").stderr(Stdio::null()).stdout(Stdio::null());
+        if !caller.is_root() && from != caller.as_raw() {
+            command = std::process::Command::new("/usr/bin/unshare");
+            let id = from.to_string();
+            for option in ["--map-users", "--map-groups"] {
+                command.args([option, &format!("{id},{id},1")]);
+            }
+            command.args(["--user", "--setuid", &id, "--setgid", &id, "/bin/sh"]);
+        }
+        command.args(["-c", &script]).current_dir("/").stderr(Stdio::null()).stdout(Stdio::null());
+        if caller.is_root() {
+            command.uid(from).gid(from);
+        }
         command.status().expect("sh").success()
     };
     (run(format!("kill -0 {target}")), run(format!("cat /proc/{target}/environ")))
 }
 
+/// The supervisor of a cell, as the host knows it.
+fn first_of(uid: u32) -> i32 {
+    processes_of(uid).into_iter().min().expect("a process")
+}
+
 #[test]
 fn the_uid_of_one_sandbox_can_neither_signal_nor_trace_the_processes_of_another() {
-    if !is_root() {
+    if !has_ids() {
         return;
     }
     let sandbox = sandbox(Sandbox::builder());
     let (one, two) = (sandbox.start().expect("a cell"), sandbox.start().expect("another"));
     let (a, b) = (one.identity().host_uid, two.identity().host_uid);
-    let first = |uid| processes_of(uid).into_iter().min().expect("a process");
-    assert_eq!(reaches(a, first(b)), (false, false));
-    assert_eq!(reaches(b, first(a)), (false, false));
-    // The twins: what shares a UID can be signalled, and outside of sandboxes traced.
-    assert!(reaches(a, first(a)).0);
-    let mut plain = std::process::Command::new("/bin/sleep").arg("60").uid(a).gid(a).spawn().expect("sleep");
-    let reached = reaches(a, plain.id().cast_signed());
+    assert_eq!(reaches(a, first_of(b)), (false, false));
+    assert_eq!(reaches(b, first_of(a)), (false, false));
+    // The twin: what shares a UID can be signalled.
+    assert!(reaches(a, first_of(a)).0 && reaches(b, first_of(b)).0);
+}
+
+#[test]
+fn with_shared_ids_the_processes_of_one_sandbox_can_be_signalled_with_the_uid_of_another() {
+    let sandbox = sandbox(Sandbox::builder().host_ids(HostIds::Shared));
+    let (one, two) = (sandbox.start().expect("a cell"), sandbox.start().expect("another"));
+    let (a, b) = (one.identity().host_uid, two.identity().host_uid);
+    let mark = format!("7{:09}", std::process::id());
+    let mut child = two.command("/bin/sleep").arg(&mark).spawn().expect("a program");
+    let found = || {
+        processes_of(b).into_iter().find(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(format!("{mark}\0").as_bytes()))
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let target = loop {
+        if let Some(pid) = found() {
+            break pid;
+        }
+        assert!(Instant::now() < deadline, "the program never slept");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(reaches(a, target).0, "{a} is {b}");
+    child.kill().expect("SIGKILL");
+    child.wait().expect("its end");
+}
+
+#[test]
+fn a_process_outside_can_be_traced_by_its_own_uid() {
+    if !is_root() {
+        return; // the twin of "neither … nor trace" needs a process under a UID of choice
+    }
+    let mut plain = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .uid(2_013_265_921)
+        .gid(2_013_265_921)
+        .spawn()
+        .expect("sleep");
+    let reached = reaches(2_013_265_921, plain.id().cast_signed());
     plain.kill().expect("SIGKILL");
     plain.wait().expect("reaped");
     assert_eq!(reached, (true, true));

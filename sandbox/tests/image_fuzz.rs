@@ -96,6 +96,22 @@ fn mutate(seed: &[u8], random: &mut Random, up: &str) -> Vec<u8> {
     bytes
 }
 
+fn damage(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
+    for _ in 0..=random.below(3) {
+        let at = random.below(bytes.len());
+        match random.below(4) {
+            0 => bytes[at] = random.below(256) as u8,
+            1 => bytes[at] ^= 1 << random.below(8),
+            2 => bytes.truncate(at.max(1)),
+            _ => {
+                let byte = bytes[at];
+                bytes.insert(at, byte);
+            }
+        }
+    }
+    bytes
+}
+
 #[test]
 fn no_mutant_touches_anything_outside_its_layer() {
     let scratch = Scratch::new("fuzz");
@@ -114,7 +130,12 @@ fn no_mutant_touches_anything_outside_its_layer() {
     for n in first..first + number("SANDCELL_FUZZ", 2000) {
         let mut random = Random(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let seed = &seeds[random.below(seeds.len())];
-        let mutant = mutate(seed, &mut random, &up);
+        let mutant = match random.below(8) {
+            // What the decompressors see changed, not what is in it.
+            0 => damage(gzip(seed), &mut random),
+            1 => damage(zstd(seed), &mut random),
+            _ => mutate(seed, &mut random, &up),
+        };
         fs::write(&archive, mutant).unwrap();
         let name: Reference = "mutant:1".parse().unwrap();
         match store.load(&Source::RootFs(archive.clone()), &Load::new().name(name)) {
@@ -137,11 +158,14 @@ fn no_mutant_touches_anything_outside_its_layer() {
             Err(error) => {
                 refused += 1;
                 assert_eq!(error.kind(), "setup", "mutant {n}: {error}");
+                assert!(!error.subject().is_empty(), "mutant {n}: the error names nothing: {error}");
             }
         }
         assert_eq!(snapshot(&canary), before, "mutant {n} changed something outside");
         assert_eq!(fs::read_dir(store.dir().join("layers")).unwrap().count(), 0, "mutant {n} left a layer");
     }
+    let memory = peak_memory();
+    assert!(memory < 64 << 20, "{memory} bytes of memory");
     assert!(accepted > 0 && refused > 0, "{accepted} accepted, {refused} refused: the mutants show nothing");
-    eprintln!("{accepted} accepted, {refused} refused");
+    eprintln!("{accepted} accepted, {refused} refused, {} MiB of memory at most", memory >> 20);
 }

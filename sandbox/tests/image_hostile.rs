@@ -523,12 +523,6 @@ fn no_archive_touches_anything_outside_its_layer() {
     assert!(memory < 64 << 20, "{memory} bytes");
 }
 
-fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
 fn check(case: Case, store: &Store, archive: &Path, canary: &Path, before: &Tree) {
     let Case { id, archive: bytes, want } = case;
     let name: Reference = "hostile:1".parse().unwrap();
@@ -583,9 +577,18 @@ fn without_times_of_dirs(tree: Tree) -> Vec<(PathBuf, String)> {
 
 /// What GNU tar lists is what we unpacked, whiteouts and devices aside.
 fn same_members_as_gnu_tar(id: &str, archive: &Path, store: &Store) {
-    // GNU tar's own opinions: it does not read zstd by itself here, and escapes names that it lists.
-    if ["raw_zstd", "raw_zstd_skippable", "name_newline", "name_not_utf8", "raw_gzip_two_members", "raw_empty"]
-        .contains(&id)
+    // GNU tar's own opinions: it does not read zstd by itself here, and escapes names that it lists. And a name through
+    // a link that a later member points elsewhere does not lead to its file any more.
+    if [
+        "sym_repointed",
+        "raw_zstd",
+        "raw_zstd_skippable",
+        "name_newline",
+        "name_not_utf8",
+        "raw_gzip_two_members",
+        "raw_empty",
+    ]
+    .contains(&id)
         || !installed("tar")
     {
         return;

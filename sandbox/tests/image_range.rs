@@ -36,6 +36,7 @@ fn told(builder: Builder, script: &str) -> String {
 fn layers() -> Vec<Vec<u8>> {
     let mut base = busybox();
     base.extend([
+        dir("./").owner(12, 12),
         dir("var"),
         dir("var/mail").mode(0o2775).owner(0, 8),
         dir("var/secret").mode(0o700).owner(42, 42),

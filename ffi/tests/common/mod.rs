@@ -95,14 +95,15 @@ pub fn compile(compiler: &str, flags: &[&str], source: &Path, link: Link, progra
 }
 
 /// The programs that look for themselves, with what they are given.
-pub const SUITE: [&str; 6] = ["misuse", "settings", "command", "child", "cell", "threads"];
+pub const SUITE: [&str; 7] = ["misuse", "settings", "command", "child", "cell", "image", "threads"];
 
-/// A layer for the program that wants one.
+/// A layer for the program that wants one, and a directory.
 pub fn arguments(name: &str, scratch: &Scratch) -> Vec<PathBuf> {
-    if name != "cell" {
-        return Vec::new();
+    match name {
+        "cell" => vec![layer(scratch)],
+        "image" => vec![scratch.0.clone()],
+        _ => Vec::new(),
     }
-    vec![layer(scratch)]
 }
 
 /// A directory that can be the lowest layer of a root: a file `old`, and the links that a merged /usr has.

@@ -62,12 +62,12 @@ fn whatever_init_says_the_library_comes_to_an_end() {
     let mut reports = 0;
     for _ in 0..count {
         let identity = sandbox.shared.ids.assign().expect("ids");
-        let (plan, enforced) = sandbox.plan(&identity, None, false, false).expect("a plan");
+        let (plan, enforced) = sandbox.plan(&identity, None, None, false, false).expect("a plan");
         let (control, theirs) = sys::message_sockets().expect("sockets");
         let (socket, its) = sys::message_sockets().expect("sockets");
         let started = Started { control, pidfd: process(&mut random) };
         let placed = Placed { placement: None, enforced: Vec::new(), rlimits: Vec::new() };
-        let init = Arc::new(Init::new(started, identity, enforced, placed));
+        let init = Arc::new(Init::new(started, identity, enforced, placed, None));
         say(&theirs, &mut random);
         say(&its, &mut random);
         drop((theirs, its));

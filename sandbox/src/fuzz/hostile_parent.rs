@@ -41,8 +41,15 @@ fn ask(socket: &OwnedFd, random: &mut Random) {
     let memory = sys::sealed_memory(c"request", &bytes, false).expect("memory");
     let (_ours, theirs) = sys::message_sockets().expect("sockets");
     let null = std::fs::File::open("/dev/null").expect("/dev/null");
-    let mut fds = vec![memory.as_raw_fd(), theirs.as_raw_fd(), null.as_raw_fd()];
-    let mut message = Message { kind: control::SPAWN, value: 0, length: bytes.len() as u64 };
+    let mut fds = vec![theirs.as_raw_fd(), null.as_raw_fd()];
+    let mut message = Message { kind: control::SPAWN, value: 0, length: 0 };
+    let text: &[u8] = if random.below(2) == 0 {
+        &bytes
+    } else {
+        fds.insert(0, memory.as_raw_fd());
+        message.length = bytes.len() as u64;
+        &[]
+    };
     match random.below(12) {
         0 => message.kind = random.edge() as u32,
         1 => message.length = random.below(bytes.len() + 1) as u64,
@@ -51,7 +58,7 @@ fn ask(socket: &OwnedFd, random: &mut Random) {
         4 => fds.reverse(),
         _ => {}
     }
-    let _ = sys::send(socket.as_fd(), message, &fds);
+    let _ = sys::transmit(socket.as_fd(), message, text, &fds);
 }
 
 /// How init ended, within the time that the slowest machine needs.
@@ -89,7 +96,7 @@ fn whatever_the_library_sends_init_ends_in_order() {
     let mut obeyed = 0;
     for round in 0..count {
         let identity = sandbox.shared.ids.assign().expect("ids");
-        let mut plan = sandbox.plan(&identity, None, false, false).expect("a plan").0.bytes;
+        let mut plan = sandbox.plan(&identity, None, None, false, false).expect("a plan").0.bytes;
         let spoiled = random.below(2) == 0;
         if spoiled {
             random.mutate(&mut plan);

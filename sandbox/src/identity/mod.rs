@@ -60,6 +60,17 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
+    /// Whether an owner of a layer's file and one in the upper are the same inside. Layers may be seen through an
+    /// idmapped mount, and what is copied up from them has the sandbox's ids.
+    pub(crate) fn same_owner(&self, layer: (u32, u32), upper: (u32, u32)) -> bool {
+        let same = |map: &IdMap, old: u32, new: u32, own: u32, host: u32| {
+            old == new || map.host(old) == Some(new) || (old == own && new == host)
+        };
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        same(&self.uid_map, layer.0, upper.0, uid, self.host_uid)
+            && same(&self.gid_map, layer.1, upper.1, gid, self.host_gid)
+    }
+
     /// Whether files of the host's root belong to an id of the sandbox.
     pub(crate) fn maps_host_root(&self) -> bool {
         self.uid_map.has_root() || self.gid_map.has_root()

@@ -114,8 +114,12 @@ pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(
 const CHANGED: &str = "the image was damaged or changed on its way; get it again";
 
 fn refused(layer: &str, refusal: Refusal) -> crate::Error {
-    let message = format!("{} (in {layer})", refusal.message);
-    let failure = Failure::new("image-layer", refusal.member, message);
+    // A member can be without a name; the error never is.
+    let failure = if refusal.member.is_empty() {
+        Failure::new("image-layer", layer, refusal.message)
+    } else {
+        Failure::new("image-layer", refusal.member, format!("{} (in {layer})", refusal.message))
+    };
     match refusal.io {
         Some(e) => because(failure, &e),
         None => failure.hint("the layer is damaged or made to do harm").setup(),

@@ -91,6 +91,9 @@ impl<'a> Load<'a> {
     }
 }
 
+/// Layers that are made at a time. Each needs up to 20 MB, with two threads, and more would wait for the disk.
+const WORKERS: usize = 3;
+
 impl Store {
     /// Loads all images of a source that this host can run. After an error the store is as it was before.
     ///
@@ -194,7 +197,7 @@ impl Store {
     ) -> Result<Vec<Made>> {
         // The largest first: what is left for the end is then small.
         sources.sort_by_key(|layer| std::cmp::Reverse(layer.blob.len()));
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(sources.len());
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS).min(sources.len());
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());
         let work = || {

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::merged::Merged;
 use super::reach::{Reach, names};
 use super::reference::Digest;
-use super::store::Image;
+use super::store::{Image, Store};
+use super::volume::VolumeInfo;
 use crate::error::{Failure, Result};
 
 /// A line of `history`, the newest step first as `podman history` has it.
@@ -60,6 +61,17 @@ impl Image {
         rows
     }
 
+    /// [`Image::history`] as JSON: `created`, `createdBy`, `size`, `comment`, `layer`.
+    pub fn history_json(&self) -> Value {
+        let row = |row: HistoryRow| {
+            json!({
+                "created": row.created, "createdBy": row.created_by, "size": row.size, "comment": row.comment,
+                "layer": row.layer,
+            })
+        };
+        self.history().into_iter().map(row).collect()
+    }
+
     /// Everything about the image as JSON, with the keys of `podman inspect`.
     pub fn inspect(&self) -> Value {
         let config: Value = serde_json::from_slice(&self.config_bytes).unwrap_or_default();
@@ -77,6 +89,36 @@ impl Image {
             "Size": self.layers.iter().map(|layer| layer.bytes).sum::<u64>(),
             "Layers": self.layers,
         })
+    }
+}
+
+impl Store {
+    /// [`Store::images`] as JSON: `Id`, `Names`, `Created`, `Size`, `SharedSize`, `Layers`.
+    ///
+    /// # Errors
+    /// Those of [`Store::images`].
+    pub fn images_json(&self) -> Result<Value> {
+        let mut all = Vec::new();
+        for image in &self.images()? {
+            let sizes = self.sizes(image)?;
+            all.push(json!({
+                "Id": image.id.hex(), "Names": image.names, "Created": image.config.created,
+                "Size": sizes.total, "SharedSize": sizes.shared, "Layers": image.layers.len(),
+            }));
+        }
+        Ok(Value::Array(all))
+    }
+
+    /// [`Store::volumes`] as JSON: `Name`, `Mountpoint`, `CreatedUnix`, `InUse`.
+    ///
+    /// # Errors
+    /// Those of [`Store::volumes`].
+    pub fn volumes_json(&self) -> Result<Value> {
+        let one = |volume: VolumeInfo| {
+            let created = volume.created.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            json!({"Name": volume.name, "Mountpoint": volume.path, "CreatedUnix": created, "InUse": volume.in_use})
+        };
+        Ok(self.volumes()?.into_iter().map(one).collect())
     }
 }
 

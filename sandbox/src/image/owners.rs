@@ -2,7 +2,7 @@
 //!
 //! A layer's tree belongs to the caller as a whole, which is right for a run of one id, and nearly right for one of
 //! many: the caller is the image's root, and most files are root's. What is not, stands once more in a small tree
-//! above the layer's (`layers/HEX/owned-UID-GID-COUNT/`), with its owners. It is made at the first such run.
+//! above the layer's (`layers/HEX/owned-UID-GID-COUNT/fs/`), with its owners. It is made at the first such run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -44,15 +44,16 @@ impl Store {
                     }
                     let Some(hands) = &hands else { continue };
                     let temp = self.temp_dir()?;
-                    let tree = temp.path.join("owned");
-                    fs::create_dir(&tree).map_err(|e| failed(&tree, "making a tree of owners", &e))?;
-                    self.make_owned(layer.diff_id, &dir.join("fs"), &tree, ids, hands)?;
-                    fs::rename(&tree, &owned).map_err(|e| failed(&owned, "making a tree of owners", &e))?;
+                    // One more directory, which stays ours: what belongs to somebody else we could not rename.
+                    let holder = temp.path.join("owned");
+                    fs::create_dir(&holder).map_err(|e| failed(&holder, "making a tree of owners", &e))?;
+                    self.make_owned(layer.diff_id, &dir.join("fs"), &holder.join("fs"), ids, hands)?;
+                    fs::rename(&holder, &owned).map_err(|e| failed(&owned, "making a tree of owners", &e))?;
                 }
             }
-            let empty = fs::read_dir(&owned).map(|mut entries| entries.next().is_none());
-            if !empty.map_err(|e| failed(&owned, "reading a tree of owners", &e))? {
-                dirs.push(owned);
+            let tree = owned.join("fs");
+            if tree.exists() {
+                dirs.push(tree);
             }
         }
         Ok(dirs)
@@ -60,6 +61,9 @@ impl Store {
 
     fn make_owned(&self, diff_id: Digest, from: &Path, to: &Path, ids: StoreIds, hands: &Hands) -> Result<()> {
         let owners = self.owners_of(diff_id, from)?;
+        if owners.is_empty() {
+            return Ok(());
+        }
         let mut copied: HashMap<(u64, u64), PathBuf> = HashMap::new();
         let mut dirs = BTreeSet::new();
         for path in owners.keys() {
@@ -68,6 +72,7 @@ impl Store {
             }
         }
         let mut made = || -> io::Result<()> {
+            fs::create_dir(to)?;
             for dir in &dirs {
                 fs::create_dir(to.join(dir))?;
             }

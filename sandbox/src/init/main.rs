@@ -29,6 +29,9 @@ use wire::{Message, Reply, control, reply, stage};
 /// The control socket: where the launch child put it.
 pub const CONTROL: i32 = 0;
 
+/// The Plan, where it came in a message. It is needed as long as there are programs to start.
+static mut PLAN: [u8; wire::MOST_INLINE] = [0; wire::MOST_INLINE];
+
 core::arch::global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym main);
 
 extern "C" fn main() -> ! {
@@ -45,11 +48,13 @@ fn run() -> Result<(), (u32, Fault)> {
     prepare().map_err(|fault| (u32::MAX, fault))?;
     let mut fds = [-1; socket::MOST_DESCRIPTORS];
     let protocol = (u32::MAX, Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO });
-    let (message, count) = match socket::receive(CONTROL, &mut fds) {
-        Some(received) => received,
+    // SAFETY: the one use of this buffer; what it holds is only read from here on.
+    let buffer = unsafe { &mut *(&raw mut PLAN) };
+    let Some(letter) = socket::receive_letter(CONTROL, &mut fds, buffer) else {
         // The caller is gone before it began.
-        None => rawsys::exit(0),
+        rawsys::exit(0);
     };
+    let (message, count) = (letter.message, letter.count);
     let mounts = message.value as usize;
     if message.kind != control::SETUP || count < 2 + mounts {
         return Err(protocol);
@@ -61,7 +66,7 @@ fn run() -> Result<(), (u32, Fault)> {
     unsafe { call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0) }
         .at(stage::DUMPABLE)
         .map_err(|fault| (u32::MAX, fault))?;
-    let plan = map(fds[0], &message).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
+    let plan = letter.open(&fds, buffer).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
     setup::carry_out(plan, &fds[count - mounts..count])?;
     serve::prepare().map_err(|fault| (u32::MAX, fault))
 }

@@ -154,7 +154,11 @@ impl Tree {
         Ok(())
     }
 
-    pub fn open_in(&mut self, slot: u32, tree: u32, path: &CStr) -> Result<(), Fault> {
+    pub fn open_in(&mut self, slot: u32, tree: u32, path: &CStr, make: bool) -> Result<(), Fault> {
+        if make {
+            // SAFETY: the path is NUL-terminated.
+            unsafe { call!(nr::MKDIRAT, *self.slot(tree)?, path.as_ptr(), 0o755) }.at(stage::DIR)?;
+        }
         let flags = rawsys::O_PATH | rawsys::O_DIRECTORY | rawsys::O_NOFOLLOW;
         *self.slot(slot)? = open(*self.slot(tree)?, path, flags, 0).at(stage::OPEN_DIR)?;
         Ok(())

@@ -5,7 +5,7 @@ use crate::mounts::Text;
 use crate::pump::{IDLE, Pump};
 use crate::rawsys::{self, call, nr};
 use crate::setup::proc_path;
-use crate::socket::{self, MOST_DESCRIPTORS};
+use crate::socket::{self, Letter, MOST_DESCRIPTORS};
 use crate::spawn::{self, Request, Start};
 use crate::wire::{self, Reply, command, control, reply, stage};
 use crate::{At, CONTROL, Fault, end, now};
@@ -104,6 +104,9 @@ static mut SUPERVISOR: Supervisor = Supervisor {
     calls: Calls([0; wire::CALL_WORDS]),
     polls: [PollFd { fd: 0, events: 0, returned: 0 }; FIXED + 4 * MOST_COMMANDS],
 };
+
+/// The request, where it came in a message, until its program runs.
+static mut REQUEST: [u8; wire::MOST_INLINE] = [0; wire::MOST_INLINE];
 
 fn supervisor() -> &'static mut Supervisor {
     // SAFETY: one thread; `watch_caller` and `prepare` let go of it before `forever` takes it for good.
@@ -382,14 +385,16 @@ impl Supervisor {
 
     fn request(&mut self) {
         let mut fds = [-1; MOST_DESCRIPTORS];
-        let Some((message, count)) = socket::receive(CONTROL, &mut fds) else {
+        // SAFETY: whoever has read the last request is done with it.
+        let buffer = unsafe { &mut *(&raw mut REQUEST) };
+        let Some(letter) = socket::receive_letter(CONTROL, &mut fds, buffer) else {
             // The library has let go.
             end::now();
         };
-        let fds = &mut fds[..count];
-        if message.kind == control::SPAWN
-            && count >= 2
-            && let Err(fault) = self.spawn(&message, fds)
+        let fds = &mut fds[..letter.count];
+        if letter.message.kind == control::SPAWN
+            && letter.count >= 2
+            && let Err(fault) = self.spawn(&letter, buffer, fds)
         {
             let reply =
                 Reply { kind: reply::NOT_STARTED, detail: fault.stage, errno: fault.errno, ..Reply::default() };
@@ -402,7 +407,7 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, message: &wire::Message, fds: &mut [i32]) -> Result<(), Fault> {
+    fn spawn(&mut self, letter: &Letter, buffer: &'static [u8], fds: &mut [i32]) -> Result<(), Fault> {
         let socket = fds[1];
         let at = match self.commands[..self.used].iter().position(|command| command.pid == 0) {
             Some(at) => at,
@@ -412,7 +417,7 @@ impl Supervisor {
                 return Err(Fault { stage: stage::TOO_MANY, errno: rawsys::EAGAIN });
             }
         };
-        let request = Request::read(crate::map(fds[0], message).at(stage::MAP_REQUEST)?)?;
+        let request = Request::read(letter.open(fds, buffer).at(stage::MAP_REQUEST)?, letter.is_file())?;
         let mut pumps = [IDLE; 2];
         if request.output_limit > 0 || request.flags & wire::ASK_COUNT != 0 {
             for (pump, number) in pumps.iter_mut().zip(1..) {

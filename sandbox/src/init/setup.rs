@@ -33,7 +33,7 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::OpenTree { slot, path } => tree.open_tree(slot, path),
         Step::TakeTree { slot, index, .. } => tree.take_tree(slot, index),
         Step::AttachTree { slot, path } => tree.attach_tree(slot, path),
-        Step::OpenIn { slot, tree: from, path } => tree.open_in(slot, from, path),
+        Step::OpenIn { slot, tree: from, path, make } => tree.open_in(slot, from, path, make != 0),
         Step::Become { uid, gid, groups } => r#become(uid, gid, groups != 0),
         Step::Base { size, inodes } => tree.base(size, inodes),
         Step::Dir { path, mode } => tree.dir(path, mode),

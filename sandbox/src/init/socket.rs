@@ -32,17 +32,57 @@ struct ControlHeader {
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
+/// A message with a Plan or a request: in it, or in a memory file that comes with it.
+pub struct Letter {
+    pub message: Message,
+    /// How many of the descriptors are in use; the first is that of the memory file, or -1.
+    pub count: usize,
+    /// Bytes in the buffer.
+    length: usize,
+}
+
+/// Waits for a message as `receive` does; what follows it goes into the buffer.
+pub fn receive_letter(socket: i32, fds: &mut [i32; MOST_DESCRIPTORS], buffer: &mut [u8]) -> Option<Letter> {
+    let (message, count, length) = receive_into(socket, fds, buffer)?;
+    if message.length > 0 {
+        return Some(Letter { message, count, length });
+    }
+    fds.copy_within(..MOST_DESCRIPTORS - 1, 1);
+    fds[0] = -1;
+    Some(Letter { message, count: count + 1, length })
+}
+
+impl Letter {
+    pub fn is_file(&self) -> bool {
+        self.message.length > 0
+    }
+
+    /// The Plan or the request. `buffer`: the one that it was received into.
+    pub fn open(&self, fds: &[i32], buffer: &'static [u8]) -> Result<&'static [u8], i32> {
+        if self.is_file() { crate::map(fds[0], &self.message) } else { Ok(&buffer[..self.length]) }
+    }
+}
+
 /// Waits for a message; `None` when the other side is gone. Descriptors beyond `fds` cannot come: the kernel passes
 /// no more at once.
 pub fn receive(socket: i32, fds: &mut [i32; MOST_DESCRIPTORS]) -> Option<(Message, usize)> {
+    receive_into(socket, fds, &mut []).map(|(message, count, _)| (message, count))
+}
+
+fn receive_into(
+    socket: i32,
+    fds: &mut [i32; MOST_DESCRIPTORS],
+    buffer: &mut [u8],
+) -> Option<(Message, usize, usize)> {
     let mut message = Message::default();
     let mut control = Control([0; CONTROL_BYTES]);
-    let vector = [&raw mut message as usize, size_of::<Message>()];
+    let vectors =
+        [[&raw mut message as usize, size_of::<Message>()], [buffer.as_mut_ptr() as usize, buffer.len()]];
     let mut header = MsgHdr {
         name: 0,
         name_length: 0,
-        vectors: &raw const vector,
-        vector_count: 1,
+        vectors: vectors.as_ptr(),
+        vector_count: 2,
         control: control.0.as_mut_ptr(),
         control_length: CONTROL_BYTES,
         flags: 0,
@@ -69,7 +109,7 @@ pub fn receive(socket: i32, fds: &mut [i32; MOST_DESCRIPTORS]) -> Option<(Messag
             }
         }
     }
-    (length == size_of::<Message>()).then_some((message, count))
+    length.checked_sub(size_of::<Message>()).map(|text| (message, count, text))
 }
 
 /// Sends a reply, a text behind it and perhaps a descriptor. A reader that is gone is no error here: its end is

@@ -113,6 +113,8 @@ pub fn default_signals() -> Result<(), Fault> {
 /// A request, read once and laid out for execve.
 pub struct Request {
     bytes: &'static [u8],
+    /// Whether those are a mapping of their own.
+    mapped: bool,
     pub flags: u32,
     umask: u32,
     pub timeout: u64,
@@ -127,12 +129,13 @@ pub struct Request {
 
 impl Request {
     /// Reads and checks all of it before anything is started.
-    pub fn read(bytes: &'static [u8]) -> Result<Request, Fault> {
+    pub fn read(bytes: &'static [u8], mapped: bool) -> Result<Request, Fault> {
         const PROT_READ_WRITE: usize = 3;
         const MAP_PRIVATE_ANONYMOUS: usize = 0x22;
         let malformed = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
         let mut request = Request {
             bytes,
+            mapped,
             flags: 0,
             umask: 0o22,
             timeout: 0,
@@ -221,7 +224,9 @@ impl Request {
     pub fn free(self) {
         // SAFETY: the mapping was made by `read`; the program has its own copies by now.
         let _ = unsafe { call!(nr::MUNMAP, self.pointers, self.pointer_bytes) };
-        crate::unmap(self.bytes);
+        if self.mapped {
+            crate::unmap(self.bytes);
+        }
     }
 }
 

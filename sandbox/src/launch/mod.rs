@@ -19,7 +19,7 @@ use crate::identity::{Assigned, UserNamespace};
 use crate::limits::Placement;
 use crate::rawsys;
 use crate::sys;
-use crate::wire::{Message, control, stage};
+use crate::wire::{control, stage};
 
 static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
@@ -115,7 +115,7 @@ impl Launch<'_> {
     pub(crate) fn start(&self, image: &Image) -> Result<Started> {
         let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
         let (ours, theirs) = (lift(ours)?, lift(theirs)?);
-        let plan = sys::sealed_memory(c"sandcell-plan", self.plan, false).map_err(descriptors)?;
+        let plan = sys::Letter::new(c"sandcell-plan", self.plan).map_err(descriptors)?;
         let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
             _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
@@ -124,14 +124,13 @@ impl Launch<'_> {
                 .unsupported(),
         })?;
         let trees = &self.identity.trees;
-        let message = Message { kind: control::SETUP, value: trees.len() as u32, length: self.plan.len() as u64 };
         let pidfd = self.clone(image, theirs.as_raw_fd()).map_err(|error| last_word(&ours).unwrap_or(error))?;
         let started = Started { control: ours, pidfd };
         // Not before the maps are written: this message is what init waits for.
         let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
-        let fds = [plan.as_raw_fd(), caller.as_raw_fd()].into_iter().chain(clock);
+        let fds = std::iter::once(caller.as_raw_fd()).chain(clock);
         let fds: Vec<_> = fds.chain(trees.iter().map(|tree| tree.mount.as_raw_fd())).collect();
-        match sys::send(started.control.as_fd(), message, &fds) {
+        match plan.send(started.control.as_fd(), control::SETUP, trees.len() as u32, &fds) {
             Ok(()) => Ok(started),
             Err(errno) => {
                 end(started.pidfd.as_fd());

@@ -25,7 +25,8 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
             (text(path), "take this path of the host under the sandbox's ids (idmapped mount)".to_owned())
         }
         Step::AttachTree { path, .. } => (text(path), "put it where an overlay can use it".to_owned()),
-        Step::OpenIn { path, .. } => (text(path), "open the directory in it".to_owned()),
+        Step::OpenIn { path, make: 0, .. } => (text(path), "open the directory in it".to_owned()),
+        Step::OpenIn { path, .. } => (text(path), "make and open a directory in it".to_owned()),
         Step::Become { uid, gid, groups } => {
             let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
             (String::new(), format!("become UID {uid}, GID {gid}{groups}"))

@@ -62,6 +62,8 @@ pub(crate) struct HostFiles {
     pub(super) devices: Vec<&'static str>,
     pub(super) masked: Vec<(&'static str, Secret)>,
     pub(super) restricted: Vec<&'static str>,
+    /// Whether the upper of an overlay can lie in memory.
+    pub(crate) upper_in_memory: bool,
 }
 
 /// What has to be hidden in /proc.
@@ -82,6 +84,7 @@ impl HostFiles {
             devices: Vec::new(),
             masked: Vec::new(),
             restricted: Vec::new(),
+            upper_in_memory: crate::upper::memory_has_attributes()?,
         };
         for path in VIEW {
             match look(Path::new(path))? {

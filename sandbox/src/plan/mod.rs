@@ -17,6 +17,7 @@ use crate::identity::{Assigned, IdMap};
 use crate::policy::Isolation;
 use crate::policy::{Network, Policy};
 use crate::syscalls::{Listen, Profile, compile as compile_filter};
+use crate::upper::DiskUpper;
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
 #[cfg(feature = "image")]
@@ -41,8 +42,8 @@ pub(crate) struct Inputs<'a> {
     #[cfg(feature = "landlock")]
     pub landlock: landlock::ABI,
     pub host: &'a HostFiles,
-    /// Where an upper that cannot lie in memory is (Linux before 6.6).
-    pub scratch: Option<&'a Path>,
+    /// Where the upper lies, if not in memory.
+    pub upper: Option<&'a DiskUpper>,
 }
 
 /// A compiled system call filter: instructions and flags of seccomp(2).

@@ -11,7 +11,7 @@ use super::etc::Account;
 use super::host::{ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
-use crate::policy::{Mount, Network, Root, Upper};
+use crate::policy::{Mount, Network, Root};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
 
 /// Directories of base that appear in the root: name in base, destination, permission bits.
@@ -130,28 +130,32 @@ fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes:
             for layer in layers.iter().rev() {
                 lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
             }
-            let kept = match (&inputs.policy.upper, inputs.scratch) {
-                (Some(Upper::Dir(dir)), _) => Some((dir.as_path(), true)),
-                (_, Some(scratch)) => Some((scratch, false)),
-                _ => None,
-            };
             let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
-            if let Some((dir, _)) = kept {
-                if let Some(tree) = opens.take_mapped(&absolute(dir)?)? {
-                    attach(tree, makes)?;
+            if let Some(disk) = inputs.upper {
+                let mapped = if disk.is_private() { None } else { opens.take_mapped(&absolute(&disk.dir)?)? };
+                let tree = match mapped {
+                    Some(tree) => {
+                        attach(tree, makes)?;
+                        Some(tree)
+                    }
+                    None if disk.is_private() => Some(opens.open_dir(&disk.dir)?),
+                    None => None,
+                };
+                if let Some(tree) = tree {
                     (upper, work) = (opens.next_slot()?, opens.next_slot()?);
-                    makes.push(Step::OpenIn { slot: upper, tree, path: c"upper" });
-                    makes.push(Step::OpenIn { slot: work, tree, path: c"work" });
+                    for (slot, path) in [(upper, c"upper"), (work, c"work")] {
+                        makes.push(Step::OpenIn { slot, tree, path, make: disk.is_private().into() });
+                    }
                 } else {
-                    upper = opens.open_dir(&dir.join("upper"))?;
-                    work = opens.open_dir(&dir.join("work"))?;
+                    upper = opens.open_dir(&disk.dir.join("upper"))?;
+                    work = opens.open_dir(&disk.dir.join("work"))?;
                 }
             } else {
                 makes.push(Step::Dir { path: c"upper", mode: 0o755 });
                 makes.push(Step::Dir { path: c"work", mode: 0o755 });
             }
             stubs(dests, makes)?;
-            overlay(&lower, upper, work, Some(kept.is_some_and(|(_, keep)| keep)), makes);
+            overlay(&lower, upper, work, Some(inputs.upper.is_some_and(|disk| !disk.is_private())), makes);
         }
     }
     Ok(())

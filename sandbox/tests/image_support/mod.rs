@@ -34,7 +34,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if fs::remove_dir_all(&self.0).is_err() {
+            // Runs of many ids leave files of the user's sub-ids.
+            let _ = sandcell::owned::remove(&self.0);
+        }
     }
 }
 
@@ -352,4 +355,11 @@ pub fn store_image(store: &Store, name: &str, tars: &[Vec<u8>], config: serde_js
     let manifest = layout.manifest(&whole, layers);
     layout.index(vec![layout.entry(&manifest, name)]);
     store.load(&sandcell::image::Source::Oci(layout.dir.clone()), &Default::default()).unwrap()[0].id
+}
+
+/// The most that this process ever had in memory, in bytes.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

@@ -334,15 +334,7 @@ fn load(
 fn images(store: &Store, as_json: bool, quiet: bool) -> Result<Vec<u8>, Error> {
     let images = store.images()?;
     if as_json {
-        let mut all = Vec::new();
-        for image in &images {
-            let sizes = store.sizes(image)?;
-            all.push(json!({
-                "Id": image.id.hex(), "Names": image.names, "Created": image.config.created,
-                "Size": sizes.total, "SharedSize": sizes.shared, "Layers": image.layers.len(),
-            }));
-        }
-        return Ok(pretty(&Value::Array(all)));
+        return Ok(pretty(&store.images_json()?));
     }
     if quiet {
         return Ok(images.iter().map(|image| image.id.short() + "\n").collect::<String>().into());
@@ -370,13 +362,7 @@ fn images(store: &Store, as_json: bool, quiet: bool) -> Result<Vec<u8>, Error> {
 fn history(image: &Image, as_json: bool, whole: bool) -> Vec<u8> {
     let rows = image.history();
     if as_json {
-        let all = rows.iter().map(|row| {
-            json!({
-                "created": row.created, "createdBy": row.created_by, "size": row.size, "comment": row.comment,
-                "layer": row.layer,
-            })
-        });
-        return pretty(&Value::Array(all.collect()));
+        return pretty(&image.history_json());
     }
     let mut table = Table::new(&["ID", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
     for (number, row) in rows.iter().enumerate() {
@@ -442,11 +428,7 @@ fn commit_upper(store: &Store, options: &CommitOptions) -> Result<Vec<u8>, Error
 fn volumes(store: &Store, as_json: bool) -> Result<Vec<u8>, Error> {
     let volumes = store.volumes()?;
     if as_json {
-        let all = volumes.iter().map(|volume| {
-            let created = volume.created.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            json!({"Name": volume.name, "Mountpoint": volume.path, "CreatedUnix": created, "InUse": volume.in_use})
-        });
-        return Ok(pretty(&Value::Array(all.collect())));
+        return Ok(pretty(&store.volumes_json()?));
     }
     let mut table = Table::new(&["VOLUME NAME", "CREATED", "IN USE"]);
     for volume in &volumes {

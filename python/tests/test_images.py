@@ -1,0 +1,93 @@
+"""Images: a store, runs of what is in it, and new ones."""
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+
+import sandcell
+
+BUSYBOX = shutil.which("busybox") or "/bin/busybox"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = sandcell.Store(tmp_path / "store")
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    (root / "etc").mkdir()
+    shutil.copy(BUSYBOX, root / "bin" / "sh")
+    (root / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    assert store.load(root, name="app:1", format="rootfs") == ["app:1"]
+    yield store
+    # What runs of many ids may have left is not shutil's to remove.
+    for image in store.images():
+        for name in image["Names"] or [image["Id"]]:
+            store.remove(name)
+
+
+def shell(line, **options):
+    return sandcell.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, **options).stdout
+
+
+def test_an_image_is_loaded_run_and_committed(store, tmp_path):
+    options = {"image": "app:1", "store": store.path}
+    assert int(shell("busybox id -u 2>/dev/null || /bin/sh -c 'echo $$'", **options)) > 0
+    shell("echo x >/x", upper=tmp_path / "upper", **options)
+    assert store.commit(tmp_path / "upper", "app:2").startswith("sha256:")
+    assert shell("read x </x; echo $x", image="app:2", store=store.path) == "x\n"
+    assert store.history("app:2")[0]["createdBy"] == "sandcell commit"
+    assert [image["Names"] for image in store.images()] == [["app:1"], ["app:2"]]
+    assert store.inspect("app:1")["RepoTags"] == ["app:1"]
+    store.tag("app:2", "other")
+    store.save(["app:1", "other"], tmp_path / "saved.tar")
+    store.remove("other")
+    again = sandcell.Store(tmp_path / "again")
+    assert sorted(again.load(tmp_path / "saved.tar")) == ["app:1", "other:latest"]
+    assert store.prune() >= 0
+
+
+def test_volumes_outlive_runs(store):
+    options = {"image": "app:1", "store": store.path}
+    shell("echo kept >/data/x", volumes=["box:/data"], **options)
+    assert shell("read x </data/x; echo $x; echo >/data/y || echo no", volumes=["box:/data:ro"], **options) == "kept\nno\n"
+    (volume,) = store.volumes()
+    assert (volume["Name"], volume["InUse"], os.listdir(volume["Mountpoint"])) == ("box", False, ["x"])
+    store.remove_volume("box")
+    assert store.volumes() == []
+    with pytest.raises(sandcell.PolicyError, match="volumes"):
+        shell("true", volumes=["box"], **options)
+
+
+def test_a_dockerfile_is_built(store, tmp_path):
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "f").write_text("from the context\n")
+    lines = ["FROM app:1", "ARG WORD", "COPY f /f", "RUN echo $WORD >/made", 'CMD ["/bin/sh", "-c", "read x </made; echo $x"]']
+    (context / "Dockerfile").write_text("\n".join(lines))
+    first = store.build(context, name="built", args={"WORD": "given"}, timestamp=1_700_000_000)
+    assert store.build(context, args={"WORD": "given"}, timestamp=1_700_000_000) == first
+    sandbox = sandcell.Sandbox(image="built", store=store.path)
+    assert sandbox.run(sandbox.image_argv(), capture_output=True).stdout == b"given\n"
+    assert sandbox.image_argv(["/bin/other", "x"]) == ["/bin/other", "x"]
+    (context / "Dockerfile").write_text("FROM app:1\nADD f /\n")
+    with pytest.raises(sandcell.PolicyError, match="Dockerfile:2.*ADD is not supported"):
+        store.build(context)
+
+
+def test_mistakes_about_images_are_policy_errors(store, tmp_path):
+    for mistake in (
+        lambda: sandcell.Sandbox(image="nowhere", store=store.path),
+        lambda: sandcell.Sandbox(image=7, store=store.path),
+        lambda: store.inspect("a b"),
+        lambda: store.load(tmp_path, format="tar"),
+        lambda: store.commit(tmp_path, "x"),
+        lambda: store.save("app:1", tmp_path / "x", format="zip"),
+        lambda: sandcell.Sandbox().image_argv(),
+    ):
+        with pytest.raises(sandcell.PolicyError):
+            mistake()
+    assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o700
+    assert json.dumps(store.images())
