@@ -259,6 +259,8 @@ public:
         command_.reset(sandcell_command_new(words.data()));
     }
 
+    explicit Command(sandcell_command_t *command) noexcept : command_(command) {}
+
     Command &arg(const std::string &arg) { return sandcell_command_add_arg(get(), arg.c_str()), *this; }
     Command &arg0(const std::string &name) { return sandcell_command_set_arg0(get(), name.c_str()), *this; }
     Command &env(const std::string &key, const std::string &value)
@@ -406,6 +408,15 @@ public:
     Policy &root_host() { return sandcell_policy_set_root_host(get()), *this; }
     Policy &root_empty() { return sandcell_policy_set_root_empty(get()), *this; }
     Policy &root_dir(const std::string &dir) { return sandcell_policy_set_root_dir(get(), dir.c_str()), *this; }
+    /// An image of the store, by its name or id.
+    Policy &root_image(const std::string &image) { return sandcell_policy_set_root_image(get(), image.c_str()), *this; }
+    /// The store of images and volumes, instead of the user's own.
+    Policy &store(const std::string &dir) { return sandcell_policy_set_store(get(), dir.c_str()), *this; }
+    /// A named directory of the store that outlives runs.
+    Policy &volume(const std::string &name, const std::string &dest, bool writable = true)
+    {
+        return sandcell_policy_add_volume(get(), name.c_str(), dest.c_str(), writable), *this;
+    }
     Policy &layer(const std::string &dir) { return sandcell_policy_add_layer(get(), dir.c_str()), *this; }
     Policy &upper_tmpfs() { return sandcell_policy_set_upper_tmpfs(get()), *this; }
     Policy &upper_dir(const std::string &dir) { return sandcell_policy_set_upper_dir(get(), dir.c_str()), *this; }
@@ -499,6 +510,15 @@ public:
     Policy &leftovers(const std::string &what) { return sandcell_policy_set_leftovers(get(), what.c_str()), *this; }
     Policy &best_effort(const std::string &item) { return sandcell_policy_add_best_effort(get(), item.c_str()), *this; }
 
+    /// The program that the image names, with these words, or with the image's own where there are none.
+    Command image_command(const std::vector<std::string> &words = {}) const
+    {
+        std::vector<const char *> list;
+        for (const std::string &word : words)
+            list.push_back(word.c_str());
+        list.push_back(nullptr);
+        return Command(detail::make<sandcell_command_t>(sandcell_image_command, policy_.get(), list.data()));
+    }
     /// Checks the policy and does ahead of the first run what takes some milliseconds.
     void prepare() const { detail::call(sandcell_prepare, get()); }
     /// Runs a program to its end in a sandbox of its own and captures what it writes.
@@ -523,6 +543,58 @@ private:
 };
 
 inline void Cell::set_limits(const Policy &limits) { detail::call(sandcell_cell_set_limits, cell_.get(), limits.get()); }
+
+/// A directory of images and volumes. A text that is empty stands for what is left out.
+class Store {
+public:
+    /// The user's own, or the one in this directory.
+    explicit Store(const std::string &dir = {}) : store_(detail::make<sandcell_store_t>(sandcell_store_open, maybe(dir))) {}
+
+    /// Loads images; their names as JSON. `format` is `detect`, `oci`, `docker` or `rootfs`.
+    std::string load(const std::string &from, const std::string &name = {}, const std::string &format = {}) const
+    {
+        return detail::text(sandcell_store_load, get(), from.c_str(), maybe(format), maybe(name));
+    }
+    std::string images_json() const { return detail::text(sandcell_store_images_json, get()); }
+    std::string inspect_json(const std::string &image) const
+    {
+        return detail::text(sandcell_store_inspect_json, get(), image.c_str());
+    }
+    std::string history_json(const std::string &image) const
+    {
+        return detail::text(sandcell_store_history_json, get(), image.c_str());
+    }
+    std::string volumes_json() const { return detail::text(sandcell_store_volumes_json, get()); }
+    /// Makes an image of what runs with that upper directory changed; its id.
+    std::string commit(const std::string &upper, const std::string &name = {}) const
+    {
+        return detail::text(sandcell_store_commit, get(), upper.c_str(), maybe(name));
+    }
+    /// Makes an image by the steps of a Dockerfile; its id.
+    std::string build(const std::string &dockerfile, const std::string &context, const std::string &name = {}) const
+    {
+        return detail::text(sandcell_store_build, get(), dockerfile.c_str(), context.c_str(), maybe(name));
+    }
+    /// Writes an image to a new file or directory: `oci-archive`, `oci-dir` or `docker-archive`.
+    void save(const std::string &image, const std::string &to, const std::string &format = {}) const
+    {
+        detail::call(sandcell_store_save, get(), image.c_str(), maybe(format), to.c_str());
+    }
+    void tag(const std::string &image, const std::string &name) const
+    {
+        detail::call(sandcell_store_tag, get(), image.c_str(), name.c_str());
+    }
+    void remove(const std::string &image) const { detail::call(sandcell_store_remove, get(), image.c_str()); }
+    void remove_volume(const std::string &name) const { detail::call(sandcell_store_remove_volume, get(), name.c_str()); }
+    void prune() const { detail::call(sandcell_store_prune, get()); }
+
+    const sandcell_store_t *get() const noexcept { return store_.get(); }
+
+private:
+    static const char *maybe(const std::string &text) { return text.empty() ? nullptr : text.c_str(); }
+
+    detail::Handle<sandcell_store_t, sandcell_store_free> store_;
+};
 
 /// Version of the library; SANDCELL_VERSION is that of the header.
 inline std::string_view version() noexcept { return sandcell_version(); }

@@ -24,7 +24,7 @@ pub struct Builder {
 }
 
 /// What can be named in [`Builder::best_effort`].
-const BEST_EFFORT: [&str; 18] = [
+const BEST_EFFORT: [&str; 25] = [
     "all",
     "memory",
     "memory_high",
@@ -43,6 +43,13 @@ const BEST_EFFORT: [&str; 18] = [
     "network",
     "seccomp",
     "landlock",
+    "landlock:files",
+    "landlock:truncate",
+    "landlock:device commands",
+    "landlock:TCP ports",
+    "landlock:UDP ports",
+    "landlock:signals",
+    "landlock:abstract sockets",
 ];
 
 impl Builder {
@@ -269,7 +276,7 @@ impl Builder {
         self
     }
 
-    /// The second wall; [`Landlock::Default`] by default.
+    /// The second wall; [`Landlock::Default`] by default: what the kernel can do.
     pub fn landlock(mut self, landlock: Landlock) -> Builder {
         self.policy.landlock = landlock;
         self
@@ -410,6 +417,14 @@ fn check(policy: &mut Policy) -> Result<()> {
     }
     if let User::Fixed { uid: u32::MAX, .. } | User::Fixed { gid: u32::MAX, .. } = policy.identity.user {
         return Err(wrong("user", "4294967295 is no id", "it means `no change` to the kernel"));
+    }
+    #[cfg(not(feature = "landlock"))]
+    if policy.landlock == Landlock::Required {
+        return Err(wrong(
+            "landlock",
+            "this library was built without Landlock",
+            "build it with the feature `landlock`",
+        ));
     }
     if policy.isolation == Isolation::Landlock {
         #[cfg(feature = "landlock")]

@@ -273,9 +273,12 @@ pub enum Seccomp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Landlock {
-    /// What the running kernel can do.
+    /// What the running kernel can do; the report names every rule, and why where the kernel cannot.
     #[default]
     Default,
+    /// Every rule, or [`Error::Unsupported`](crate::Error::Unsupported), but for those that `best_effort` names as
+    /// `landlock:RULE`: `files`, `truncate`, `device commands`, `TCP ports`, `UDP ports`, `signals`, `abstract sockets`.
+    Required,
     /// Not at all.
     Off,
 }

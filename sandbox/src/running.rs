@@ -285,7 +285,8 @@ impl Child {
                     self.pidfd = pidfd;
                     Ok(())
                 }
-                _ => Err(not_started(program, &reply)),
+                reply::NOT_STARTED => Err(not_started(program, &reply)),
+                _ => Err(talking(Errno::EPROTO)),
             };
         }
         match self.init.receive()? {

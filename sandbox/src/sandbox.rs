@@ -14,6 +14,8 @@ use crate::launch::{Image, Launch, descriptors};
 use crate::limits::{self, CpuClock, Facts, Placement};
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::plan::{self, Filter, Inputs, Plan};
+#[cfg(feature = "landlock")]
+use crate::policy::Landlock;
 use crate::policy::{Isolation, Network, Policy, Seccomp};
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
@@ -122,6 +124,10 @@ impl Sandbox {
         #[cfg(feature = "landlock")]
         if policy.isolation == Isolation::Landlock {
             crate::isolation::check_kernel(&policy, crate::landlock::running_abi())?;
+        }
+        #[cfg(feature = "landlock")]
+        if policy.landlock == Landlock::Required {
+            require(&policy)?;
         }
         // A core dump would be written by the host, to the host's idea of a place.
         let rlimits = vec![(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)];
@@ -245,9 +251,9 @@ impl Sandbox {
             upper,
         };
         let plan = plan::compile(&inputs)?;
-        let mut enforced = enforced(policy, identity, upper.is_some_and(DiskUpper::is_private));
+        let enforced = enforced(policy, identity, upper.is_some_and(DiskUpper::is_private));
         #[cfg(feature = "landlock")]
-        enforced.extend(plan::landlock_report(policy, self.shared.landlock));
+        let enforced = [enforced, plan::landlock_report(policy, self.shared.landlock)].concat();
         Ok((plan, enforced))
     }
 
@@ -383,6 +389,23 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
             .setup(),
         _ => failure.setup(),
     }
+}
+
+/// Every rule of Landlock, but those that may be left out, is one that this kernel can enforce.
+#[cfg(feature = "landlock")]
+fn require(policy: &Policy) -> Result<()> {
+    for line in plan::landlock_report(policy, crate::landlock::running_abi()) {
+        let Requested::Word(rule) = &line.requested else { continue };
+        let item = format!("landlock:{rule}");
+        let left_out = policy.best_effort.allows("landlock") || policy.best_effort.allows(&item);
+        if line.by == Mechanism::Nothing && !left_out {
+            let why = line.why.unwrap_or_default();
+            return Err(Failure::new("landlock", rule, format!("this rule cannot be enforced here: {why}"))
+                .hint(format!("do without it: best effort for {item:?}"))
+                .unsupported());
+        }
+    }
+    Ok(())
 }
 
 /// One step of a run in words.

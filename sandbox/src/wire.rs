@@ -212,7 +212,8 @@ records! {
         /// Makes the new root the root and lets go of the old one.
         Pivot = 20 {}
         /// Replaces the session keyring by an empty one.
-        Keyring = 21 {}
+        /// `shut`: where that is refused it is no harm, because programs may not use keyrings at all.
+        Keyring = 21 { shut: u32 }
         /// A nested user and mount namespace, so that kept capabilities do not reach the mounts.
         NestedNamespace = 22 { uid_map: &'a [u8], gid_map: &'a [u8] }
         /// Capabilities that programs keep; all others leave the bounding set.

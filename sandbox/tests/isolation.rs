@@ -210,3 +210,38 @@ fn a_thread_that_ends_does_not_end_its_program() {
     let mut child = std::thread::spawn(move || shell(&sandbox, "sleep 0.3; exit 7").spawn().unwrap()).join().unwrap();
     assert_eq!(child.wait().unwrap().outcome, Outcome::Exited(7));
 }
+
+#[test]
+fn a_program_ends_with_its_supervisor() {
+    let (name, sandbox) = (marker(), bare().build().unwrap());
+    let mut child = sandbox.command("/bin/sleep").arg(&name).spawn().unwrap();
+    patiently("the start", || !processes_with(&name).is_empty());
+    let program = processes_with(&name)[0];
+    let stat = std::fs::read_to_string(format!("/proc/{program}/stat")).unwrap();
+    let supervisor: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{supervisor}/comm")).unwrap().trim(), "sandcell-init");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
+    patiently("the program's end", || processes_with(&name).is_empty());
+    assert_eq!(child.wait().unwrap_err().kind(), "io");
+}
+
+#[test]
+#[cfg(feature = "json")]
+fn it_works_under_dockers_default_profile_where_namespaces_do_not() {
+    let test = "it_works_under_dockers_default_profile_where_namespaces_do_not";
+    if std::env::var_os("SANDCELL_DOCKER").is_some() {
+        let error = shell(&common::sandbox(), "true").output().unwrap_err();
+        // With sub-ids it is the namespace that maps them which cannot be made.
+        assert!(["clone", "user-namespace"].contains(&error.stage()), "{error}");
+        assert_eq!(error.errno(), Some(1), "{error}");
+        assert_eq!(told(bare(), "echo here"), "here");
+        return;
+    }
+    let moby = sandcell::syscalls::Profile::from_json(include_str!("data/moby-default-seccomp.json")).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let like_docker = bare().network(Network::Host).seccomp(sandcell::Seccomp::Profile(moby)).ro(&program, &program);
+    let sandbox = like_docker.build().unwrap();
+    let mut command = sandbox.command(&program);
+    let output = command.args(["--exact", test]).env("SANDCELL_DOCKER", "1").output().unwrap();
+    assert!(text(&output.stdout).contains("1 passed"), "{}{}", text(&output.stdout), text(&output.stderr));
+}

@@ -160,9 +160,7 @@ fn state() -> BTreeSet<String> {
     }
     // Others may mount something meanwhile, below directories of their own.
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let others = |line: &&str| {
-        line.split(' ').nth(4).is_some_and(|dir| dir.matches('/').count() > 1 && !dir.starts_with("/dev/"))
-    };
+    let others = |line: &&str| line.split(' ').nth(4).is_some_and(|dir| dir.matches('/').count() > 1);
     lines.extend(mounts.lines().filter(|line| !others(line)).map(str::to_string));
     for path in ["/proc/self/limits", "/proc/self/cgroup"] {
         lines.extend(std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_string));

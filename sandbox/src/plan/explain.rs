@@ -71,7 +71,7 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::NetworkEnter {} => (String::new(), "enter that network".to_owned()),
         Step::CgroupNamespace {} => (String::new(), "hide the cgroups above".to_owned()),
         Step::Pivot {} => ("/".to_owned(), "make the new root the root and let go of the old one".to_owned()),
-        Step::Keyring {} => (String::new(), "replace the session keyring by an empty one".to_owned()),
+        Step::Keyring { .. } => (String::new(), "replace the session keyring by an empty one".to_owned()),
         Step::NestedNamespace { .. } => (
             String::new(),
             "enter a nested user and mount namespace, so that kept capabilities reach no mount".to_owned(),

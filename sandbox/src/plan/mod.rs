@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdMap};
 #[cfg(feature = "landlock")]
-use crate::policy::Isolation;
+use crate::policy::{Isolation, Seccomp};
 use crate::policy::{Network, Policy};
 use crate::syscalls::{Listen, Profile, compile as compile_filter};
 use crate::upper::DiskUpper;
@@ -23,7 +23,9 @@ use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Ste
 #[cfg(feature = "image")]
 pub(crate) use etc::read_beneath;
 pub(crate) use explain::{describe, name_of};
-pub(crate) use host::{HostFiles, VIEW};
+pub(crate) use host::HostFiles;
+#[cfg(feature = "landlock")]
+pub(crate) use host::VIEW;
 pub(crate) use root::destination;
 #[cfg(feature = "landlock")]
 pub(crate) use wall::report as landlock_report;
@@ -117,7 +119,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     steps.push(Step::Hostname { name: &hostname });
     steps.push(Step::CgroupNamespace {});
     steps.push(Step::Pivot {});
-    steps.push(Step::Keyring {});
+    steps.push(Step::Keyring { shut: 0 });
     if policy.network != Network::Host {
         steps.push(Step::NetworkEnter {});
     }
@@ -158,7 +160,8 @@ fn filters(inputs: &Inputs<'_>, steps: &mut Steps) {
 #[cfg(feature = "landlock")]
 fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = Steps::default();
-    steps.push(Step::Keyring {});
+    // Docker's filter refuses keyctl(2), and so does the default one.
+    steps.push(Step::Keyring { shut: (inputs.policy.seccomp == Seccomp::Default).into() });
     cpu_time(inputs, &mut steps);
     steps.push(Step::Capabilities { keep: 0 });
     filters(inputs, &mut steps);

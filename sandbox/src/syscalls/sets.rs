@@ -315,6 +315,7 @@ impl Profile {
     }
 
     /// The profile that refuses these calls altogether.
+    #[cfg(feature = "landlock")]
     pub(crate) fn refusing(mut self, names: &[&str]) -> Profile {
         let calls = numbers(&names.join(" "));
         self.drop_calls(&calls, None);
@@ -324,6 +325,7 @@ impl Profile {
 
     /// The profile that lets socketpair(2) make nothing but streams and sequences of packets, which cannot be sent or
     /// connected anywhere else.
+    #[cfg(feature = "landlock")]
     pub(crate) fn with_stream_pairs_only(self) -> Profile {
         let mut profile = self;
         profile.drop_calls(&numbers("socketpair"), None);

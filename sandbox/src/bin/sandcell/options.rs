@@ -134,6 +134,7 @@ enum IsolationWord {
 #[derive(Clone, Copy, ValueEnum)]
 enum LandlockWord {
     Default,
+    Required,
     Off,
 }
 
@@ -302,6 +303,7 @@ impl Options {
             .network(self.network.into())
             .landlock(match self.landlock {
                 LandlockWord::Default => Landlock::Default,
+                LandlockWord::Required => Landlock::Required,
                 LandlockWord::Off => Landlock::Off,
             })
             .seccomp(self.filter()?);
