@@ -6,6 +6,8 @@
 """
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if not sys.platform.startswith("linux"):
     raise ImportError("sandcell needs Linux: it is made of Linux namespaces, seccomp and cgroups")
@@ -15,15 +17,21 @@ from ._errors import (
     PolicyError,
     SandboxError,
     SetupError,
+    TaskError,
     TimeoutExpired,
     UnsupportedError,
 )
 from ._images import Store
 from ._native import __version__
+from ._options import Policy
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
-from ._sandbox import Cell, Sandbox, run
-from ._types import CompletedProcess, Enforced, Identity, Leftover, Outcome, Usage
+from ._sandbox import Cell, Sandbox, doctor, run, run_async
+from ._types import CompletedProcess, Enforced, Finding, Identity, Leftover, Outcome, Step, Usage
+
+if TYPE_CHECKING:
+    from ._aio import Process
+    from ._executor import Executor, interpreter_paths
 
 __all__ = [
     "DEVNULL",
@@ -33,18 +41,37 @@ __all__ = [
     "Cell",
     "CompletedProcess",
     "Enforced",
+    "Executor",
+    "Finding",
     "Identity",
     "Leftover",
     "Outcome",
+    "Policy",
     "PolicyError",
     "Popen",
+    "Process",
     "Sandbox",
     "SandboxError",
     "SetupError",
+    "Step",
     "Store",
+    "TaskError",
     "TimeoutExpired",
     "UnsupportedError",
     "Usage",
     "__version__",
+    "doctor",
+    "interpreter_paths",
     "run",
+    "run_async",
 ]
+
+
+_LATER = {"Executor": "_executor", "interpreter_paths": "_executor", "Process": "_aio"}
+
+
+def __getattr__(name: str) -> object:
+    # Not at once: they import much that most callers do not need.
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

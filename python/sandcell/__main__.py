@@ -1,26 +1,21 @@
-"""`python -m sandcell doctor`: what this host allows, what blocks, and the remedy."""
+"""`python -m sandcell`: the program that came with the package."""
 
-import json
+import os
 import sys
+import sysconfig
 
-from . import _native
 
-
-def main(words: list[str]) -> int:
-    if words not in (["doctor"], ["doctor", "--json"]):
-        print("usage: python -m sandcell doctor [--json]", file=sys.stderr)
-        return 2
-    text = _native.doctor()
-    findings = json.loads(text)
-    if "--json" in words:
-        print(text)
-    else:
-        for finding in findings:
-            print(f"{'ok  ' if finding['ok'] else 'NO  '}{finding['name']}: {finding['detail']}")
-            if finding["remedy"]:
-                print(f"      {finding['remedy']}")
-    return 0 if all(f["ok"] for f in findings if f["name"] == "sandbox") else 1
+def program() -> str:
+    """Where the installation has put it: beside the scripts of this environment, or of the user."""
+    schemes = [sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")]
+    places = [os.path.dirname(sys.executable), *(sysconfig.get_path("scripts", scheme) for scheme in schemes)]
+    places += os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for place in places:
+        found = os.path.join(place, "sandcell")
+        if os.access(found, os.X_OK) and os.path.isfile(found):
+            return found
+    sys.exit("sandcell: the program is not beside this Python; install the package again")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os.execv(program(), ["sandcell", *sys.argv[1:]])

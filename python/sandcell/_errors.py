@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import _native
 
 if TYPE_CHECKING:
-    from ._types import CompletedProcess
+    from ._types import CompletedProcess, Outcome
 
 
 class SandboxError(OSError):
@@ -61,28 +63,49 @@ class CalledProcessError(subprocess.CalledProcessError):
         return f"{super().__str__()[:-1]} ({self.result.outcome})."
 
 
-def translated(error: _native.NativeError) -> Exception:
-    """The public exception for what the native half raised."""
+class TaskError(RuntimeError):
+    """A task of an Executor has no result: its worker ended, or what came from it is not accepted."""
+
+    def __init__(self, message: str, result: CompletedProcess[Any] | None = None) -> None:
+        super().__init__(message)
+        #: What is known of the worker that ended: `result.outcome` says how. None where it did not.
+        self.result = result
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the worker ended; None where it did not."""
+        return None if self.result is None else self.result.outcome
+
+
+def translated(error: _native.NativeError, cwd: str | None = None) -> Exception:
+    """The public exception for what the native half raised; `cwd` is the one that was asked for."""
     kind, stage, errno, subject, message, hint = error.args
     if kind == "config":
         return PolicyError(subject, message, hint)
     if kind == "exec" or stage == "chdir":
-        # OSError makes itself a FileNotFoundError or a PermissionError, as for subprocess.
-        return OSError(errno, message, subject) if errno is not None else OSError(f"{subject}: {message}")
+        # OSError makes itself a FileNotFoundError or a PermissionError; words and name as in subprocess.
+        name = cwd if stage == "chdir" and cwd is not None else subject
+        known = errno is not None
+        return _noted(OSError(errno, os.strerror(errno), name) if known else OSError(f"{subject}: {message}"), hint)
     classes = {"setup": SetupError, "unsupported": UnsupportedError}
     chosen = classes.get(kind, SandboxError)
     words = f"{message} [{stage}]"
     made = chosen(errno, words, subject) if errno is not None else chosen(f"{subject}: {words}" if subject else words)
     made.kind, made.stage, made.subject, made.hint = kind, stage, subject, hint
-    if hint and hasattr(made, "add_note"):
-        made.add_note(f"hint: {hint}")
-    return made
+    return _noted(made, hint)
+
+
+def _noted(error: OSError, hint: str) -> OSError:
+    """With the hint beneath its traceback, from Python 3.11 on."""
+    if hint and sys.version_info >= (3, 11):
+        error.add_note(f"hint: {hint}")
+    return error
 
 
 @contextmanager
-def translating() -> Iterator[None]:
+def translating(cwd: str | None = None) -> Iterator[None]:
     """What the native half raises inside becomes a public exception."""
     try:
         yield
     except _native.NativeError as error:
-        raise translated(error) from None
+        raise translated(error, cwd) from None

@@ -16,7 +16,7 @@ Duration = Union[int, float, str]
 Bind = Union[Path, "tuple[Path, Path]"]
 
 
-class Options(TypedDict, total=False):
+class Policy(TypedDict, total=False):
     """The options of the program `sandcell`, `-` as `_`. Sizes are bytes or "64M", durations seconds or "500ms"."""
 
     root: Path
@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     rw: Iterable[Bind]
     tmpfs: Iterable[Path | tuple[Path, Size]]
     user: str | int | tuple[int, int]
+    #: How many ids the sandbox has; 1 by default.
     id_count: int
     wait_for_ids: Duration
     hostname: str
@@ -51,10 +52,12 @@ class Options(TypedDict, total=False):
     chdir: Path
     best_effort: Iterable[str]
     leftovers: str
+    #: File mode creation mask; 0o022 by default.
+    umask: int
 
 
 class Limits(TypedDict, total=False):
-    """What Cell.set_limits can change; as in Options."""
+    """What Cell.set_limits can change; as in Policy."""
 
     memory: Size
     swap: Size
@@ -195,12 +198,16 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "tmpfs": _each(_tmpfs),
     "user": _user,
     "pids": whole,
+    "umask": whole,
     "cpus": _number,
     "rlimit": _rlimit,
     "env": environment,
     "keep_env": _flag,
     "keep_caller": _flag,
 }
+
+#: The keywords whose checked values are lists.
+LISTS = frozenset({"layers", "volumes", "ro", "rw", "tmpfs", "rlimit", "cap_add", "env", "best_effort"})
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:

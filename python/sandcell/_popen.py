@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, AnyStr, TypedDict
 
 from . import _native
 from ._errors import PolicyError, TimeoutExpired, translating
-from ._options import Options
-from ._program import DEVNULL, Args, Stream, prepared, refuse_leftovers, spawned
+from ._options import Duration, Policy, seconds
+from ._program import DEVNULL, Args, Stream, audit, prepared, refuse_leftovers
 from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Usage, completed, standing
 
 if TYPE_CHECKING:
@@ -47,14 +47,16 @@ class Keywords(TypedDict, total=False):
     encoding: str | None
     errors: str | None
     pipesize: int
+    timeout: Duration | None
 
 
 class Popen(subprocess.Popen[AnyStr]):
     """A program that runs in a sandbox; subprocess.Popen in everything that is not said here.
 
     `sandbox` is the Sandbox or Cell to run it in; without it the keywords of Sandbox are taken. `env` is the whole
-    environment, without it that of the policy (a clean one). `kill` ends the program and, outside of a cell, all that it started;
-    so does the end of this object. A timeout of the policy ends the program: then `outcome.kind` is ``timed_out``.
+    environment, without it that of the policy (a clean one). `kill` ends the program and all that it had started;
+    so does the end of this object. `timeout`, seconds or "500ms", ends the program as that of a policy does: then
+    `outcome.kind` is ``timed_out``.
 
     `preexec_fn` and `close_fds=False` are refused: no Python runs inside, and no descriptor but those of `pass_fds`
     gets in. Every program has a session of its own.
@@ -77,6 +79,8 @@ class Popen(subprocess.Popen[AnyStr]):
         cwd: Path | None = None,
         env: Mapping[Any, Any] | None = None,
         universal_newlines: bool | None = None,
+        startupinfo: None = None,
+        creationflags: int = 0,
         *,
         restore_signals: bool = True,
         start_new_session: bool = True,
@@ -85,8 +89,9 @@ class Popen(subprocess.Popen[AnyStr]):
         errors: str | None = None,
         text: bool | None = None,
         pipesize: int = -1,
-        sandbox: Runner | None = None,
-        **options: Unpack[Options],
+        timeout: Duration | None = None,
+        sandbox: Runner[Any] | None = None,
+        **options: Unpack[Policy],
     ) -> None:
         self._child_created = False
         if preexec_fn is not None:
@@ -96,12 +101,13 @@ class Popen(subprocess.Popen[AnyStr]):
         if not restore_signals:
             raise PolicyError("restore_signals", "signals are always reset inside")
         if sandbox is None:
-            from ._sandbox import Sandbox
+            from ._sandbox import shared
 
-            sandbox = Sandbox(**options)
+            sandbox = shared(options)
         elif options:
             raise TypeError(f"{next(iter(options))!r} belongs to the policy: give it to the Sandbox")
         self._sandbox = sandbox
+        self._limit = None if timeout is None else seconds("timeout", timeout)
         self._result: CompletedProcess[Any] | None = None
         super().__init__(
             args,
@@ -114,6 +120,8 @@ class Popen(subprocess.Popen[AnyStr]):
             cwd=cwd,
             env=env,
             universal_newlines=universal_newlines,
+            startupinfo=startupinfo,
+            creationflags=creationflags,
             pass_fds=tuple(pass_fds),
             encoding=encoding,
             errors=errors,
@@ -130,12 +138,12 @@ class Popen(subprocess.Popen[AnyStr]):
     @property
     def outcome(self) -> Outcome | None:
         """How the program ended; None while it runs, or while nobody has asked with `poll` or `wait`."""
-        return self._result and self._result.outcome
+        return None if self._result is None else self._result.outcome
 
     @property
     def usage(self) -> Usage | None:
         """What it used; None while it runs."""
-        return self._result and self._result.usage
+        return None if self._result is None else self._result.usage
 
     @property
     def result(self) -> CompletedProcess[Any] | None:
@@ -159,7 +167,7 @@ class Popen(subprocess.Popen[AnyStr]):
                 self._child.send_signal(sig)
 
     def kill(self) -> None:
-        """Ends the program; with a sandbox of its own, all that it started too."""
+        """Ends the program and all that it had started."""
         if self.poll() is None:
             with translating():
                 self._child.kill()
@@ -217,11 +225,11 @@ class Popen(subprocess.Popen[AnyStr]):
             # The sandbox has a /dev/null of its own.
             return None if fd == -1 else DEVNULL if fd == null else fd
 
-        program = prepared(args, executable, cwd, env, pass_fds, shell=shell)
-        with translating():
-            self._child: _native.Child = spawned(
-                self._sandbox._native, program, [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
-            )
+        program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=self._limit)
+        program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
+        audit(program)
+        with translating(program["cwd"]):
+            self._child: _native.Child = self._sandbox._native.spawn(program)
         self._child_created = True
         self.pid = self._child.host_pid() or _NO_PID
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]

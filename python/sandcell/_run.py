@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import locale
-import os
-import selectors
-import subprocess
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _native
-from ._errors import TimeoutExpired, translating
+from ._errors import TimeoutExpired, translated
 from ._options import Duration, seconds
 from ._popen import Keywords, Popen
-from ._program import PIPE, STDOUT, Args, Stream, prepared, refuse_leftovers, spawned
+from ._program import (
+    Args,
+    Codec,
+    Stream,
+    audit,
+    codec_of,
+    decoded,
+    encoded,
+    prepared,
+    refuse_leftovers,
+    streams,
+)
 from ._types import CompletedProcess, Path, completed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: The longest wait, in seconds, before it is looked whether the supervisor is overdue.
-_SLICE = 0.2
+    from ._aio import Process
 
 
-class Runner:
+Native = TypeVar("Native", _native.Sandbox, _native.Cell)
+
+
+class Runner(Generic[Native]):
     """What a Sandbox and a Cell have in common: programs are run in it."""
 
-    _native: _native.Sandbox | _native.Cell
+    _native: Native
     #: Whether processes that outlive the program are an error.
     _leftovers_fail: bool
     #: The policy's own, in seconds.
@@ -59,60 +68,89 @@ class Runner:
         Raises TimeoutExpired, with `check` CalledProcessError, FileNotFoundError or PermissionError where the program
         cannot be executed, SetupError or UnsupportedError where the sandbox cannot be made.
         """
-        if input is not None:
-            if stdin is not None:
-                raise ValueError("stdin and input arguments may not both be used.")
-            stdin = PIPE
-        if capture_output:
-            if stdout is not None or stderr is not None:
-                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-            stdout = stderr = PIPE
-        if text is not None and universal_newlines is not None and bool(text) != bool(universal_newlines):
-            raise subprocess.SubprocessError("Cannot disambiguate when both text and universal_newlines are supplied")
-        codec = None
-        if text or universal_newlines or encoding or errors:
-            codec = (encoding or locale.getpreferredencoding(False), errors or "strict")
-        data = _encoded(input, codec)
+        stdin, stdout, stderr = streams(stdin, input, stdout, stderr, capture_output)
+        codec = codec_of(text, universal_newlines, encoding, errors)
+        data = encoded(input, codec)
         limit = None if timeout is None else seconds("timeout", timeout)
         program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=limit)
-        with translating():
-            report, out, err = self._finish(program, stdin, stdout, stderr, data)
-        result = completed(args, _decoded(out, codec), _decoded(err, codec), report)
+        program["streams"] = [_number(stdin), _number(stdout), _number(stderr)]
+        audit(program)
+        try:
+            report, out, err = self._native.run(program, data)
+        except _native.NativeError as error:
+            raise translated(error, program["cwd"]) from None
+        return self._finished(completed(args, out, err, report), codec, limit, check)
+
+    def _finished(
+        self, result: CompletedProcess[Any], codec: Codec, limit: float | None, check: bool
+    ) -> CompletedProcess[Any]:
+        """What run returns or raises when the program has ended; the outputs are bytes so far."""
         if result.outcome.kind == "timed_out":
-            used = limit if limit is not None else self._timeout
-            raise _expired(result, used or 0.0, out, err)
+            # Bytes whatever was asked for, as in subprocess: the output may end amid a character.
+            raise _expired(result, limit if limit is not None else self._timeout or 0.0)
+        result.stdout, result.stderr = decoded(result.stdout, codec), decoded(result.stderr, codec)
         if self._leftovers_fail:
             refuse_leftovers(result)
         if check:
             result.check_returncode()
         return result
 
-    def _finish(
-        self, program: dict[str, Any], stdin: Stream, stdout: Stream, stderr: Stream, data: bytes
-    ) -> tuple[str, bytes | None, bytes | None]:
-        """Starts the program, sees it to its end; its report and what it wrote into pipes."""
-        ours = theirs = None
-        numbers = [_number(stdin), _number(stdout), _number(stderr)]
-        try:
-            if numbers[2] == STDOUT:
-                if numbers[1] == PIPE:
-                    ours, theirs = os.pipe()
-                    numbers[1] = theirs
-                # The caller's own stdout, where nothing else was said.
-                numbers[2] = 1 if numbers[1] is None else numbers[1]
-            child = spawned(self._native, program, numbers)
-        except BaseException:
-            _close(ours)
-            raise
-        finally:
-            _close(theirs)
-        into, out, err = child.pipes
-        try:
-            return _exchange(child, into, ours if ours is not None else out, err, data)
-        except BaseException:
-            child.kill()
-            child.wait(2 * _SLICE)
-            raise
+    async def run_async(
+        self,
+        args: Args,
+        *,
+        stdin: Stream = None,
+        input: str | bytes | None = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        executable: Path | None = None,
+        shell: bool = False,
+        cwd: Path | None = None,
+        env: Mapping[Any, Any] | None = None,
+        pass_fds: Iterable[int] = (),
+        timeout: Duration | None = None,
+        check: bool = False,
+        text: bool | None = None,
+        universal_newlines: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+    ) -> CompletedProcess[Any]:
+        """As `run`, in the running asyncio loop. Where the task is cancelled, the program has ended with all that it
+        had started when the cancellation goes on."""
+        from . import _aio
+
+        stdin, stdout, stderr = streams(stdin, input, stdout, stderr, capture_output)
+        codec = codec_of(text, universal_newlines, encoding, errors)
+        data = encoded(input, codec)
+        popen = self.Popen(
+            args,
+            bufsize=0,
+            executable=executable,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            shell=shell,
+            cwd=cwd,
+            env=env,
+            pass_fds=pass_fds,
+            timeout=timeout,
+        )
+        result = await _aio.finish(await _aio.start(popen), data)
+        return self._finished(result, codec, popen._limit, check)
+
+    async def create_subprocess_exec(
+        self, program: Path, *args: Path, limit: int = 1 << 16, **keywords: Unpack[Keywords]
+    ) -> Process:
+        """As asyncio.create_subprocess_exec: a Process with streams of asyncio. The keywords are those of Popen, but
+        for text and buffering; `limit` is in bytes, of a line that a stream reads."""
+        from . import _aio
+
+        for name in ("bufsize", "text", "universal_newlines", "encoding", "errors"):
+            if keywords.pop(name, None):  # type: ignore[misc]
+                raise ValueError(f"{name} cannot be said: the streams are asyncio's, of bytes")
+        keywords["bufsize"] = 0
+        return await _aio.start(self.Popen([program, *args], **keywords), limit)
 
     def Popen(self, args: Args, **keywords: Unpack[Keywords]) -> Popen[Any]:  # noqa: N802 (subprocess's name)
         """Starts a program and goes on: see Popen."""
@@ -120,95 +158,11 @@ class Runner:
 
 
 # Made here and not where it is raised: a local name there would keep its own frame, and with it the sandbox, alive.
-def _expired(result: CompletedProcess[Any], limit: float, out: bytes | None, err: bytes | None) -> TimeoutExpired:
-    # Bytes whatever was asked for, as in subprocess: the output may end amid a character.
-    expired = TimeoutExpired(result.args, limit, output=out, stderr=err)
+def _expired(result: CompletedProcess[Any], limit: float) -> TimeoutExpired:
+    expired = TimeoutExpired(result.args, limit, output=result.stdout, stderr=result.stderr)
     expired.result = result
     return expired
 
 
 def _number(stream: Stream) -> int | None:
     return stream if stream is None or isinstance(stream, int) else stream.fileno()
-
-
-def _close(fd: int | None) -> None:
-    if fd is not None:
-        os.close(fd)
-
-
-def _encoded(data: str | bytes | None, codec: tuple[str, str] | None) -> bytes:
-    if isinstance(data, str):
-        if codec is None:
-            raise TypeError("input is a str: say text=True or encoding=…, or pass bytes")
-        return data.encode(*codec)
-    if data is not None and codec is not None:
-        raise TypeError("input is bytes, but text was asked for: pass a str")
-    return bytes(data or b"")
-
-
-def _decoded(data: bytes | None, codec: tuple[str, str] | None) -> Any:
-    if data is None or codec is None:
-        return data
-    return data.decode(*codec).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _exchange(
-    child: _native.Child, into: int | None, out: int | None, err: int | None, data: bytes
-) -> tuple[str, bytes | None, bytes | None]:
-    """Writes the input and reads the outputs until the program has ended."""
-    read = {fd: bytearray() for fd in (out, err) if fd is not None}
-    open_fds = set(read)
-    rest = memoryview(data)
-    try:
-        with selectors.DefaultSelector() as selector:
-            if into is not None:
-                open_fds.add(into)
-                os.set_blocking(into, False)
-                selector.register(into, selectors.EVENT_WRITE)
-            for fd in read:
-                os.set_blocking(fd, False)
-                selector.register(fd, selectors.EVENT_READ)
-            selector.register(child.fileno(), selectors.EVENT_READ)
-            report = None
-            while report is None:
-                for key, _ in selector.select(_SLICE):
-                    fd = key.fd
-                    if fd == into:
-                        rest = _write(fd, rest)
-                        if rest:
-                            continue
-                    elif fd not in read or _read(fd, read[fd]):
-                        continue
-                    selector.unregister(fd)
-                    open_fds.remove(fd)
-                    os.close(fd)
-                report = child.wait(0)
-        # What is in the pipes now is all that belongs to the program.
-        for fd in open_fds & set(read):
-            _read(fd, read[fd], all_of_it=True)
-    finally:
-        for fd in open_fds:
-            os.close(fd)
-    return report, None if out is None else bytes(read[out]), None if err is None else bytes(read[err])
-
-
-def _write(fd: int, rest: memoryview) -> memoryview:
-    """What is left to write; nothing if the program does not read any more."""
-    try:
-        return rest[os.write(fd, rest) :] if rest else rest
-    except BlockingIOError:
-        return rest
-    except BrokenPipeError:
-        return rest[:0]
-
-
-def _read(fd: int, into: bytearray, all_of_it: bool = False) -> bool:
-    """Whether more may come."""
-    while True:
-        try:
-            piece = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        into += piece
-        if not piece or not all_of_it:
-            return bool(piece)

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import Duration, Limits, Options, checked, path
+from ._options import LISTS, Duration, Limits, Policy, checked, path
 from ._program import Args, Stream
 from ._run import Runner
-from ._types import CompletedProcess, Enforced, Identity, Path, Usage, known, standing
+from ._types import CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Sandbox(Runner):
+class Sandbox(Runner[_native.Sandbox]):
     """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
 
     The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
     the clean default. Raises PolicyError for what makes no sense.
     """
 
-    _native: _native.Sandbox
-
     def __init__(
-        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Options]
+        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Policy]
     ) -> None:
-        values = checked({**options, "timeout": timeout, "env": env})
+        self._build(checked({**options, "timeout": timeout, "env": env}))
+
+    def _build(self, values: dict[str, Any]) -> None:
         self._leftovers_fail = values.get("leftovers") == "fail"
         self._timeout = values.get("timeout")
         with translating():
             self._native = _native.Sandbox(values)
+
+    def explain(self) -> list[Step]:
+        """The steps that a run would take. Nothing is run.
+
+        Raises UnsupportedError for what this host cannot enforce.
+        """
+        with translating():
+            return [known(Step, step) for step in json.loads(self._native.explain())]
 
     def image_argv(self, words: Iterable[Path] = ()) -> list[str]:
         """The program that the image names, for `run`: its entry point with these words, or with its own where there
@@ -49,13 +59,40 @@ class Sandbox(Runner):
         return Cell(self)
 
 
-class Cell(Runner):
+def shared(options: Mapping[str, Any]) -> Sandbox:
+    """A Sandbox that may have been built before: what building costs is paid once for each policy, not for each run."""
+    values = checked(options)
+    if not values.keys().isdisjoint(("seccomp", "image")):  # files, or names of them, that may have changed
+        return _built(values)
+    key = [(name, tuple(value) if isinstance(value, list) else value) for name, value in values.items()]
+    # What it depends on besides: the caller's rights, and where in the cgroups a limit would be placed.
+    if not _LIMITS.isdisjoint(values):
+        with open("/proc/self/cgroup", "rb") as file:
+            key.append(("", file.read()))
+    return _remembered(os.geteuid(), os.getegid(), tuple(key))
+
+
+_LIMITS = frozenset({"memory", "swap", "pids", "cpus", "cpuset", "disk"})
+
+
+def _built_for(euid: int, egid: int, key: tuple[Any, ...]) -> Sandbox:
+    return _built({name: list(value) if name in LISTS else value for name, value in key if name})
+
+
+_remembered: Callable[[int, int, tuple[Any, ...]], Sandbox] = lru_cache(maxsize=8)(_built_for)
+
+
+def _built(values: dict[str, Any]) -> Sandbox:
+    sandbox = Sandbox.__new__(Sandbox)
+    sandbox._build(values)
+    return sandbox
+
+
+class Cell(Runner[_native.Cell]):
     """A started sandbox in which many programs are run: they share its processes, files and limits.
 
     A context manager; leaving it, `close` and the end of the object end everything in it. Usable from any thread.
     """
-
-    _native: _native.Cell
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._leftovers_fail = sandbox._leftovers_fail
@@ -134,10 +171,13 @@ def run(
     universal_newlines: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[Policy],
 ) -> CompletedProcess[Any]:
-    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox."""
-    return Sandbox(**options).run(
+    """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox.
+
+    What can be prepared for a policy is kept for the next run with the same one; at most 8 policies are remembered.
+    """
+    return shared(options).run(
         args,
         stdin=stdin,
         input=input,
@@ -156,3 +196,18 @@ def run(
         encoding=encoding,
         errors=errors,
     )
+
+
+def doctor() -> list[Finding]:
+    """What this host allows, what blocks, and the remedy; found out by running small sandboxes."""
+    return [known(Finding, line) for line in json.loads(_native.doctor())]
+
+
+async def run_async(args: Args, **keywords: Any) -> CompletedProcess[Any]:
+    """As `run`, in the running asyncio loop. Where the task is cancelled, the program has ended with all that it had
+    started when the cancellation goes on."""
+    options = {name: keywords.pop(name) for name in list(keywords) if name not in _RUN}
+    return await shared(options).run_async(args, **keywords)
+
+
+_RUN = frozenset(Runner.run_async.__kwdefaults__ or ())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, AnyStr, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
 if TYPE_CHECKING:
     from ._errors import CalledProcessError
 
 Path = Union[str, bytes, "PathLike[str]", "PathLike[bytes]"]
 Made = TypeVar("Made")
+#: bytes, str or None.
+Output = TypeVar("Output")
 
 
 def known(cls: type[Made], values: dict[str, Any]) -> Made:
@@ -53,6 +57,10 @@ class Outcome:
         signals = {"output_limit": signal.SIGXFSZ, "syscall_denied": signal.SIGSYS}
         return -signals.get(self.kind, signal.SIGKILL)
 
+    def _repr_html_(self) -> str:
+        colour = "green" if self.success else "crimson"
+        return f'<span style="color: {colour}">{html.escape(str(self))}</span>'
+
     def __str__(self) -> str:
         particulars = [str(v) for v in (self.code, self.signal, self.syscall) if v is not None]
         return " ".join([self.kind.replace("_", " "), *particulars])
@@ -78,6 +86,9 @@ class Usage:
     memory_pressure: float | None = None
     cpu_pressure: float | None = None
     io_pressure: float | None = None
+
+    def _repr_html_(self) -> str:
+        return _table((name, _figure(name, value)) for name, value in vars(self).items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,28 @@ class Enforced:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a run in words."""
+
+    #: Stable name of the kind of step, such as bind or seccomp.
+    name: str
+    #: The path or name that it is about; may be empty.
+    subject: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that this host allows, or does not."""
+
+    name: str
+    ok: bool
+    detail: str
+    #: What to do about it; may be empty.
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Leftover:
     """A process that was still alive when the program ended."""
 
@@ -113,13 +146,13 @@ class Leftover:
 
 
 @dataclass
-class CompletedProcess(Generic[AnyStr]):
+class CompletedProcess(Generic[Output]):
     """subprocess.CompletedProcess with what the sandbox knows of the run."""
 
     args: Sequence[Path] | Path
     returncode: int
-    stdout: AnyStr | None
-    stderr: AnyStr | None
+    stdout: Output
+    stderr: Output
     outcome: Outcome
     usage: Usage
     identity: Identity
@@ -135,13 +168,40 @@ class CompletedProcess(Generic[AnyStr]):
         if self.returncode:
             raise self._error()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: what was run, what came of it, what it used, what was enforced."""
+        args = self.args if isinstance(self.args, Sequence) and not isinstance(self.args, (str, bytes)) else [self.args]
+        rows = [("program", html.escape(" ".join(os.fsdecode(word) for word in args)))]
+        rows.append(("outcome", self.outcome._repr_html_()))
+        outputs: list[tuple[str, Any]] = [("stdout", self.stdout), ("stderr", self.stderr)]
+        for name, text in outputs:
+            if text:
+                shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+                rows.append((name, f"<pre>{html.escape(shown[:2000])}{'…' if len(shown) > 2000 else ''}</pre>"))
+        rows.append(("usage", self.usage._repr_html_()))
+        enforced = ((line.item, html.escape(f"{line.requested} by {line.by}")) for line in self.enforced)
+        rows.append(("enforced", _table(enforced)))
+        return _table(rows)
+
     # Made here and not where it is raised: a local name there would keep its own frame alive.
     def _error(self) -> CalledProcessError:
         from ._errors import CalledProcessError
 
-        error = CalledProcessError(self.returncode, self.args, self.stdout, self.stderr)
+        outputs: list[Any] = [self.stdout, self.stderr]
+        error = CalledProcessError(self.returncode, self.args, *outputs)
         error.result = self
         return error
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    """Of a name and HTML each."""
+    return f"<table>{''.join(f'<tr><th>{html.escape(name)}</th><td>{cell}</td></tr>' for name, cell in rows)}</table>"
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return f"{value / (1 << 20):,.1f} MiB"
+    return f"{value:.3f} s" if name.endswith("_seconds") else f"{value:g}"
 
 
 def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:

@@ -11,6 +11,8 @@ use sandcell::report;
 
 use crate::child::Child;
 use crate::entry::Entry;
+use crate::exchange::Finished;
+use crate::ours::Ours;
 use crate::program::Program;
 use crate::{options, raise};
 
@@ -18,18 +20,18 @@ use crate::{options, raise};
 #[pyclass(frozen, module = "sandcell._native")]
 pub struct Cell {
     /// Nothing once it is closed.
-    inner: Mutex<Option<sandcell::Cell>>,
+    inner: Mutex<Option<Ours<sandcell::Cell>>>,
 }
 
 impl Cell {
     pub fn new(cell: sandcell::Cell) -> Cell {
-        Cell { inner: Mutex::new(Some(cell)) }
+        Cell { inner: Mutex::new(Some(Ours::new(cell))) }
     }
 
     /// A clone to work with: no call holds the lock, so that `close` never waits for one.
     fn open(&self) -> PyResult<sandcell::Cell> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.clone().ok_or_else(|| PyValueError::new_err("the cell is closed"))
+        inner.as_deref().cloned().ok_or_else(|| PyValueError::new_err("the cell is closed"))
     }
 }
 
@@ -39,6 +41,12 @@ impl Cell {
     fn spawn(&self, py: Python<'_>, program: Program) -> PyResult<Child> {
         let cell = self.open()?;
         program.spawn(py, |name| cell.command(name))
+    }
+
+    /// Runs a program in it to its end: the report as JSON, and what came out of the pipes.
+    fn run(&self, py: Python<'_>, program: Program, input: &[u8]) -> PyResult<Finished> {
+        let cell = self.open()?;
+        program.run(py, input, |name| cell.command(name))
     }
 
     /// A descriptor that becomes readable when the cell ends; it lives until `close`.

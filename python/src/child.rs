@@ -1,6 +1,6 @@
 //! A program that runs, or has run: waiting, signalling, ending.
 
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,34 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 use sandcell::Controller;
 
+use crate::ours::Ours;
 use crate::{options, raise, sys};
 
 /// How long a wait may last before Python looks whether a signal has come.
-const SLICE: Duration = Duration::from_millis(200);
+pub const SLICE: Duration = Duration::from_millis(200);
 
 /// A program that runs, or has run. All that it started ends when this is gone.
 #[pyclass(frozen, module = "sandcell._native")]
 pub struct Child {
-    inner: Mutex<sandcell::Child>,
+    inner: Mutex<Ours<sandcell::Child>>,
     controller: Controller,
     /// The program's process number inside.
     #[pyo3(get)]
     pid: u32,
-    /// Our ends of stdin, stdout and stderr: the caller closes them.
-    #[pyo3(get)]
-    pipes: (Option<RawFd>, Option<RawFd>, Option<RawFd>),
     pidfd: RawFd,
 }
 
 impl Child {
-    pub fn new(mut child: sandcell::Child) -> Child {
-        let raw = |fd: Option<OwnedFd>| fd.map(IntoRawFd::into_raw_fd);
+    pub fn new(child: sandcell::Child) -> Child {
         Child {
             controller: child.controller(),
             pidfd: child.as_fd().as_raw_fd(),
             pid: child.id(),
-            pipes: (
-                raw(child.stdin.take().map(OwnedFd::from)),
-                raw(child.stdout.take().map(OwnedFd::from)),
-                raw(child.stderr.take().map(OwnedFd::from)),
-            ),
-            inner: Mutex::new(child),
+            inner: Mutex::new(Ours::new(child)),
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, sandcell::Child> {
+    fn locked(&self) -> MutexGuard<'_, Ours<sandcell::Child>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,8 +4,10 @@
 mod cell;
 mod child;
 mod entry;
+mod exchange;
 mod image;
 mod options;
+mod ours;
 mod program;
 mod sys;
 
@@ -15,6 +17,7 @@ use sandcell::Error;
 
 use crate::cell::Cell;
 use crate::child::Child;
+use crate::exchange::Finished;
 use crate::program::Program;
 
 pyo3::create_exception!(
@@ -59,6 +62,16 @@ impl Sandbox {
     /// Starts a program in a sandbox of its own.
     fn spawn(&self, py: Python<'_>, program: Program) -> PyResult<Child> {
         program.spawn(py, |name| self.inner.command(name))
+    }
+
+    /// Runs a program in a sandbox of its own to its end: the report as JSON, and what came out of the pipes.
+    fn run(&self, py: Python<'_>, program: Program, input: &[u8]) -> PyResult<Finished> {
+        program.run(py, input, |name| self.inner.command(name))
+    }
+
+    /// The steps that a run would take, as a JSON array of {name, subject, words}.
+    fn explain(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.inner.explain()).map(|steps| sandcell::report::steps_to_json(&steps)).map_err(raise)
     }
 
     /// Starts a sandbox in which many programs can be run.

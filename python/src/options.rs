@@ -79,6 +79,7 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         "keep_caller" => builder.keep_caller(value.extract()?),
         "keep_env" => builder.keep_env(value.extract()?),
         "chdir" => builder.current_dir(value.extract::<PathBuf>()?),
+        "umask" => builder.umask(value.extract()?),
         "best_effort" => {
             value.extract::<Vec<String>>()?.iter().fold(builder, |builder, item| builder.best_effort(item))
         }

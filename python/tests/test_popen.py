@@ -77,9 +77,12 @@ def test_signals_reach_the_program():
 
 def test_the_number_of_the_process_is_the_hosts():
     with sandcell.Popen(["sleep", "1000"]) as p:
-        with open(f"/proc/{p.pid}/cmdline") as file:
-            assert file.read() == "sleep\0001000\0"
+        line = ""
+        while not line and p.poll() is None:  # amid its execve, a process has none
+            with open(f"/proc/{p.pid}/cmdline") as file:
+                line = file.read()
         p.kill()
+    assert line == "sleep\0001000\0"
 
 
 def test_it_can_be_waited_for_with_a_selector():

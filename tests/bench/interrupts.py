@@ -1,0 +1,41 @@
+"""How long a KeyboardInterrupt takes to come out of each blocking call, in milliseconds. Run by tests/bench/python."""
+
+import signal
+import subprocess
+import sys
+import time
+
+CALLS = [
+    "box.run(['sleep', '1000'])",
+    "box.run(['sleep', '1000'], capture_output=True)",
+    "cell.run(['sleep', '1000'])",
+    "box.Popen(['sleep', '1000']).wait()",
+    "box.Popen(['sleep', '1000']).wait(timeout=1000)",
+    "box.Popen(['sleep', '1000'], stdout=sandcell.PIPE).communicate()",
+    "cell.Popen(['sleep', '1000'], stdout=sandcell.PIPE).communicate(timeout=1000)",
+    "asyncio.run(box.run_async(['sleep', '1000']))",
+    "pool.submit(time.sleep, 1000).result()",
+]
+PROGRAM = """
+import asyncio, sys, time, sandcell
+box = sandcell.Sandbox()
+cell = box.start()
+pool = sandcell.Executor(1)
+print(flush=True)
+try:
+    {call}
+except KeyboardInterrupt:
+    print(time.monotonic(), flush=True)
+pool._pool.shutdown(False, cancel_futures=True)
+pool.kill_workers()
+"""
+
+for call in CALLS:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM.format(call=call)], stdout=subprocess.PIPE, text=True
+    ) as python:
+        python.stdout.readline()
+        time.sleep(0.5)
+        start = time.monotonic()
+        python.send_signal(signal.SIGINT)
+        print(f"{(float(python.stdout.readline()) - start) * 1e3:7.1f} ms   {call}", flush=True)
