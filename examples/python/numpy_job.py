@@ -1,7 +1,9 @@
 """A numpy job with a memory limit, and what it used over time as a plot: pip install sandcell numpy."""
 
+import os
 import sys
 import time
+from importlib.util import find_spec
 
 import sandcell
 
@@ -15,9 +17,12 @@ for megabytes in range(4, 64, 4):
 print(round(total))
 """
 
+#: Where numpy is installed.
+PACKAGES = os.path.dirname(os.path.dirname(getattr(find_spec("numpy"), "origin", None) or "/"))
+
 
 def start(limit: str) -> sandcell.Cell:
-    shown = sandcell.interpreter_paths()
+    shown = [*sandcell.interpreter_paths(), PACKAGES]
     try:
         return sandcell.Sandbox(memory=limit, ro=shown).start()
     except sandcell.UnsupportedError as error:
@@ -32,8 +37,8 @@ def main() -> None:
         began = time.monotonic()
         # One thread for the algebra: each further one has memory of its own.
         with cell.Popen(
-            [sys.executable, "-I", "-c", JOB],
-            env={"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"},
+            [sys.executable, "-c", JOB],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": PACKAGES, "OPENBLAS_NUM_THREADS": "1"},
             stdout=sandcell.PIPE,
             text=True,
         ) as job:

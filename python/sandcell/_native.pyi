@@ -1,7 +1,7 @@
 from os import PathLike
 from typing import Any, final
 
-__all__ = ["Cell", "Child", "Entry", "NativeError", "Sandbox", "__version__", "doctor"]
+__all__ = ["Cell", "Child", "Entry", "NativeError", "Sandbox", "Store", "__version__", "doctor"]
 
 __version__: str
 

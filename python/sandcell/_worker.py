@@ -11,7 +11,8 @@ from typing import Any
 
 
 def main(number: int, paths: "list[str]") -> None:
-    sys.path += paths
+    # First, as the caller has them: the interpreter's own packages may be others.
+    sys.path[:0] = paths
     dumps: Callable[[Any], bytes] = pickle.dumps
     if find_spec("cloudpickle"):
         dumps = import_module("cloudpickle").dumps
