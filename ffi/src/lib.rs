@@ -9,6 +9,7 @@ mod child;
 mod command;
 mod error;
 mod files;
+#[cfg(feature = "image")]
 mod image;
 mod limits;
 mod policy;
@@ -23,6 +24,7 @@ pub use child::*;
 pub use command::*;
 pub use error::*;
 pub use files::*;
+#[cfg(feature = "image")]
 pub use image::*;
 pub use limits::*;
 pub use policy::*;

@@ -184,12 +184,18 @@ fn an_upper_whose_ids_are_in_use_is_refused_by_name() {
     let scratch = Scratch::new("busy");
     let (upper, layer) = (scratch.at("kept"), scratch.at("layer"));
     write_as_many(&upper, &layer, "true").expect("a run");
-    let builder = || {
-        let builder = Sandbox::builder().layer(&layer).upper(Upper::Dir(upper.clone())).user(sandcell::User::Root);
+    let on = |upper: &Path| {
+        let builder = Sandbox::builder().layer(&layer).upper(Upper::Dir(upper.to_owned())).user(sandcell::User::Root);
         builder.id_count(1000).build().expect("a sandbox")
     };
-    let cell = builder().start().expect("a cell");
-    let error = builder().start().expect_err("must be refused");
+    let cell = on(&upper).start().expect("a cell");
+    let error = on(&upper).start().expect_err("one at a time");
+    assert_eq!(error.errno(), Some(libc::EBUSY), "{error}");
+    // Another upper, whose files belong to the same ids.
+    let other = scratch.at("other");
+    fs::create_dir(&other).expect("a directory");
+    fs::copy(upper.join("sandcell-ids"), other.join("sandcell-ids")).expect("the note");
+    let error = on(&other).start().expect_err("must be refused");
     assert!(error.to_string().contains("in use by a sandbox") && error.hint().contains("reclaim"), "{error}");
     drop(cell);
     let fewer = Sandbox::builder().layer(&layer).upper(Upper::Dir(upper.clone())).build().expect("a sandbox");

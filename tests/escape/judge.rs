@@ -32,6 +32,7 @@ pub fn gather(escape: &Path, launcher: &Launcher, as_user: bool) -> Result<Repor
 }
 
 /// A first-priority check that need not hold, where and why.
+#[derive(Clone, Copy)]
 pub struct Exception {
     pub id: &'static str,
     /// A part of the titles that it holds for.
