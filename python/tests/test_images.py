@@ -1,5 +1,6 @@
 """Images: a store, runs of what is in it, and new ones."""
 
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 
 @pytest.fixture
 def store(tmp_path):
+    # Runs of many ids want all of the caller's: sandboxes that earlier tests only forgot must be gone.
+    gc.collect()
     store = sandcell.Store(tmp_path / "store")
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)

@@ -5,13 +5,12 @@
 //! left of private ones is swept away by the next sandbox that needs one.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use crate::error::{Failure, Result};
@@ -28,7 +27,8 @@ pub(crate) struct DiskUpper {
     /// Where `upper` and `work` lie, or will.
     pub dir: PathBuf,
     private: bool,
-    _lock: Flock<File>,
+    /// Unlocked when it is closed.
+    _lock: File,
 }
 
 impl DiskUpper {
@@ -94,11 +94,8 @@ fn private(policy: &Policy) -> Result<DiskUpper> {
         return Err(fail(&home, "is not a directory of the caller's alone").hint("remove it").setup());
     }
     // Nobody sweeps while another one is between making and locking.
-    let _turn = Flock::lock(
-        File::open(&home).map_err(|e| fail(&home, "cannot be opened").cause(&e).setup())?,
-        FlockArg::LockExclusive,
-    )
-    .map_err(|(_, errno)| fail(&home, "cannot be locked").errno(errno as i32).setup())?;
+    let turn = File::open(&home).map_err(|e| fail(&home, "cannot be opened").cause(&e).setup())?;
+    turn.lock().map_err(|e| fail(&home, "cannot be locked").cause(&e).setup())?;
     sweep(&home);
     let name: OsString = sys::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
     let dir = home.join(name);
@@ -121,9 +118,14 @@ fn sweep(home: &Path) {
     }
 }
 
-fn lock(dir: &Path) -> Result<Flock<File>, Errno> {
-    let file = File::open(dir).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)
+fn lock(dir: &Path) -> Result<File, Errno> {
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let file = File::open(dir).map_err(errno)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
+        Err(TryLockError::Error(error)) => Err(errno(error)),
+    }
 }
 
 /// Whether files in memory can have user attributes, as overlays in user namespaces need them: tmpfs of Linux 6.6.
