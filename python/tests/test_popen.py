@@ -170,7 +170,9 @@ def test_an_object_that_is_dropped_takes_its_program_along(box):
 
 
 def test_processes_left_over_can_be_made_a_failure():
-    with sandcell.Popen([SH, "-c", "sleep 1000 &"], leftovers="fail") as p:
+    # Until it has executed sleep it is a shell.
+    script = 'sleep 1000 & while read name </proc/$!/comm && [ "$name" != sleep ]; do :; done'
+    with sandcell.Popen([SH, "-c", script], leftovers="fail") as p:
         with pytest.raises(sandcell.SandboxError, match="sleep"):
             p.wait()
         assert p.returncode == 0
