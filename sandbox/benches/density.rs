@@ -24,6 +24,7 @@ fn bwrap() -> Child {
     let mut child = Command::new("bwrap")
         .args([
             "--unshare-all",
+            "--die-with-parent",
             "--ro-bind",
             "/usr",
             "/usr",
