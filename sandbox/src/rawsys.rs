@@ -57,6 +57,7 @@ pub mod nr {
     pub const GETCPU: usize = 309;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
+    pub const MKNODAT: usize = 259;
     pub const SYMLINKAT: usize = 266;
     pub const UNSHARE: usize = 272;
     pub const SIGNALFD4: usize = 289;

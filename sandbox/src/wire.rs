@@ -162,11 +162,18 @@ pub const MAKE_NOTHING: u32 = 0;
 pub const MAKE_DIR: u32 = 1;
 pub const MAKE_FILE: u32 = 2;
 
+/// Directories of base that init makes: the place of the new root; and a view of base itself that is read-only and
+/// inert, so that what is mounted from it needs no system call for its attributes.
+pub const NEW: &CStr = c"new";
+pub const INERT_VIEW: &CStr = c"inert";
+
 records! {
     /// One step of building the sandbox, in the order in which init carries them out.
     ///
     /// "base" is the one private tmpfs on which everything writable and everything made lies; it is never visible as
-    /// a whole inside. Paths in base are relative to it; destinations are resolved beneath the new root.
+    /// a whole inside. Paths in base are relative to it. A destination that begins with / is resolved beneath the new
+    /// root, whatever lies there; one that does not is a path in base, where every name is of our own making: that
+    /// costs a fraction of the system calls.
     Step {
         /// Cuts the mounts of this namespace off from the host's.
         PrivateMounts = 1 {}
@@ -197,8 +204,12 @@ records! {
         BindBase = 13 { path: &'a CStr, dest: &'a CStr, attributes: u64, make: u32 }
         /// Mounts a new file system. `options` are `key=value`, each with its NUL.
         NewFs = 14 { kind: &'a CStr, options: &'a [u8], dest: &'a CStr, attributes: u64, make: u32 }
-        /// Mounts what is at `dest` over itself with these attributes.
+        /// Mounts what is at `dest`, in base, over itself with these attributes.
         Restrict = 15 { dest: &'a CStr, attributes: u64 }
+        /// Adds attributes to what is mounted at `dest`, in base, and beneath it.
+        Attributes = 51 { dest: &'a CStr, attributes: u64 }
+        /// Moves what is mounted at a path of base, and beneath it, to its destination.
+        Move = 52 { path: &'a CStr, dest: &'a CStr, make: u32 }
         /// Sets attributes of the root mount itself.
         RootAttributes = 16 { attributes: u64 }
         /// Sets the host's name.

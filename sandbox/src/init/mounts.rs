@@ -13,11 +13,14 @@ const MOVE_MOUNT_T_EMPTY_PATH: usize = 0x40;
 const MS_RDONLY: usize = 1;
 const MS_NOSUID: usize = 2;
 const MS_NODEV: usize = 4;
+const MS_BIND: usize = 1 << 12;
+const MS_REC: usize = 1 << 14;
 const MS_PRIVATE: u64 = 1 << 18;
 const MNT_DETACH: usize = 2;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x2;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 const ENAMETOOLONG: i32 = 36;
+const INERT: u64 = wire::ATTR_RDONLY | wire::ATTR_NOSUID | wire::ATTR_NODEV | wire::ATTR_NOEXEC;
 /// mount(2) takes a page of options.
 const OPTIONS: usize = 4096;
 
@@ -54,10 +57,25 @@ struct MountAttr {
 
 /// Sets attributes on a mount and, with `recursive`, on those beneath it; cuts them off from their peers too.
 fn set_attributes(fd: i32, set: u64, recursive: bool) -> Result<usize, i32> {
+    set_attributes_at(fd, c"", set, recursive)
+}
+
+fn set_attributes_at(dir: i32, path: &CStr, set: u64, recursive: bool) -> Result<usize, i32> {
     let attr = MountAttr { set, clear: 0, propagation: MS_PRIVATE, user_namespace: 0 };
     let flags = rawsys::AT_EMPTY_PATH | if recursive { rawsys::AT_RECURSIVE } else { 0 };
-    // SAFETY: the attribute outlives the call and its size is given.
-    unsafe { call!(nr::MOUNT_SETATTR, fd, c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) }
+    // SAFETY: the path is NUL-terminated; the attribute outlives the call and its size is given.
+    unsafe { call!(nr::MOUNT_SETATTR, dir, path.as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) }
+}
+
+/// mount(2) with MS_BIND. Both paths are relative to base, the working directory while everything is made.
+fn bind_within(from: &CStr, to: &CStr, flags: usize) -> Result<usize, i32> {
+    // SAFETY: both paths are NUL-terminated.
+    unsafe { call!(nr::MOUNT, from.as_ptr(), to.as_ptr(), 0, MS_BIND | flags, 0) }
+}
+
+/// Whether a destination is a path in base; see `Step`.
+fn in_base(dest: &CStr) -> bool {
+    !dest.to_bytes().starts_with(b"/")
 }
 
 fn attach(fd: i32, to: i32) -> Result<usize, i32> {
@@ -65,6 +83,12 @@ fn attach(fd: i32, to: i32) -> Result<usize, i32> {
     unsafe {
         call!(nr::MOVE_MOUNT, fd, c"".as_ptr(), to, c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     }
+}
+
+/// Attaches a mount to a path whose names are our own.
+fn attach_at(fd: i32, dir: i32, path: &CStr) -> Result<usize, i32> {
+    // SAFETY: two descriptors and two NUL-terminated strings.
+    unsafe { call!(nr::MOVE_MOUNT, fd, c"".as_ptr(), dir, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH) }
 }
 
 fn clone_tree(dir: i32, path: &CStr, flags: usize) -> Result<i32, i32> {
@@ -79,7 +103,6 @@ fn open(dir: i32, path: &CStr, flags: usize, mode: u32) -> Result<i32, i32> {
 
 /// Cuts everything below / off from the host's mounts.
 pub fn private() -> Result<(), Fault> {
-    const MS_REC: usize = 1 << 14;
     // SAFETY: no pointers but the NUL-terminated path.
     unsafe { call!(nr::MOUNT, 0, c"/".as_ptr(), 0, MS_REC | MS_PRIVATE as usize, 0) }.at(stage::PRIVATE_MOUNTS)?;
     Ok(())
@@ -148,9 +171,7 @@ impl Tree {
 
     /// Overlays take attached mounts only (before Linux 6.15). This one goes with the old root.
     pub fn attach_tree(&mut self, slot: u32, path: &CStr) -> Result<(), Fault> {
-        let place = open(self.base, path, rawsys::O_PATH | rawsys::O_DIRECTORY, 0).at(stage::ROOT_ATTACH)?;
-        attach(*self.slot(slot)?, place).at(stage::ROOT_ATTACH)?;
-        rawsys::close(place);
+        attach_at(*self.slot(slot)?, self.base, path).at(stage::ROOT_ATTACH)?;
         Ok(())
     }
 
@@ -185,7 +206,17 @@ impl Tree {
         let place = open(rawsys::AT_FDCWD, c"/dev", rawsys::O_PATH | rawsys::O_DIRECTORY, 0).at(stage::BASE_ATTACH)?;
         attach(self.base, place).at(stage::BASE_ATTACH)?;
         rawsys::close(place);
-        self.dir(c"new", 0o755)
+        self.enter_base().at(stage::BASE_ATTACH)?;
+        self.dir(wire::NEW, 0o755)?;
+        self.dir(wire::INERT_VIEW, 0o755)?;
+        bind_within(c".", wire::INERT_VIEW, 0).at(stage::BASE_ATTACH)?;
+        set_attributes_at(self.base, wire::INERT_VIEW, INERT, false).at(stage::BASE_ATTACH)?;
+        Ok(())
+    }
+
+    fn enter_base(&self) -> Result<usize, i32> {
+        // SAFETY: a number only.
+        unsafe { call!(nr::FCHDIR, self.base) }
     }
 
     pub fn dir(&self, path: &CStr, mode: u32) -> Result<(), Fault> {
@@ -198,12 +229,17 @@ impl Tree {
     }
 
     pub fn file(&self, path: &CStr, mode: u32, content: &[u8]) -> Result<(), Fault> {
+        if content.is_empty() {
+            const S_IFREG: u32 = 0o100000;
+            // SAFETY: the path is NUL-terminated.
+            return match unsafe { call!(nr::MKNODAT, self.base, path.as_ptr(), S_IFREG | mode, 0) } {
+                // A mount point that two requests share is made once.
+                Ok(_) | Err(rawsys::EEXIST) => Ok(()),
+                Err(errno) => Err(Fault { stage: stage::FILE, errno }),
+            };
+        }
         let flags = rawsys::O_CREAT | rawsys::O_EXCL | rawsys::O_WRONLY;
-        let fd = match open(self.base, path, flags, mode) {
-            // A mount point that two requests share is made once.
-            Err(rawsys::EEXIST) if content.is_empty() => return Ok(()),
-            other => other.at(stage::FILE)?,
-        };
+        let fd = open(self.base, path, flags, mode).at(stage::FILE)?;
         let mut rest = content;
         while !rest.is_empty() {
             // SAFETY: the bytes are readable for their length.
@@ -221,9 +257,7 @@ impl Tree {
     }
 
     fn attach_root(&mut self, mount: i32) -> Result<(), Fault> {
-        let place = open(self.base, c"new", rawsys::O_PATH | rawsys::O_DIRECTORY, 0).at(stage::ROOT_ATTACH)?;
-        attach(mount, place).at(stage::ROOT_ATTACH)?;
-        rawsys::close(place);
+        attach_at(mount, self.base, wire::NEW).at(stage::ROOT_ATTACH)?;
         self.root = mount;
         Ok(())
     }
@@ -282,16 +316,16 @@ impl Tree {
             }
             options.push(b"\0");
             let mut target = Text::<16>::new();
-            let place = open(self.base, c"new", dir, 0).at(stage::ROOT_ATTACH)?;
+            let place = open(self.base, wire::NEW, dir, 0).at(stage::ROOT_ATTACH)?;
             target.push_number(place as u64);
             target.push(b"\0");
             let kind = c"overlay".as_ptr();
             call!(nr::MOUNT, kind, target.bytes().as_ptr(), kind, flags, options.checked().at(stage::OVERLAY_MOUNT)?)
                 .at(stage::OVERLAY_MOUNT)?;
             rawsys::close(place);
-            call!(nr::CHDIR, c"/".as_ptr()).at(stage::OVERLAY_OPEN)?;
         }
-        self.root = open(self.base, c"new", dir, 0).at(stage::ROOT_ATTACH)?;
+        self.enter_base().at(stage::OVERLAY_OPEN)?;
+        self.root = open(self.base, wire::NEW, dir, 0).at(stage::ROOT_ATTACH)?;
         Ok(())
     }
 
@@ -344,6 +378,11 @@ impl Tree {
     }
 
     fn mount(&self, fd: i32, dest: &CStr, make: u32) -> Result<(), Fault> {
+        if in_base(dest) {
+            attach_at(fd, self.base, dest).at(stage::MOUNT_ATTACH)?;
+            rawsys::close(fd);
+            return Ok(());
+        }
         let place = self.mount_point(dest, make).at(stage::MOUNT_POINT)?;
         attach(fd, place).at(stage::MOUNT_ATTACH)?;
         rawsys::close(place);
@@ -353,14 +392,25 @@ impl Tree {
 
     pub fn bind(&mut self, slot: u32, dest: &CStr, attributes: u64, make: u32) -> Result<(), Fault> {
         let fd = core::mem::take(self.slot(slot)?);
-        set_attributes(fd, attributes, true).at(stage::MOUNT_ATTRIBUTES)?;
+        if attributes != 0 {
+            set_attributes(fd, attributes, true).at(stage::MOUNT_ATTRIBUTES)?;
+        }
         self.mount(fd, dest, make)
     }
 
     pub fn bind_base(&self, path: &CStr, dest: &CStr, attributes: u64, make: u32) -> Result<(), Fault> {
+        // What the source carries need not be said again: a system call less for most mounts.
+        let inert = path.to_bytes().starts_with(wire::INERT_VIEW.to_bytes());
+        let missing = attributes & !if inert { INERT } else { wire::ATTR_NOSUID | wire::ATTR_NODEV };
+        if in_base(dest) {
+            bind_within(path, dest, 0).at(stage::MOUNT_ATTACH)?;
+            if missing != 0 {
+                set_attributes_at(self.base, dest, attributes, false).at(stage::MOUNT_ATTRIBUTES)?;
+            }
+            return Ok(());
+        }
         let fd = clone_tree(self.base, path, 0).at(stage::OPEN_TREE)?;
-        // What base already carries need not be said again: a system call less for most mounts.
-        if attributes & !(wire::ATTR_NOSUID | wire::ATTR_NODEV) != 0 {
+        if missing != 0 {
             set_attributes(fd, attributes, false).at(stage::MOUNT_ATTRIBUTES)?;
         }
         self.mount(fd, dest, make)
@@ -372,12 +422,24 @@ impl Tree {
     }
 
     pub fn restrict(&self, dest: &CStr, attributes: u64) -> Result<(), Fault> {
-        let place = self.beneath(dest, 0).at(stage::RESTRICT)?;
-        let fd = clone_tree(place, c"", rawsys::AT_EMPTY_PATH | rawsys::AT_RECURSIVE).at(stage::RESTRICT)?;
-        set_attributes(fd, attributes, true).at(stage::RESTRICT)?;
-        attach(fd, place).at(stage::RESTRICT)?;
+        bind_within(dest, dest, MS_REC).at(stage::RESTRICT)?;
+        set_attributes_at(self.base, dest, attributes, true).at(stage::RESTRICT)?;
+        Ok(())
+    }
+
+    pub fn attributes(&self, dest: &CStr, attributes: u64) -> Result<(), Fault> {
+        set_attributes_at(self.base, dest, attributes, true).at(stage::MOUNT_ATTRIBUTES)?;
+        Ok(())
+    }
+
+    pub fn move_to(&self, path: &CStr, dest: &CStr, make: u32) -> Result<(), Fault> {
+        let place = self.mount_point(dest, make).at(stage::MOUNT_POINT)?;
+        // SAFETY: two descriptors and two NUL-terminated strings.
+        unsafe {
+            call!(nr::MOVE_MOUNT, self.base, path.as_ptr(), place, c"".as_ptr(), MOVE_MOUNT_T_EMPTY_PATH)
+                .at(stage::MOUNT_ATTACH)?;
+        }
         rawsys::close(place);
-        rawsys::close(fd);
         Ok(())
     }
 

@@ -48,6 +48,8 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::BindBase { path, dest, attributes, make } => tree.bind_base(path, dest, attributes, make),
         Step::NewFs { kind, options, dest, attributes, make } => tree.new_fs(kind, options, dest, attributes, make),
         Step::Restrict { dest, attributes } => tree.restrict(dest, attributes),
+        Step::Attributes { dest, attributes } => tree.attributes(dest, attributes),
+        Step::Move { path, dest, make } => tree.move_to(path, dest, make),
         Step::RootAttributes { attributes } => tree.root_attributes(attributes),
         Step::Hostname { name } => {
             // SAFETY: the length is the string's.

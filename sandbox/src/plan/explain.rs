@@ -1,5 +1,7 @@
 //! Steps in words, for `explain` and for errors.
 
+use std::ffi::CStr;
+
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, NO_SLOT, Step};
 
 /// The step's stable name: `bind`, `new-fs`.
@@ -16,7 +18,7 @@ pub(crate) fn name_of(step: &Step<'_>) -> String {
 
 /// What the step is about (a path, a name, or nothing) and what it does.
 pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
-    let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
+    let text = |c: &CStr| c.to_string_lossy().into_owned();
     let (subject, words) = match step {
         Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
         Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
@@ -53,17 +55,23 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
             };
             ("/".to_owned(), format!("mount an overlay of {} layers, {upper}", lower.len() / 4))
         }
-        Step::Bind { dest, attributes, .. } => (text(dest), format!("mount what was taken{}", words_of(*attributes))),
+        Step::Bind { dest, attributes, .. } => (place(dest), format!("mount what was taken{}", words_of(*attributes))),
         Step::BindBase { path, dest, attributes, .. } => {
-            (text(dest), format!("mount the private {}{}", text(path), words_of(*attributes)))
+            let path = text(path);
+            let name = path.strip_prefix("inert/").unwrap_or(&path);
+            (place(dest), format!("mount the private {name}{}", words_of(*attributes)))
         }
         Step::NewFs { kind, options, dest, attributes, .. } => {
             let options: Vec<_> =
                 options.split(|b| *b == 0).filter(|o| !o.is_empty()).map(String::from_utf8_lossy).collect();
             let options = if options.is_empty() { String::new() } else { format!(" ({})", options.join(", ")) };
-            (text(dest), format!("mount a new {}{options}{}", text(kind), words_of(*attributes)))
+            (place(dest), format!("mount a new {}{options}{}", text(kind), words_of(*attributes)))
         }
-        Step::Restrict { dest, attributes } => (text(dest), format!("restrict to{}", words_of(*attributes))),
+        Step::Restrict { dest, attributes } => (place(dest), format!("restrict to{}", words_of(*attributes))),
+        Step::Attributes { dest, attributes } => {
+            (place(dest), format!("set, here and beneath{}", words_of(*attributes)))
+        }
+        Step::Move { dest, .. } => (text(dest), "move what was made for it there".to_owned()),
         Step::RootAttributes { attributes } => ("/".to_owned(), format!("set{}", words_of(*attributes))),
         Step::Hostname { name } => (text(name), "set the host name".to_owned()),
         Step::Network { loopback: 0 } => (String::new(), "make a network without any interface, meanwhile".to_owned()),
@@ -101,7 +109,19 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
     (subject, words)
 }
 
+/// A destination as programs see it: what is built in base first has its directory there in front.
+fn place(dest: &CStr) -> String {
+    let dest = dest.to_string_lossy();
+    match dest.split_once('/') {
+        Some((first, rest)) if !first.is_empty() => format!("/{rest}"),
+        _ => dest.into_owned(),
+    }
+}
+
 fn words_of(attributes: u64) -> String {
+    if attributes == 0 {
+        return String::new();
+    }
     let words: Vec<_> =
         [(ATTR_RDONLY, "read-only"), (ATTR_NOSUID, "nosuid"), (ATTR_NODEV, "nodev"), (ATTR_NOEXEC, "noexec")]
             .iter()

@@ -12,7 +12,7 @@ use super::host::{ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
 use crate::policy::{Mount, Network, Root};
-use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
+use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, INERT_VIEW, MAKE_DIR, MAKE_FILE, NEW, NO_SLOT, Step};
 
 /// Directories of base that appear in the root: name in base, destination, permission bits.
 const PRIVATE: [(&CStr, &CStr, u32); 3] =
@@ -71,7 +71,8 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
             match target {
                 None => {
                     let slot = opens.open_tree(Path::new(path))?;
-                    makes.push(Step::Bind { slot, dest: &c_string(path)?, attributes: READ_ONLY, make: MAKE_DIR });
+                    let dest = beneath(NEW, path)?;
+                    makes.push(Step::Bind { slot, dest: &dest, attributes: READ_ONLY, make: MAKE_DIR });
                 }
                 Some(target) => {
                     let name = c_string(&format!("root{path}"))?;
@@ -81,13 +82,25 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         }
     }
     accounts(inputs, account, makes)?;
-    devices(inputs.host, opens, makes)?;
-    proc(inputs, makes)?;
-    for (name, dest, _) in private {
-        makes.push(Step::BindBase { path: name, dest, attributes: PLAIN, make: MAKE_DIR });
+    // A root of base has their places, and nothing that could lead elsewhere. Into others they are moved when done.
+    let place = if base_root { NEW } else { BESIDE };
+    if !base_root {
+        for path in [BESIDE, c"beside/dev", c"beside/proc"] {
+            makes.push(Step::Dir { path, mode: 0o755 });
+        }
     }
-    if private_home {
-        makes.push(Step::BindBase { path: c"home", dest: &home, attributes: PLAIN, make: MAKE_DIR });
+    devices(inputs.host, place, opens, makes)?;
+    proc(inputs, place, makes)?;
+    if !base_root {
+        for (path, dest) in [(c"beside/dev", c"/dev"), (c"beside/proc", c"/proc")] {
+            makes.push(Step::Move { path, dest, make: MAKE_DIR });
+        }
+    }
+    let homes = private_home.then_some((c"home", home.as_c_str()));
+    for (path, dest) in private.iter().map(|(name, dest, _)| (*name, *dest)).chain(homes) {
+        let within = if base_root { Some(beneath(NEW, as_path(dest))?) } else { None };
+        let dest = within.as_deref().unwrap_or(dest);
+        makes.push(Step::BindBase { path, dest, attributes: PLAIN, make: MAKE_DIR });
     }
     for (index, bind) in binds.iter().enumerate() {
         mount(bind, index, opens, makes)?;
@@ -99,6 +112,15 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         makes.push(Step::RootAttributes { attributes: READ_ONLY });
     }
     Ok(())
+}
+
+/// Where /dev and /proc are built for a root that is not of base.
+const BESIDE: &CStr = c"beside";
+
+/// A path of the sandbox as one in base.
+fn beneath(place: &CStr, path: impl AsRef<Path>) -> Result<CString> {
+    let path = path.as_ref();
+    path_string(&as_path(place).join(path.strip_prefix("/").unwrap_or(path)))
 }
 
 /// What our own files and directories take from an inode budget, so that the caller's number is the program's.
@@ -249,20 +271,20 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
             continue;
         }
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
-        makes.push(Step::BindBase { path: base, dest, attributes: READ_ONLY | ATTR_NOEXEC, make: MAKE_FILE });
+        let path = beneath(INERT_VIEW, as_path(base))?;
+        makes.push(Step::BindBase { path: &path, dest, attributes: INERT | ATTR_RDONLY, make: MAKE_FILE });
     }
     if host && inputs.host.machine_id {
         let random = u128::from_ne_bytes(crate::sys::random::<16>());
-        let (path, content) = (c"machine-id", format!("{random:032x}\n"));
-        makes.push(Step::File { path, mode: 0o444, content: content.as_bytes() });
-        let attributes = READ_ONLY | ATTR_NOEXEC;
-        makes.push(Step::BindBase { path, dest: MACHINE_ID, attributes, make: MAKE_FILE });
+        makes.push(Step::File { path: c"machine-id", mode: 0o444, content: format!("{random:032x}\n").as_bytes() });
+        let (path, attributes) = (beneath(INERT_VIEW, "machine-id")?, INERT | ATTR_RDONLY);
+        makes.push(Step::BindBase { path: &path, dest: MACHINE_ID, attributes, make: MAKE_FILE });
     }
     Ok(())
 }
 
 /// A /dev of our own: only what is harmless, with its own pseudo-terminals and its own shared memory.
-fn devices(host: &HostFiles, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+fn devices(host: &HostFiles, place: &CStr, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     for (name, target) in [
         (c"dev/fd", c"/proc/self/fd"),
         (c"dev/stdin", c"/proc/self/fd/0"),
@@ -278,41 +300,44 @@ fn devices(host: &HostFiles, opens: &mut Steps, makes: &mut Steps) -> Result<()>
     let mut nodes = Vec::new();
     for name in &host.devices {
         makes.push(Step::File { path: &c_string(&name[1..])?, mode: 0o666, content: b"" });
-        nodes.push((opens.open_tree(Path::new(name))?, c_string(name)?));
+        nodes.push((opens.open_tree(Path::new(name))?, beneath(place, name)?));
     }
-    makes.push(Step::BindBase { path: c"dev", dest: c"/dev", attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
+    let (dev, pts, shm) = (beneath(place, "/dev")?, beneath(place, "/dev/pts")?, beneath(place, "/dev/shm")?);
+    makes.push(Step::BindBase { path: c"dev", dest: &dev, attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
     for (slot, dest) in nodes {
-        makes.push(Step::Bind { slot, dest: &dest, attributes: ATTR_NOSUID | ATTR_NOEXEC, make: MAKE_FILE });
+        makes.push(Step::Bind { slot, dest: &dest, attributes: 0, make: MAKE_FILE });
     }
     makes.push(Step::NewFs {
         kind: c"devpts",
         options: b"newinstance\0ptmxmode=0666\0mode=0620\0",
-        dest: c"/dev/pts",
+        dest: &pts,
         attributes: ATTR_NOSUID | ATTR_NOEXEC,
         make: MAKE_DIR,
     });
-    makes.push(Step::BindBase { path: c"shm", dest: c"/dev/shm", attributes: INERT, make: MAKE_DIR });
+    makes.push(Step::BindBase { path: c"shm", dest: &shm, attributes: PLAIN, make: MAKE_DIR });
+    makes.push(Step::Attributes { dest: &dev, attributes: ATTR_NOSUID | ATTR_NOEXEC });
     Ok(())
 }
 
-fn proc(inputs: &Inputs<'_>, makes: &mut Steps) -> Result<()> {
-    makes.push(Step::NewFs { kind: c"proc", options: b"", dest: c"/proc", attributes: INERT, make: MAKE_DIR });
+fn proc(inputs: &Inputs<'_>, place: &CStr, makes: &mut Steps) -> Result<()> {
+    let dest = beneath(place, "/proc")?;
+    makes.push(Step::NewFs { kind: c"proc", options: b"", dest: &dest, attributes: INERT, make: MAKE_DIR });
     // Who is not the host's root cannot be given rights over its files by any capability (capabilities(7), inodes with
     // ids that are not mapped): there a mount would repeat what the mode says.
     let roots = inputs.identity.maps_host_root();
     for (path, secret) in &inputs.host.masked {
         let cover = match secret {
-            Secret::Directory => c"empty",
+            Secret::Directory => c"inert/empty",
             Secret::Guarded if !roots => continue,
-            Secret::File | Secret::Guarded => c"blank",
+            Secret::File | Secret::Guarded => c"inert/blank",
         };
-        let dest = c_string(path)?;
+        let dest = beneath(place, path)?;
         makes.push(Step::BindBase { path: cover, dest: &dest, attributes: INERT | ATTR_RDONLY, make: 0 });
     }
     for path in &inputs.host.restricted {
         // Of these only /proc/sys has files that belong to the sandbox's own namespaces.
         if roots || *path == "/proc/sys" {
-            makes.push(Step::Restrict { dest: &c_string(path)?, attributes: INERT | ATTR_RDONLY });
+            makes.push(Step::Restrict { dest: &beneath(place, path)?, attributes: INERT | ATTR_RDONLY });
         }
     }
     Ok(())
