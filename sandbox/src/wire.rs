@@ -231,6 +231,9 @@ records! {
         Capabilities = 23 { keep: u64 }
         /// The system call filter that programs get. `flags` of seccomp(2).
         Filter = 24 { program: &'a [u8], flags: u32 }
+        /// Init enters that filter too, when all else is done, and programs inherit it: a command in a cell does not pay
+        /// for its installation. Only where the filter is known to let init do its work.
+        FilterEnter = 53 {}
         /// The same filter, but that it tells a listener of the calls that end a program; with `learn`, of those that
         /// it lets through. Comes after `Filter`, which stands in where no listener can be had; but not with `learn`.
         Listener = 40 { program: &'a [u8], flags: u32, learn: u32 }

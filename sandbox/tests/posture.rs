@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{again_in_own_mounts, run, sandbox, shell, text, told};
-use sandcell::{Sandbox, User};
+use sandcell::{Sandbox, Seccomp, User};
 
 fn status(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key, value.trim())).collect()
@@ -37,6 +37,14 @@ fn the_supervisor_keeps_nothing_but_the_right_to_kill() {
     let said = told(Sandbox::builder(), "cat /proc/1/status");
     let status = status(&said);
     assert_eq!((status["CapEff"], status["CapBnd"]), ("0000000000000020", "0000000000000000"));
+}
+
+#[test]
+fn the_supervisor_is_behind_the_default_filter_itself() {
+    for (seccomp, mode) in [(Seccomp::Default, "2"), (Seccomp::Off, "0")] {
+        let said = told(Sandbox::builder().seccomp(seccomp), "cat /proc/1/status");
+        assert_eq!(status(&said)["Seccomp"], mode);
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)
         one(tree, step).map_err(|fault| (index, fault))?;
         index += 1;
     }
-    spawn::shed_capabilities().map_err(|fault| (index, fault))
+    spawn::shed_capabilities().and_then(|()| spawn::enter_filter()).map_err(|fault| (index, fault))
 }
 
 fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
@@ -78,6 +78,10 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::Capabilities { keep } => spawn::bound_capabilities(keep),
         Step::Filter { program, flags } => {
             spawn::set_filter(program, flags);
+            Ok(())
+        }
+        Step::FilterEnter {} => {
+            spawn::share_filter();
             Ok(())
         }
         Step::Listener { program, flags, learn } => {

@@ -16,6 +16,8 @@ const CAP_KILL: u64 = 1 << 5;
 struct Common {
     keep: u64,
     filter: Option<(&'static [u8], u32)>,
+    /// Whether init enters the filter itself, so that programs have it from the start.
+    shared: bool,
     /// The same filter with a listener, and whether that one learns.
     listener: Option<(&'static [u8], u32)>,
     learn: bool,
@@ -26,7 +28,7 @@ struct Common {
 #[repr(C, align(16))]
 struct Stack([u8; STACK]);
 
-static mut COMMON: Common = Common { keep: 0, filter: None, listener: None, learn: false, ruleset: 0 };
+static mut COMMON: Common = Common { keep: 0, filter: None, shared: false, listener: None, learn: false, ruleset: 0 };
 static mut CHILD_STACK: Stack = Stack([0; STACK]);
 
 fn common() -> &'static mut Common {
@@ -42,6 +44,23 @@ pub fn child_stack() -> usize {
 
 pub fn set_filter(program: &'static [u8], flags: u32) {
     common().filter = Some((program, flags));
+}
+
+pub fn share_filter() {
+    common().shared = true;
+}
+
+/// The last thing that is done while the sandbox is built.
+pub fn enter_filter() -> Result<(), Fault> {
+    if !common().shared {
+        return Ok(());
+    }
+    if let Some((program, flags)) = common().filter.take() {
+        // SAFETY: numbers only.
+        unsafe { call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.at(stage::PROGRAM_NO_NEW_PRIVS)?;
+        install(program, flags).at(stage::PROGRAM_SECCOMP)?;
+    }
+    Ok(())
 }
 
 pub fn set_listener(program: &'static [u8], flags: u32, learn: bool) {

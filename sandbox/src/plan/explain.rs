@@ -93,6 +93,9 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Filter { program, .. } => {
             (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
         }
+        Step::FilterEnter {} => {
+            (String::new(), "put the supervisor behind that filter, and all programs with it".to_owned())
+        }
         Step::Listener { learn: 0, .. } => {
             (String::new(), "listen to the filter, to name the call that ends a program".to_owned())
         }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 use crate::identity::{Assigned, IdMap};
 #[cfg(feature = "landlock")]
-use crate::policy::{Isolation, Seccomp};
-use crate::policy::{Network, Policy};
+use crate::policy::Isolation;
+use crate::policy::{Network, Policy, Seccomp};
 use crate::syscalls::{Listen, Profile, compile as compile_filter};
 use crate::upper::DiskUpper;
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
@@ -133,6 +133,9 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     filters(inputs, &mut steps);
     #[cfg(feature = "landlock")]
     wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
+    if policy.seccomp == Seccomp::Default && inputs.filter.as_ref().is_some_and(|filter| !filter.learn) {
+        steps.push(Step::FilterEnter {});
+    }
     if inputs.keep_upper {
         steps.push(Step::Announce {});
     }
