@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Read;
+use std::time::Duration;
 
 use common::{marker, patiently, processes_with, sandbox, shell, text};
 use sandcell::{Cell, Outcome, Sandbox, Stdio};
@@ -54,6 +55,38 @@ fn commands_of_a_cell_run_at_the_same_time() {
     let mut two = start("cat /tmp/a >/dev/null; echo > /tmp/b");
     assert_eq!(one.wait().unwrap().outcome, Outcome::Exited(0));
     assert_eq!(two.wait().unwrap().outcome, Outcome::Exited(0));
+}
+
+#[test]
+fn a_reader_that_stalls_holds_up_nobody_else_in_the_cell() {
+    let cell = Sandbox::builder().output_limit(1 << 20).build().unwrap().start().unwrap();
+    let write = ["-c", "head -c 100000 /dev/zero"];
+    let mut stalled = cell.command("/bin/sh").args(write).stdout(Stdio::Piped).spawn().unwrap();
+    let ended = || {
+        let look = format!("! kill -0 {}", stalled.id());
+        let mut other = cell.command("/bin/sh").args(["-c", &look]).stderr(Stdio::Null).spawn().unwrap();
+        let report = other.wait_timeout(Duration::from_secs(10)).unwrap();
+        report.expect("a command beside it is held up").outcome.success()
+    };
+    // More than fits between it and us is still on its way.
+    patiently("the end of the program", ended);
+    assert!(stalled.try_wait().unwrap().is_none());
+    let mut read = Vec::new();
+    stalled.stdout.take().unwrap().read_to_end(&mut read).unwrap();
+    assert_eq!(read.len(), 100_000);
+    assert_eq!(stalled.wait().unwrap().outcome, Outcome::Exited(0));
+}
+
+#[test]
+fn output_that_nobody_reads_is_given_up_with_the_time_of_its_program() {
+    let cell = Sandbox::builder().output_limit(1 << 20).build().unwrap().start().unwrap();
+    let mut command = cell.command("/bin/sh");
+    command.args(["-c", "head -c 100000 /dev/zero"]).stdout(Stdio::Piped).timeout(Duration::from_millis(300));
+    let mut stalled = command.spawn().unwrap();
+    let report = stalled.wait().unwrap();
+    assert_eq!(report.outcome, Outcome::Exited(0));
+    assert!(report.warnings.iter().any(|warning| warning.contains("lost")), "{:?}", report.warnings);
+    assert_eq!(told(&cell, "echo on"), "on");
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Pump {
         }
     }
 
-    fn lose(&mut self, errno: i32) {
+    pub fn lose(&mut self, errno: i32) {
         self.lost = errno;
         self.close();
     }

@@ -21,10 +21,16 @@ const CPU_TICK: u64 = 20_000_000;
 const WNOHANG: usize = 1;
 const WALL: usize = 0x4000_0000;
 
+/// How long the output of a program whose time is up may still take to be carried.
+const LAST_WORDS: u64 = 1_000_000_000;
+const ETIMEDOUT: i32 = 110;
+
 #[derive(Clone, Copy)]
 struct Command {
-    /// 0: the place is free.
+    /// 0 where no program runs here.
     pid: i32,
+    /// What is told of a program that has ended as soon as its output is carried; until then of no kind.
+    over: Reply,
     socket: i32,
     one_shot: bool,
     leftovers: bool,
@@ -44,6 +50,7 @@ struct Command {
 
 const FREE: Command = Command {
     pid: 0,
+    over: NOT_OVER,
     socket: 0,
     one_shot: false,
     leftovers: false,
@@ -57,6 +64,19 @@ const FREE: Command = Command {
     pumps: [IDLE; 2],
     denied: 0,
 };
+
+const NOT_OVER: Reply =
+    Reply { kind: 0, value: 0, detail: 0, errno: 0, wall_ns: 0, user_us: 0, system_us: 0, max_rss_kb: 0, output: 0, call: 0 };
+
+impl Command {
+    fn is_over(&self) -> bool {
+        self.over.kind != 0
+    }
+
+    fn is_free(&self) -> bool {
+        self.pid == 0 && !self.is_over()
+    }
+}
 
 /// struct pollfd.
 #[repr(C)]
@@ -171,15 +191,16 @@ impl Supervisor {
         let mut count = FIXED;
         let mut next = u64::MAX;
         for command in &self.commands[..self.used] {
-            let running = command.pid != 0;
-            let place = |fd| if running && fd > 0 { fd } else { -1 };
+            let used = !command.is_free();
+            let place = |fd| if used && fd > 0 { fd } else { -1 };
             self.polls[count] = PollFd::input(place(command.socket));
             for (at, pump) in command.pumps.iter().enumerate() {
-                let (fd, events) = if pump.loaded { (pump.to, POLLOUT) } else { (pump.from, POLLIN) };
+                let loaded = pump.loaded || command.is_over();
+                let (fd, events) = if loaded { (pump.to, POLLOUT) } else { (pump.from, POLLIN) };
                 self.polls[count + 1 + at] = watch(place(fd), events);
             }
             count += 3;
-            if running && command.deadline != 0 {
+            if used && command.deadline != 0 {
                 next = next.min(command.deadline);
             }
         }
@@ -211,11 +232,12 @@ impl Supervisor {
         }
     }
 
-    /// The program is over: tell the library, and in a one-shot sandbox end everything.
+    /// The program is over, and with it everything in a one-shot sandbox. The library is told when the output is carried,
+    /// which waits for its reader and must not hold up anybody else.
     fn ended(&mut self, at: usize, status: i32, usage: &Usage) {
-        let mut command = self.commands[at];
+        let command = &mut self.commands[at];
         let mut usage = *usage;
-        let wall_ns = now() - command.started;
+        let time = now();
         if command.one_shot {
             if command.leftovers {
                 list_leftovers(command.socket);
@@ -223,28 +245,38 @@ impl Supervisor {
             end::everything();
             usage = children_usage();
         }
-        for pump in 0..2 {
-            while command.pumps[pump].open() {
-                if carry(&mut command, pump) == 0 {
-                    command.pumps[pump].close();
-                }
-            }
+        command.pid = 0;
+        command.over = Reply {
+            kind: reply::ENDED,
+            value: status as u32,
+            wall_ns: time - command.started,
+            user_us: usage.user_us(),
+            system_us: usage.system_us(),
+            max_rss_kb: usage.max_rss_kb(),
+            call: command.denied,
+            ..Reply::default()
+        };
+        if command.deadline != 0 || command.flags & wire::ENDED_TIMED_OUT != 0 {
+            command.deadline = command.deadline.max(time.saturating_add(LAST_WORDS));
+        }
+        self.tell_if_carried(at);
+    }
+
+    /// Tells the library of a program that is over, unless there is still output of it.
+    fn tell_if_carried(&mut self, at: usize) {
+        let command = self.commands[at];
+        if command.pumps.iter().any(Pump::open) {
+            return;
         }
         if spawn::learns() {
             let calls = Reply { kind: reply::CALLS, ..Reply::default() };
             socket::send(command.socket, &calls, self.calls.bytes(), -1);
         }
         let ended = Reply {
-            kind: reply::ENDED,
-            value: status as u32,
             detail: command.flags,
             errno: command.pumps.iter().fold(0, |lost, pump| if lost == 0 { pump.lost } else { lost }),
-            wall_ns,
-            user_us: usage.user_us(),
-            system_us: usage.system_us(),
-            max_rss_kb: usage.max_rss_kb(),
             output: command.output,
-            call: command.denied,
+            ..command.over
         };
         socket::send(command.socket, &ended, &[], -1);
         if command.one_shot {
@@ -314,16 +346,20 @@ impl Supervisor {
             let polls = &self.polls[FIXED + 3 * at..][..3];
             let returned = [polls[0].returned, polls[1].returned, polls[2].returned];
             let command = &mut self.commands[at];
-            if command.pid == 0 {
+            if command.is_free() {
                 continue;
             }
             if returned[0] != 0 {
                 let mut fds = [-1; MOST_DESCRIPTORS];
                 match socket::receive(command.socket, &mut fds) {
                     Some((message, 0)) if message.kind == command::SIGNAL => {
-                        // SAFETY: numbers only; the pid is not reaped while it stands here.
-                        let _ = unsafe { call!(nr::KILL, command.pid, message.value) };
+                        if !command.is_over() {
+                            // SAFETY: numbers only; the pid is not reaped while it stands here.
+                            let _ = unsafe { call!(nr::KILL, command.pid, message.value) };
+                        }
                     }
+                    // Nobody wants the rest of its output.
+                    _ if command.is_over() => command.pumps.iter_mut().for_each(Pump::close),
                     _ => {
                         command.flags |= wire::ENDED_KILLED;
                         signal_all(command, rawsys::SIGKILL);
@@ -334,11 +370,19 @@ impl Supervisor {
                 if returned[1 + pump] == 0 || !command.pumps[pump].open() {
                     continue;
                 }
-                if command.pumps[pump].loaded {
+                if command.is_over() {
+                    // What is in the pipe now is all that belongs to the program.
+                    if carry(command, pump) == 0 {
+                        command.pumps[pump].close();
+                    }
+                } else if command.pumps[pump].loaded {
                     carry(command, pump);
                 } else {
                     command.pumps[pump].loaded = true;
                 }
+            }
+            if command.is_over() {
+                self.tell_if_carried(at);
             }
         }
     }
@@ -365,10 +409,18 @@ impl Supervisor {
     }
 
     fn keep_time(&mut self) {
-        let running = self.commands[..self.used].iter_mut().filter(|c| c.pid != 0 && c.deadline != 0);
-        for command in running {
+        for at in 0..self.used {
+            let command = &mut self.commands[at];
+            if command.is_free() || command.deadline == 0 {
+                continue;
+            }
             let time = now();
             if time < command.deadline {
+                continue;
+            }
+            if command.is_over() {
+                command.pumps.iter_mut().filter(|pump| pump.open()).for_each(|pump| pump.lose(ETIMEDOUT));
+                self.tell_if_carried(at);
                 continue;
             }
             command.flags |= wire::ENDED_TIMED_OUT;
@@ -409,7 +461,7 @@ impl Supervisor {
 
     fn spawn(&mut self, letter: &Letter, buffer: &'static [u8], fds: &mut [i32]) -> Result<(), Fault> {
         let socket = fds[1];
-        let at = match self.commands[..self.used].iter().position(|command| command.pid == 0) {
+        let at = match self.commands[..self.used].iter().position(Command::is_free) {
             Some(at) => at,
             None if self.used < MOST_COMMANDS => self.used,
             None => {
@@ -440,6 +492,7 @@ impl Supervisor {
         self.used = self.used.max(at + 1);
         self.commands[at] = Command {
             pid,
+            over: NOT_OVER,
             socket,
             one_shot,
             leftovers: request.flags & wire::ASK_LEFTOVERS != 0,
@@ -469,7 +522,10 @@ fn carry(command: &mut Command, pump: usize) -> u64 {
     command.output += had.min(room);
     if had > room {
         command.flags |= wire::ENDED_OUTPUT_LIMIT;
-        signal_all(command, rawsys::SIGKILL);
+        // The number of a program that is over may be somebody else's.
+        if !command.is_over() {
+            signal_all(command, rawsys::SIGKILL);
+        }
     }
     had
 }
