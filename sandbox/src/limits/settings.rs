@@ -192,7 +192,7 @@ fn weight_in_range(item: &str, weight: u32) -> Result<()> {
 fn cpu_quota(cpus: f64) -> Result<u64> {
     let least = CPU_QUOTA_MIN_MICROSECONDS as f64 / CPU_PERIOD_MICROSECONDS as f64;
     if !cpus.is_finite() || cpus > 1e6 {
-        return Err(config("cpus", format!("{cpus} is no number of CPUs"), "give a number such as 0.5 or 2"));
+        return Err(config("cpus", format!("{cpus:?} is no number of CPUs"), "give a number such as 0.5 or 2"));
     }
     if cpus < least {
         return Err(config(
