@@ -390,6 +390,41 @@ fn check(policy: &mut Policy) -> Result<()> {
             "three octal digits, such as 022",
         ));
     }
+    check_limits(policy)?;
+    for (key, value) in &policy.env {
+        check_variable(key, value)?;
+    }
+    if let User::Fixed { uid: u32::MAX, .. } | User::Fixed { gid: u32::MAX, .. } = policy.identity.user {
+        return Err(wrong("user", "4294967295 is no id", "it means `no change` to the kernel"));
+    }
+    #[cfg(not(feature = "landlock"))]
+    if policy.landlock == Landlock::Required {
+        return Err(wrong(
+            "landlock",
+            "this library was built without Landlock",
+            "build it with the feature `landlock`",
+        ));
+    }
+    if policy.isolation == Isolation::Landlock {
+        #[cfg(feature = "landlock")]
+        crate::isolation::check(policy)?;
+        #[cfg(not(feature = "landlock"))]
+        return Err(wrong(
+            "isolation",
+            "this library was built without Landlock",
+            "build it with the feature `landlock`",
+        ));
+    }
+    for item in policy.best_effort.named() {
+        if !BEST_EFFORT.contains(&item.as_str()) {
+            let hint = format!("one of {}", BEST_EFFORT.join(", "));
+            return Err(wrong("best_effort", format!("{item:?} is nothing that can be left out"), &hint));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(policy: &Policy) -> Result<()> {
     for (subject, zero) in [
         ("timeout", policy.timeout == Some(Duration::ZERO)),
         ("output_limit", policy.output_limit == Some(0)),
@@ -422,36 +457,6 @@ fn check(policy: &mut Policy) -> Result<()> {
         if *resource == Resource::RLIMIT_CORE && *soft > 0 {
             let message = "core dumps are off: the host would write them, to where the host thinks fit";
             return Err(wrong("rlimit", message, "leave RLIMIT_CORE at 0"));
-        }
-    }
-    for (key, value) in &policy.env {
-        check_variable(key, value)?;
-    }
-    if let User::Fixed { uid: u32::MAX, .. } | User::Fixed { gid: u32::MAX, .. } = policy.identity.user {
-        return Err(wrong("user", "4294967295 is no id", "it means `no change` to the kernel"));
-    }
-    #[cfg(not(feature = "landlock"))]
-    if policy.landlock == Landlock::Required {
-        return Err(wrong(
-            "landlock",
-            "this library was built without Landlock",
-            "build it with the feature `landlock`",
-        ));
-    }
-    if policy.isolation == Isolation::Landlock {
-        #[cfg(feature = "landlock")]
-        crate::isolation::check(policy)?;
-        #[cfg(not(feature = "landlock"))]
-        return Err(wrong(
-            "isolation",
-            "this library was built without Landlock",
-            "build it with the feature `landlock`",
-        ));
-    }
-    for item in policy.best_effort.named() {
-        if !BEST_EFFORT.contains(&item.as_str()) {
-            let hint = format!("one of {}", BEST_EFFORT.join(", "));
-            return Err(wrong("best_effort", format!("{item:?} is nothing that can be left out"), &hint));
         }
     }
     Ok(())
