@@ -597,7 +597,8 @@ void sandcell_cell_free(sandcell_cell_t *cell);
 const char *sandcell_result_outcome(const sandcell_result_t *result);
 
 // The status that a shell would show: the program's own, 128 + n for a signal, 124 timed out, 137 out of memory or
-// killed, 153 output limit, 159 system call denied. -1 for NULL.
+// killed, 153 output limit, 159 system call denied; 125 instead of 0 where leftovers make the run a failure. -1 for
+// NULL.
 int sandcell_result_exit_code(const sandcell_result_t *result);
 
 // The signal that ended the program, 0 where it was none.

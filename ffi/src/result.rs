@@ -61,11 +61,12 @@ pub unsafe extern "C" fn sandcell_result_outcome(result: *const RunResult) -> *c
 }
 
 /// The status that a shell would show: the program's own, 128 + n for a signal, 124 timed out, 137 out of memory or
-/// killed, 153 output limit, 159 system call denied. -1 for NULL.
+/// killed, 153 output limit, 159 system call denied; 125 instead of 0 where leftovers make the run a failure. -1 for
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_result_exit_code(result: *const RunResult) -> c_int {
     // SAFETY: NULL or a live handle by contract.
-    unsafe { result.as_ref() }.map_or(-1, |r| r.report.outcome.exit_status())
+    unsafe { result.as_ref() }.map_or(-1, |r| r.report.exit_status())
 }
 
 /// The signal that ended the program, 0 where it was none.

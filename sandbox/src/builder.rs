@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::resource::Resource;
+
 use crate::error::{Failure, Result};
 use crate::plan::destination;
 use crate::policy::{
@@ -233,8 +235,8 @@ impl Builder {
         self
     }
 
-    /// A limit of each process: setrlimit(2).
-    pub fn rlimit(mut self, resource: nix::sys::resource::Resource, soft: u64, hard: u64) -> Builder {
+    /// A limit of each process: setrlimit(2). Core dumps are always off.
+    pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Builder {
         self.policy.rlimits.push((resource, soft, hard));
         self
     }
@@ -318,7 +320,8 @@ impl Builder {
         self
     }
 
-    /// Goes on where the host cannot enforce `item` (an option's name, or `all`), and says so in the report.
+    /// Goes on where the host cannot enforce `item` (an option's name with `_` or `-`, or `all`), and says so in the
+    /// report.
     pub fn best_effort(mut self, item: &str) -> Builder {
         self.policy.best_effort.add(item);
         self
@@ -381,37 +384,13 @@ fn check(policy: &mut Policy) -> Result<()> {
         return Err(wrong("chdir", format!("{} is not an absolute path", dir.display()), "begin it with /"));
     }
     if policy.umask > 0o777 {
-        return Err(wrong("umask", format!("{:o} has bits beyond 777", policy.umask), ""));
+        return Err(wrong(
+            "umask",
+            format!("{:o} has bits beyond 777", policy.umask),
+            "three octal digits, such as 022",
+        ));
     }
-    for (subject, zero) in [
-        ("timeout", policy.timeout == Some(Duration::ZERO)),
-        ("output_limit", policy.output_limit == Some(0)),
-        ("memory", policy.limits.memory == Some(0)),
-        ("pids", policy.limits.pids == Some(0)),
-        ("disk", policy.limits.disk == Some(0)),
-        ("inodes", policy.limits.inodes == Some(0)),
-        ("cpu_time", policy.limits.cpu_time == Some(Duration::ZERO)),
-    ] {
-        if zero {
-            return Err(wrong(subject, "a limit of 0 lets nothing run", "leave it out for no limit"));
-        }
-    }
-    if let Some(cpus) = policy.limits.cpus
-        && !(cpus.is_finite() && cpus >= 0.01)
-    {
-        return Err(wrong("cpus", format!("{cpus} is no number of CPUs"), "0.01 or more"));
-    }
-    if let Some(timeout) = policy.timeout
-        && timeout > Duration::from_secs(100 * 365 * 86400)
-    {
-        return Err(wrong("timeout", "is longer than a century", "leave it out for no limit"));
-    }
-    crate::limits::check(&policy.limits)?;
-    for (resource, soft, hard) in &policy.rlimits {
-        if soft > hard {
-            return Err(wrong("rlimit", format!("{resource:?}: the soft limit is above the hard one"), ""));
-        }
-    }
+    check_limits(policy)?;
     for (key, value) in &policy.env {
         check_variable(key, value)?;
     }
@@ -445,6 +424,44 @@ fn check(policy: &mut Policy) -> Result<()> {
     Ok(())
 }
 
+fn check_limits(policy: &Policy) -> Result<()> {
+    for (subject, zero) in [
+        ("timeout", policy.timeout == Some(Duration::ZERO)),
+        ("output_limit", policy.output_limit == Some(0)),
+        ("memory", policy.limits.memory == Some(0)),
+        ("pids", policy.limits.pids == Some(0)),
+        ("disk", policy.limits.disk == Some(0)),
+        ("inodes", policy.limits.inodes == Some(0)),
+        ("cpu_time", policy.limits.cpu_time == Some(Duration::ZERO)),
+    ] {
+        if zero {
+            return Err(wrong(subject, "a limit of 0 lets nothing run", "leave it out for no limit"));
+        }
+    }
+    if let Some(cpus) = policy.limits.cpus
+        && !(cpus.is_finite() && cpus >= 0.01)
+    {
+        return Err(wrong("cpus", format!("{cpus:?} is no number of CPUs"), "0.01 or more"));
+    }
+    if let Some(timeout) = policy.timeout
+        && timeout > Duration::from_secs(100 * 365 * 86400)
+    {
+        return Err(wrong("timeout", "is longer than a century", "leave it out for no limit"));
+    }
+    crate::limits::check(&policy.limits)?;
+    for (resource, soft, hard) in &policy.rlimits {
+        if soft > hard {
+            let message = format!("{resource:?}: the soft limit is above the hard one");
+            return Err(wrong("rlimit", message, "the soft limit comes first: SOFT:HARD"));
+        }
+        if *resource == Resource::RLIMIT_CORE && *soft > 0 {
+            let message = "core dumps are off: the host would write them, to where the host thinks fit";
+            return Err(wrong("rlimit", message, "leave RLIMIT_CORE at 0"));
+        }
+    }
+    Ok(())
+}
+
 /// An environment variable as execve(2) can carry it.
 pub(crate) fn check_variable(key: &OsString, value: &OsString) -> Result<()> {
     let key_bytes = key.as_bytes();
@@ -452,7 +469,7 @@ pub(crate) fn check_variable(key: &OsString, value: &OsString) -> Result<()> {
         return Err(wrong("env", format!("{key:?} is no name of a variable"), "no `=`, no NUL, not empty"));
     }
     if value.as_bytes().contains(&0) {
-        return Err(wrong("env", format!("the value of {key:?} contains a NUL byte"), ""));
+        return Err(wrong("env", format!("the value of {key:?} contains a NUL byte"), crate::command::NO_NUL));
     }
     Ok(())
 }

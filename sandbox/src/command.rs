@@ -20,6 +20,9 @@ use crate::running::{Child, Init, Options};
 use crate::sandbox::{Runner, Shared};
 use crate::wire::{ASK_COUNT, ASK_LEFTOVERS, ASK_ONE_SHOT, Ask};
 
+/// What execve(2) cannot carry.
+pub(crate) const NO_NUL: &str = "leave the byte out: the kernel would end the text there";
+
 /// Where a standard stream of the program comes from or goes to.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -372,7 +375,7 @@ impl Command {
     /// As execvp(3): a name without a slash is looked for along the PATH that the program will have.
     fn candidates(&self, environment: &[(OsString, OsString)]) -> Result<Vec<CString>> {
         if self.program.is_empty() {
-            return Err(Failure::new("option", "program", "no program is named").config());
+            return Err(Failure::new("option", "program", "no program is named").hint("name one").config());
         }
         if self.program.as_bytes().contains(&b'/') {
             return Ok(vec![string("program", &self.program)?]);
@@ -455,5 +458,5 @@ fn refuse_directory(fd: &OwnedFd) -> Result<()> {
 
 fn string(what: &'static str, text: &OsStr) -> Result<CString> {
     CString::new(text.as_bytes())
-        .map_err(|_| Failure::new("option", what, format!("{text:?} contains a NUL byte")).config())
+        .map_err(|_| Failure::new("option", what, format!("{text:?} contains a NUL byte")).hint(NO_NUL).config())
 }

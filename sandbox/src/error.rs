@@ -97,7 +97,10 @@ impl Failure {
         Error::Unsupported(self.boxed())
     }
 
-    pub(crate) fn setup(self) -> Error {
+    pub(crate) fn setup(mut self) -> Error {
+        if self.hint.is_empty() {
+            self.hint = "`sandcell doctor` (or `doctor()`) tries out what this host allows".to_owned();
+        }
         Error::Setup(self.boxed())
     }
 

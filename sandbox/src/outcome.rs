@@ -148,7 +148,7 @@ pub enum Mechanism {
     Landlock,
     /// Our own process that watches over the program.
     Supervisor,
-    /// Nothing: the caller said that best effort is enough, and `why` tells what is missing.
+    /// Nothing: the caller said that best effort is enough, or asked for less isolation; `why` tells what is missing.
     Nothing,
 }
 
@@ -238,12 +238,30 @@ pub struct Report {
     pub enforced: Vec<Enforced>,
     /// Processes that were alive when it ended, where that was asked for.
     pub leftovers: Vec<Leftover>,
+    /// Leftovers make a failure of the run: [`Leftovers::Fail`](crate::Leftovers::Fail).
+    pub(crate) leftovers_fail: bool,
     /// What it changed in its overlay, where that was asked for.
     pub changes: Option<Vec<crate::Change>>,
     /// The smallest profile that lets the run's system calls through, where that was asked for.
     pub learned: Option<crate::syscalls::Profile>,
     /// What went wrong in cleaning up; the result stands all the same.
     pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// Whether all went well: the program ended by itself with status 0 and, under
+    /// [`Leftovers::Fail`](crate::Leftovers::Fail), left no process behind.
+    pub fn success(&self) -> bool {
+        self.exit_status() == 0
+    }
+
+    /// [`Outcome::exit_status`], but 125 instead of 0 where leftovers make the run a failure.
+    pub fn exit_status(&self) -> i32 {
+        match self.outcome.exit_status() {
+            0 if self.leftovers_fail && !self.leftovers.is_empty() => 125,
+            status => status,
+        }
+    }
 }
 
 /// A [`Report`] with what the program wrote; the report's fields can be reached through it.

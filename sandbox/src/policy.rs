@@ -283,7 +283,8 @@ pub enum Landlock {
     Off,
 }
 
-/// What happens to processes that are still alive when the program ends.
+/// What happens to processes that are still alive when the program of a single run ends. A cell keeps what its programs
+/// have started until it ends itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Leftovers {
@@ -292,7 +293,8 @@ pub enum Leftovers {
     Kill,
     /// They are listed in the report and killed.
     Report,
-    /// They are listed and killed, and the run counts as failed.
+    /// They are listed and killed, and the run counts as failed: [`Report::success`](crate::Report::success) and
+    /// [`Report::exit_status`](crate::Report::exit_status) say so.
     Fail,
 }
 
@@ -317,7 +319,8 @@ impl BestEffort {
         if item == "all" {
             self.all = true;
         } else {
-            self.items.push(item.to_owned());
+            // As options are spelled on the command line, too.
+            self.items.push(item.replace('-', "_"));
         }
     }
 }

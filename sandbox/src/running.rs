@@ -22,7 +22,7 @@ use crate::launch::Started;
 use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
 use crate::plan::Plan;
-use crate::policy::Limits;
+use crate::policy::{Leftovers, Limits};
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::syscalls;
@@ -437,6 +437,7 @@ impl Child {
             identity: self.identity(),
             enforced: self.init.still_enforced(),
             leftovers: std::mem::take(&mut self.leftovers),
+            leftovers_fail: self.shared.policy.leftovers == Leftovers::Fail,
             changes,
             learned: self
                 .calls
@@ -554,7 +555,7 @@ impl Controller {
     /// Sends a signal to the program. No error if it has ended already.
     pub fn signal(&self, signal: i32) -> Result<()> {
         if !(1..=64).contains(&signal) {
-            return Err(Failure::new("option", "signal", format!("{signal} is no signal")).config());
+            return Err(Failure::new("option", "signal", format!("{signal} is no signal")).hint("1 to 64").config());
         }
         self.tell(command::SIGNAL, signal as u32)
     }
@@ -687,6 +688,9 @@ fn not_started(program: &str, reply: &Reply) -> crate::Error {
         }
         (stage::PROGRAM_EXEC, Errno::E2BIG) => failure.hint("arguments and environment are too long together").exec(),
         (stage::PROGRAM_INTERPRETER, _) => failure.hint("look at its first line, or at its dynamic linker").exec(),
+        (stage::PROGRAM_EXEC, Errno::ENOEXEC) => {
+            failure.hint("neither a binary for this machine nor a script with `#!` in its first line").exec()
+        }
         (stage::PROGRAM_EXEC, _) => failure.exec(),
         (stage::PROGRAM_CHDIR, _) => failure.hint("the working directory is one inside the sandbox").setup(),
         (stage::PROGRAM_SECCOMP, Errno::EBUSY) => failure

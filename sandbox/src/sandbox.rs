@@ -363,6 +363,12 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &crate::wire::Reply) -> crate::E
                 "the layers or the upper lie on a file system that cannot be part of an overlay, or inside each other",
             )
             .setup(),
+        (stage::OVERLAY_MOUNT, Errno::ELOOP) => {
+            failure.hint("a layer stands there twice, or lies inside another: name each directory once").setup()
+        }
+        (stage::OVERLAY_UPPER, Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+            failure.hint("the upper has to be a directory of the caller's own that can be written to").setup()
+        }
         (stage::OVERLAY_UPPER, Errno::EOPNOTSUPP) => unsupported(
             failure,
             "an upper needs a file system with user attributes: ext4, xfs, btrfs, or tmpfs from Linux 6.6 on",
@@ -450,8 +456,9 @@ fn enforced(policy: &Policy, identity: &Assigned, upper_on_disk: bool) -> Vec<En
     }
     number("timeout", policy.timeout.map(|t| t.as_millis() as u64), Mechanism::Supervisor);
     number("output_limit", policy.output_limit, Mechanism::Supervisor);
-    for (resource, soft, _) in &policy.rlimits {
-        list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}")), Mechanism::Rlimit));
+    for (resource, soft, hard) in &policy.rlimits {
+        let hard = if hard == soft { String::new() } else { format!(":{hard}") };
+        list.push(Enforced::new("rlimit", Requested::Word(format!("{resource:?}={soft}{hard}")), Mechanism::Rlimit));
     }
     if policy.seccomp != Seccomp::Off {
         let word = if policy.seccomp == Seccomp::Default { "default" } else { "profile" };

@@ -61,8 +61,10 @@ fn kept(dir: &Path) -> Result<DiskUpper> {
     let fail = |path: &Path, message: &str| Failure::new("upper", path.display().to_string(), message);
     for name in ["upper", "work"] {
         let path = dir.join(name);
-        fs::create_dir_all(&path)
-            .map_err(|e| fail(&path, "cannot make the directory of the upper").cause(&e).setup())?;
+        fs::create_dir_all(&path).map_err(|e| {
+            let failure = fail(&path, "cannot make the directory of the upper").cause(&e);
+            failure.hint("name a directory of your own, or a place where one can be made").setup()
+        })?;
     }
     match lock(dir) {
         Ok(lock) => Ok(DiskUpper { dir: dir.to_owned(), private: false, _lock: lock }),

@@ -63,15 +63,16 @@ impl FromStr for HostIds {
     }
 }
 
-/// `default` or `off`.
+/// `default`, `required` or `off`.
 impl FromStr for Landlock {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Landlock> {
         Ok(match text {
             "default" => Landlock::Default,
+            "required" => Landlock::Required,
             "off" => Landlock::Off,
-            _ => return Err(unknown("landlock", text, "default or off")),
+            _ => return Err(unknown("landlock", text, "default, required or off")),
         })
     }
 }

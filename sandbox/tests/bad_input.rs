@@ -10,24 +10,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Scratch, processes_with, run, sandbox, shell, text, told};
+use nix::sys::resource::Resource;
 use sandcell::{Builder, Error, Outcome, Root, Sandbox, Stdio};
 
-/// The error of a policy that cannot be built, or cannot run.
+/// The error of a policy that cannot be built, or cannot run. Each says what to do.
 fn error(builder: Builder) -> Error {
-    match builder.build() {
+    let error = match builder.build() {
         Err(error) => error,
         Ok(sandbox) => sandbox.command("/bin/true").output().expect_err("this must not run"),
-    }
+    };
+    assert!(!error.hint().is_empty(), "{error}");
+    error
 }
 
-/// What an error is: kind, stage, number, and whether it says what to do.
+/// What an error is: kind, stage, number.
 fn facts(error: &Error) -> (&'static str, &'static str, Option<i32>) {
     assert!(!error.to_string().is_empty() && !error.to_string().contains('\0'));
     (error.kind(), error.stage(), error.errno())
 }
 
 fn exec(command: &mut sandcell::Command) -> Error {
-    command.output().expect_err("this must not run")
+    let error = command.output().expect_err("this must not run");
+    assert!(!error.hint().is_empty(), "{error}");
+    error
 }
 
 #[test]
@@ -69,6 +74,17 @@ fn destinations_are_absolute_and_lead_nowhere_else() {
 }
 
 #[test]
+fn a_layer_stands_in_an_overlay_once() {
+    let scratch = Scratch::new();
+    let (layer, usr) = (scratch.dir("layer"), "/usr");
+    let overlay = || Sandbox::builder().layer(&layer).ro(usr, usr).ro("/usr/lib64", "/lib64").ro("/usr/lib", "/lib");
+    let error = error(overlay().layer(&layer));
+    assert!(error.hint().contains("once"), "{error}: {}", error.hint());
+    let output = overlay().layer(scratch.dir("another")).build().unwrap().command("/usr/bin/true").output().unwrap();
+    assert_eq!(output.outcome, Outcome::Exited(0));
+}
+
+#[test]
 fn an_overlay_needs_layers() {
     assert_eq!(error(Sandbox::builder().root(Root::Layers(vec![]))).subject(), "layers");
     assert_eq!(error(Sandbox::builder().upper(sandcell::Upper::Tmpfs)).subject(), "upper");
@@ -98,9 +114,12 @@ fn limits_of_zero_are_refused() {
         ("env", new().env("", "c")),
         ("env", new().env("A", "c\0d")),
         ("best_effort", new().best_effort("everything")),
+        ("rlimit", new().rlimit(Resource::RLIMIT_NOFILE, 2, 1)),
+        ("rlimit", new().rlimit(Resource::RLIMIT_CORE, 1, 1)),
     ] {
         let error = builder.build().expect_err(name);
         assert_eq!((error.kind(), error.subject()), ("config", name), "{error}");
+        assert!(!error.hint().is_empty(), "{error}");
     }
 }
 

@@ -131,6 +131,12 @@ fn values_that_make_no_sense_are_named_and_nothing_runs() {
         (["--tmpfs", "/x:big"], "not a size"),
         (["--upper", "tmpfs"], "no layers"),
         (["--best-effort", "luck"], "nothing that can be left out"),
+        (["--rlimit", "core=unlimited"], "core dumps are off"),
+        (["-e", ""], "no name of a variable"),
+        (["--seccomp", "/no/such/file"], "name a file"),
+        (["--env-file", "/no/such/file"], "name a file"),
+        (["--memroy", "5M"], "unexpected argument '--memroy'"),
+        (["--cpus", "1e300"], "1e300 is no number of CPUs"),
     ] {
         let (status, out, error) = run(&[&arguments[..], &["echo", "it ran"]].concat());
         assert_eq!((status, out.as_str()), (Some(125), ""), "{arguments:?}: {error}");
@@ -203,6 +209,96 @@ fn the_report_is_written_when_there_is_no_run() {
 }
 
 #[test]
+fn the_report_is_written_of_a_command_line_that_makes_no_sense() {
+    let place = Place::new("mistake");
+    for arguments in [
+        &["--timeout", "3", "--report", place.as_str(), "true"][..],
+        &["--report", place.as_str(), "--nosuch", "true"],
+        &["--report", place.as_str()],
+        &["--seccomp", "/no/such/file", "--report", place.as_str(), "true"],
+    ] {
+        assert_eq!(run(arguments).0, Some(125), "{arguments:?}");
+        let report = place.json();
+        assert_eq!((&report["outcome"], &report["error"]["kind"]), (&Value::Null, &"config".into()), "{report}");
+        let said = run(arguments).2.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(report["error"]["message"].as_str().unwrap()), "{said}{report}");
+        assert_ne!(report["error"]["hint"], "", "{report}");
+        std::fs::remove_file(&place.0).expect("it was written");
+    }
+    // A word of the program's own is no place of ours.
+    assert_eq!(run(&["--timeout", "3", "touch", "--report", place.as_str()]).0, Some(125));
+    assert!(!place.0.exists());
+}
+
+#[test]
+fn what_begins_with_a_dash_is_an_option_before_the_program_and_the_programs_after_it() {
+    let (status, out, error) = run(&["--nosuch", "echo", "it ran"]);
+    assert_eq!((status, out.as_str()), (Some(125), ""), "{error}");
+    assert_eq!(run(&["echo", "-x", "--timeout", "3", "--", "y"]).1, "-x --timeout 3 -- y\n");
+    assert_eq!(run(&["--", "-x"]).0, Some(127), "a program may be called anything");
+}
+
+#[test]
+fn a_colon_of_a_path_is_written_with_a_backslash() {
+    let dir = Place::new("colon:and\\back");
+    std::fs::create_dir(&dir.0).expect("a directory");
+    std::fs::write(dir.0.join("file"), "inside\n").expect("a file");
+    let source = dir.as_str().replace(':', "\\:");
+    let cat = |place: &str, path: &str| run(&["--ro", place, "cat", path]);
+    assert_eq!(cat(&format!("{source}:/a\\:b"), "/a:b/file"), (Some(0), "inside\n".into(), String::new()));
+    assert_eq!(cat(&source, &format!("{}/file", dir.as_str())).1, "inside\n", "without a destination too");
+    assert!(cat(dir.as_str(), "/").2.contains("the destination is not absolute"));
+    let (status, out, error) = run(&["--tmpfs", "/a\\:b:64K", "--", "sh", "-c", "touch /a:b/x && echo made"]);
+    assert_eq!((status, out.as_str()), (Some(0), "made\n"), "{error}");
+    std::fs::remove_dir_all(&dir.0).expect("it is ours");
+}
+
+#[test]
+fn a_file_of_variables_need_not_be_utf_8() {
+    let place = Place::new("variables");
+    let words = b"# a comment\n\nCAFE=caf\xe9\r\nTWO=two words\nNOT_SET_ANYWHERE\n";
+    std::fs::write(&place.0, words).expect("a file");
+    let output =
+        sandcell(&["run", "--env-file", place.as_str(), "-e", "TWO=2", "--", "sh", "-c", "echo $CAFE $TWO; env"]);
+    assert!(output.stdout.starts_with(b"caf\xe9 2\n"), "{output:?}");
+    assert!(!output.stdout.windows(16).any(|w| w == b"NOT_SET_ANYWHERE") && !output.stdout.contains(&b'\r'));
+}
+
+#[test]
+fn a_mistake_in_a_profile_names_the_file_and_the_line() {
+    let place = Place::new("bad-profile");
+    std::fs::write(&place.0, "{\n\"defaultAction\": \"SCMP_ACT_LUCK\"}").expect("a file");
+    let (status, _, error) = run(&["--seccomp", place.as_str(), "true"]);
+    assert_eq!(status, Some(125));
+    assert!(error.contains(place.as_str()) && error.contains("line 2") && error.contains("hint: "), "{error}");
+}
+
+#[test]
+fn the_uid_on_the_host_is_leased_shared_or_refused_as_asked() {
+    let place = Place::new("host-ids");
+    let who = |arguments: &[&str]| {
+        let (status, _, error) = run(&[&["--report", place.as_str()], arguments, &["true"]].concat());
+        assert_eq!(status, Some(0), "{arguments:?}: {error}");
+        let report = place.json();
+        let line = report["enforced"].as_array().unwrap().iter().find(|line| line["item"] == "identity").cloned();
+        (line.unwrap()["disjoint"] == true, report["identity"]["host_uid"] == nix::unistd::geteuid().as_raw())
+    };
+    assert_eq!(who(&["--host-ids", "shared"]), (false, true));
+    assert_eq!(who(&["--keep-caller"]), (false, true));
+    let (status, _, error) = run(&["--host-ids", "disjoint", "true"]);
+    match status {
+        Some(0) => {
+            assert_eq!(who(&["--host-ids", "disjoint"]), (true, false));
+            assert_eq!(who(&[]), (true, false));
+        }
+        // A user without sub-ids.
+        _ => assert!(status == Some(125) && error.contains("hint: "), "{error}"),
+    }
+    assert!(run(&["--host-ids", "mine", "true"]).2.contains("auto, disjoint or shared"));
+    assert!(run(&["--host-ids", "disjoint", "--keep-caller", "true"]).2.contains("cannot be disjoint from itself"));
+}
+
+#[test]
 fn the_report_can_go_to_a_descriptor() {
     let script = format!("'{}' run --report fd:5 -- true 5>&1", env!("CARGO_BIN_EXE_sandcell"));
     let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
@@ -211,6 +307,10 @@ fn the_report_can_go_to_a_descriptor() {
     let (status, _, error) = run(&["--report", "fd:999", "true"]);
     assert_eq!(status, Some(125));
     assert!(error.contains("fd:999"), "{error}");
+    // One that can only be read is found before anything runs.
+    let script = format!("'{}' run --report fd:5 -- echo it ran 5</dev/null", env!("CARGO_BIN_EXE_sandcell"));
+    let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(125), ""));
 }
 
 #[test]
@@ -221,6 +321,8 @@ fn leftovers_fail_a_run_only_where_that_was_asked_for() {
     assert_eq!(status, Some(125));
     assert!(error.contains("sleep 1000"), "{error}");
     assert_eq!(run(&["--leftovers", "fail", "true"]).0, Some(0));
+    let ended_with = ["--", "sh", "-c", "sleep 1000 & until grep -q sleep /proc/$!/cmdline; do :; done; exit 3"];
+    assert_eq!(run(&[&["--leftovers", "fail"], &ended_with[..]].concat()).0, Some(3), "its own failure goes first");
 }
 
 #[test]

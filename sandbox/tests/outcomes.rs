@@ -81,7 +81,8 @@ fn a_fork_bomb_is_refused_more_processes_and_that_is_counted() {
 #[test]
 fn a_fork_bomb_without_end_ends_at_its_timeout_and_leaves_no_process() {
     let mark = common::marker();
-    let script = format!("bomb() {{ bomb | bomb & sleep {mark}; }}; bomb 2>/dev/null; sleep {mark}");
+    // The program itself forks once, at the beginning: a shell that cannot fork gives up.
+    let script = format!("bomb() {{ bomb | bomb & sleep {mark}; }}; bomb 2>/dev/null & exec sleep {mark}");
     let builder = Sandbox::builder().pids(32).timeout(Duration::from_secs(2)).grace(Duration::from_millis(100));
     let Some(output) = held(builder, &script) else { return };
     assert_eq!(output.outcome, Outcome::TimedOut, "{output:?}");
@@ -151,6 +152,21 @@ fn a_double_forked_daemon_does_not_outlive_its_program() {
     assert_eq!(output.outcome, Outcome::Exited(5), "{output:?}");
     assert!(output.leftovers.iter().any(|left| left.command.contains(&mark)), "{:?}", output.leftovers);
     assert_eq!(processes_with(&mark), Vec::<u32>::new());
+}
+
+#[test]
+fn leftovers_make_a_failure_of_a_run_where_that_was_asked_for() {
+    let script = "sleep 1000 & until grep -q sleep /proc/$!/cmdline; do :; done";
+    let facts = |what, script: &str| {
+        let output = run(Sandbox::builder().leftovers(what), script);
+        (output.success(), output.exit_status(), output.outcome.exit_status(), output.leftovers.len())
+    };
+    assert_eq!(facts(Leftovers::Fail, script), (false, 125, 0, 1));
+    assert_eq!(facts(Leftovers::Fail, &format!("{script}; exit 3")), (false, 3, 3, 1), "its own failure goes first");
+    assert_eq!(facts(Leftovers::Report, script), (true, 0, 0, 1));
+    assert_eq!(facts(Leftovers::Kill, script), (true, 0, 0, 0));
+    assert_eq!(facts(Leftovers::Fail, "sleep 0.01"), (true, 0, 0, 0));
+    assert_eq!(facts(Leftovers::Report, "exit 4"), (false, 4, 4, 0));
 }
 
 /// The directory of the group that limits the memory of a process, and the file with the limit in it.

@@ -51,6 +51,16 @@ fn a_program_that_kills_itself_is_not_one_that_was_killed() {
 }
 
 #[test]
+fn a_run_takes_no_less_time_than_its_one_thread_was_running() {
+    // Some of it is over before init, which waits for the program's exec, looks at the clock.
+    let cell = sandbox().start().unwrap();
+    for _ in 0..100 {
+        let usage = cell.command("/bin/sh").args(["-c", "exit 7"]).status().unwrap().usage;
+        assert!(usage.wall >= usage.user + usage.system, "{usage:?}");
+    }
+}
+
+#[test]
 fn the_streams_are_kept_apart() {
     let output = run(Sandbox::builder(), "echo out; echo err >&2; cat");
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("out".into(), "err".into()));

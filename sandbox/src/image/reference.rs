@@ -100,7 +100,7 @@ impl serde::Serialize for Digest {
 /// The name of an image: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, in the grammar of the OCI distribution specification.
 ///
 /// A name without a tag and a digest means the tag `latest`. Short names stay short in the store; only
-/// [`pull`](super::pull) adds `docker.io/library/`, as every other tool does.
+/// `pull` adds `docker.io/library/`, as every other tool does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     name: String,

@@ -479,6 +479,8 @@ impl Supervisor {
                 }
             }
         }
+        // Before, not after: this process waits until the program runs, and may wake when that has ended already.
+        let started = now();
         let Listened { pid, pidfd, denied, .. } = match self.start(&request, fds) {
             Ok(started) => started,
             Err(fault) => {
@@ -487,7 +489,6 @@ impl Supervisor {
                 return Err(fault);
             }
         };
-        let started = now();
         let one_shot = request.flags & wire::ASK_ONE_SHOT != 0;
         self.used = self.used.max(at + 1);
         self.commands[at] = Command {

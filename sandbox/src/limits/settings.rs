@@ -154,15 +154,7 @@ pub(super) fn compile(limits: &Limits, host: &Host) -> Result<Vec<Setting>> {
         let (word, v2, v1) = io_max(limit, host)?;
         add("io_max", Requested::Word(word), Controller::Io, Ok(v2), Ok(v1), Some(V1_IO));
     }
-    if let Some(dir) = &limits.cgroup
-        && !dir.join("cgroup.controllers").exists()
-    {
-        return Err(config(
-            "cgroup",
-            format!("{} is no cgroup v2 directory", dir.display()),
-            "name one below /sys/fs/cgroup",
-        ));
-    }
+    limits.cgroup.as_deref().map_or(Ok(()), is_group)?;
     if limits.cpu_time.is_some_and(|time| time.is_zero()) {
         return Err(config("cpu_time", "no program can run in no time at all", "leave it out for no limit"));
     }
@@ -170,6 +162,14 @@ pub(super) fn compile(limits: &Limits, host: &Host) -> Result<Vec<Setting>> {
 }
 
 const V1_IO: &str = "cgroup v1 does not count what is written through the page cache";
+
+fn is_group(dir: &Path) -> Result<()> {
+    if dir.join("cgroup.controllers").exists() {
+        return Ok(());
+    }
+    let message = format!("{} is no cgroup v2 directory", dir.display());
+    Err(config("cgroup", message, "name one below /sys/fs/cgroup"))
+}
 
 fn at_least(item: &str, asked: u64, least: u64) -> Result<()> {
     match asked {
@@ -192,7 +192,7 @@ fn weight_in_range(item: &str, weight: u32) -> Result<()> {
 fn cpu_quota(cpus: f64) -> Result<u64> {
     let least = CPU_QUOTA_MIN_MICROSECONDS as f64 / CPU_PERIOD_MICROSECONDS as f64;
     if !cpus.is_finite() || cpus > 1e6 {
-        return Err(config("cpus", format!("{cpus} is no number of CPUs"), "give a number such as 0.5 or 2"));
+        return Err(config("cpus", format!("{cpus:?} is no number of CPUs"), "give a number such as 0.5 or 2"));
     }
     if cpus < least {
         return Err(config(

@@ -72,7 +72,7 @@ pub struct Entry {
 /// Everything in the directory, each directory before what is in it, in the order of the names.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) with the path: it is no directory, belongs to ids that are not the caller's, or is
+/// [`Error::Io`] with the path: it is no directory, belongs to ids that are not the caller's, or is
 /// nested more than 512 deep.
 pub fn list(tree: impl AsRef<Path>) -> Result<Vec<Entry>> {
     let tree = tree.as_ref();
@@ -133,7 +133,7 @@ pub fn reclaim(tree: impl AsRef<Path>) -> Result<()> {
 /// followed. `std::fs::remove_dir_all` for trees of leased ids.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) with the path: it is not there, no directory, or belongs to ids that are not the
+/// [`Error::Io`] with the path: it is not there, no directory, or belongs to ids that are not the
 /// caller's.
 pub fn remove(tree: impl AsRef<Path>) -> Result<()> {
     remove::tree(&Hands::new()?, tree.as_ref())

@@ -61,7 +61,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// The filter of a profile. One that ends programs gets a listener, so that the outcome can name the call.
     pub(crate) fn new(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
-        let of = |listen| compile_filter(profile, caps, listen).map(|program| (program.bytes(), program.flags));
+        let of = |listen| compile_filter(profile, caps, listen).map(|program| (program.bytes(), program.flags.bits()));
         let listener = if profile.kills(caps) { Some(of(Listen::Kills)?) } else { None };
         Ok(Filter { program: Some(of(Listen::None)?), listener, learn: false })
     }
@@ -69,7 +69,7 @@ impl Filter {
     /// The same, but that init notes every call that it lets through.
     pub(crate) fn learning(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
         let program = compile_filter(profile, caps, Listen::Passes)?;
-        Ok(Filter { program: None, listener: Some((program.bytes(), program.flags)), learn: true })
+        Ok(Filter { program: None, listener: Some((program.bytes(), program.flags.bits())), learn: true })
     }
 }
 

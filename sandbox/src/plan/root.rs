@@ -423,14 +423,18 @@ fn directory(path: &Path, what: &'static str) -> Result<PathBuf> {
         Ok(meta) if meta.is_dir() => Ok(path),
         Ok(_) => {
             let failure = Failure::new("option", path.display().to_string(), format!("the {what} is not a directory"));
-            Err(failure.errno(libc::ENOTDIR).hint("unpack it first: `sandcell load`").config())
+            Err(failure
+                .errno(libc::ENOTDIR)
+                .hint("name a directory; unpack an archive first: `sandcell load`")
+                .config())
         }
         Err(error) => Err(missing(what, &path, &error)),
     }
 }
 
 fn missing(what: &str, path: &Path, error: &io::Error) -> crate::Error {
-    Failure::new("option", path.display().to_string(), format!("the {what} cannot be used")).cause(error).config()
+    let failure = Failure::new("option", path.display().to_string(), format!("the {what} cannot be used")).cause(error);
+    failure.hint("name one that is there and that you may reach").config()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -21,7 +21,7 @@ use caps::Capability;
 use libc::sock_filter;
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use super::profile::{Action, Compare, Condition, Decision, Profile, Resolved, STAGE, running_kernel};
+use super::profile::{Action, Compare, Condition, Decision, FilterFlags, Profile, Resolved, STAGE, running_kernel};
 use super::table;
 use crate::{Result, error::Failure};
 
@@ -53,8 +53,8 @@ pub(crate) enum Listen {
 #[derive(Clone)]
 pub(crate) struct Program {
     pub filter: Vec<sock_filter>,
-    /// `SECCOMP_FILTER_FLAG_*` for `SECCOMP_SET_MODE_FILTER`; has `_NEW_LISTENER` if the filter notifies.
-    pub flags: u32,
+    /// For `SECCOMP_SET_MODE_FILTER`.
+    pub flags: FilterFlags,
 }
 
 impl Program {
@@ -68,10 +68,10 @@ impl Program {
         self.filter.iter().flat_map(one).collect()
     }
 
-    fn new(filter: Vec<sock_filter>, flags: u32) -> Program {
+    fn new(filter: Vec<sock_filter>, mut flags: FilterFlags) -> Program {
         let notifies = filter.iter().any(|i| i.code == RETURN && i.k == libc::SECCOMP_RET_USER_NOTIF);
-        let listener = if notifies { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 } else { 0 };
-        Program { filter, flags: flags | listener }
+        flags.set(FilterFlags::NEW_LISTENER, notifies);
+        Program { filter, flags }
     }
 }
 

@@ -252,13 +252,13 @@ fn kills_become_notifications_on_request() {
     let notify = compile(&profile, &[], Listen::Kills).unwrap();
     assert_eq!(run(&signal.filter, ARCH, mount, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
     assert_eq!(run(&notify.filter, ARCH, mount, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
-    assert_eq!((signal.flags, notify.flags), (0, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32));
+    assert_eq!((signal.flags, notify.flags), (FilterFlags::empty(), FilterFlags::NEW_LISTENER));
 }
 
 #[test]
 fn a_learning_run_stops_every_call_and_refuses_foreign_ones() {
     let program = compile(&Profile::new(Action::Allow), &[], Listen::Passes).unwrap();
-    assert_eq!(program.flags, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32);
+    assert_eq!(program.flags, FilterFlags::NEW_LISTENER);
     assert_eq!(run(&program.filter, ARCH, 59, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     assert_eq!(run(&program.filter, ARCH, X32 + 59, [0; 6]), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
     assert_eq!(run(&program.filter, 0x4000_0003, 59, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);

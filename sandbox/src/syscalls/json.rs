@@ -10,7 +10,9 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::profile::{Action, Compare, Condition, Guard, Profile, Rule, STAGE, kernel_version, unknown_call};
+use super::profile::{
+    Action, Compare, Condition, FilterFlags, Guard, Profile, Rule, STAGE, kernel_version, unknown_call,
+};
 use super::table::{self, Name};
 use crate::{Error, Result, error::Failure};
 
@@ -184,9 +186,9 @@ impl Profile {
         }
         for flag in file.flags.unwrap_or_default() {
             profile.flags |= match flag {
-                Flag::Tsync | Flag::WaitKillable => 0,
-                Flag::Log => libc::SECCOMP_FILTER_FLAG_LOG as u32,
-                Flag::SpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
+                Flag::Tsync | Flag::WaitKillable => FilterFlags::empty(),
+                Flag::Log => FilterFlags::LOG,
+                Flag::SpecAllow => FilterFlags::SPEC_ALLOW,
             };
         }
         for (i, raw) in file.syscalls.unwrap_or_default().into_iter().enumerate() {
@@ -320,7 +322,7 @@ mod written {
         #[serde(skip_serializing_if = "Option::is_none")]
         pub default_errno_ret: Option<u16>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub flags: Vec<&'static str>,
+        pub flags: Vec<String>,
         pub syscalls: Vec<Entry<'a>>,
     }
 
@@ -408,12 +410,8 @@ mod written {
         }
     }
 
-    pub(super) fn flags(flags: u32) -> Vec<&'static str> {
-        let names = [
-            (libc::SECCOMP_FILTER_FLAG_LOG, "SECCOMP_FILTER_FLAG_LOG"),
-            (libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW, "SECCOMP_FILTER_FLAG_SPEC_ALLOW"),
-        ];
-        names.into_iter().filter(|(bit, _)| flags & *bit as u32 != 0).map(|(_, name)| name).collect()
+    pub(super) fn flags(flags: FilterFlags) -> Vec<String> {
+        flags.iter_names().map(|(name, _)| format!("SECCOMP_FILTER_FLAG_{name}")).collect()
     }
 }
 

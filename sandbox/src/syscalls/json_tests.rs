@@ -131,7 +131,7 @@ fn operators_actions_and_error_numbers_are_all_read() {
     }
     let json = r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "flags": ["SECCOMP_FILTER_FLAG_LOG"]}"#;
     let profile = Profile::from_json(json).unwrap();
-    assert_eq!((profile.default, profile.flags), (Action::Errno(38), libc::SECCOMP_FILTER_FLAG_LOG as u32));
+    assert_eq!((profile.default, profile.flags), (Action::Errno(38), FilterFlags::LOG));
 }
 
 #[test]

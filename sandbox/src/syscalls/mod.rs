@@ -1,6 +1,6 @@
 //! Which system calls a program may make: profiles, and their translation to BPF.
 //!
-//! [`Profile`] says it in rules, [`compile`] turns it into the kernel's form before anything is started.
+//! [`Profile`] says it in rules, `compile` turns it into the kernel's form before anything is started.
 
 mod compile;
 #[cfg(feature = "json")]

@@ -20,6 +20,17 @@ use crate::{Error, Result, error::Failure};
 /// The stage that errors about profiles carry.
 pub(super) const STAGE: &str = "seccomp-profile";
 
+bitflags::bitflags! {
+    /// `SECCOMP_FILTER_FLAG_*` of seccomp(2), by the kernel's names without that.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct FilterFlags: u32 {
+        const LOG = libc::SECCOMP_FILTER_FLAG_LOG as u32;
+        const SPEC_ALLOW = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+        /// Never of a profile: its filter gets it where it notifies.
+        const NEW_LISTENER = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+    }
+}
+
 /// What becomes of a call: seccomp(2), "Return value" of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -199,14 +210,13 @@ pub(super) struct Rule {
 pub struct Profile {
     pub(super) default: Action,
     pub(super) rules: Vec<Rule>,
-    /// Flags for seccomp(2): `SECCOMP_FILTER_FLAG_LOG` and `_SPEC_ALLOW`.
-    pub(super) flags: u32,
+    pub(super) flags: FilterFlags,
 }
 
 impl Profile {
     /// A profile without rules: this happens to every call. (Error numbers are cut at 4095, as by the kernel.)
     pub fn new(default: Action) -> Profile {
-        Profile { default, rules: Vec::new(), flags: 0 }
+        Profile { default, rules: Vec::new(), flags: FilterFlags::empty() }
     }
 
     /// Adds a rule: this happens to these calls if all conditions hold.

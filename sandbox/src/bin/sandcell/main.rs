@@ -13,13 +13,15 @@ mod sys;
 mod test;
 mod values;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, CommandFactory, Parser};
 
 use options::{Action, Cli, Options};
-use sandcell::Error;
+use sandcell::{Error, Failure};
 
 /// The sandbox failed, or was asked for wrongly.
 const FAILED: u8 = 125;
@@ -30,7 +32,11 @@ fn main() -> ExitCode {
         // Help and version are no errors; everything else must not look like a status of the program.
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { FAILED.into() } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            report_mistake(&error);
+            return FAILED.into();
         }
     };
     match cli.action {
@@ -53,6 +59,30 @@ fn main() -> ExitCode {
         }
         Action::Man => printed(manual()),
         Action::Image(action) => printed(images::act(&action)),
+    }
+}
+
+/// A report is written of a command line that makes no sense, too, where it can be told that one was asked for: it is
+/// read once more, with any word taken for a value, as far as its options are known.
+fn report_mistake(error: &clap::Error) {
+    let any_value = |arg: Arg| match arg.get_action() {
+        ArgAction::Set | ArgAction::Append => arg.value_parser(ValueParser::os_string()),
+        _ => arg,
+    };
+    let command = ["run", "test"].into_iter().fold(Cli::command().ignore_errors(true), |command, name| {
+        command.mut_subcommand(name, |command| command.mut_args(any_value))
+    });
+    let Ok(understood) = command.try_get_matches() else { return };
+    let words = understood.subcommand().map(|(_, words)| words);
+    let place = words.and_then(|words| words.try_get_one::<OsString>("report").ok().flatten());
+    // The first paragraph: what is wrong, without the usage.
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = lines.join(" ");
+    if let Some(place) = place {
+        let mistake = Error::option("command line", message.trim_start_matches("error: "));
+        let hint = |failure: &mut Failure| failure.hint = "`--help` lists what can be said".to_owned();
+        run::report_mistake(place, &options::amended(mistake, hint));
     }
 }
 

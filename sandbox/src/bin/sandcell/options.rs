@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::Resource;
 use sandcell::{
-    Builder, Command, Error, Isolation, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper, User,
-    syscalls::Profile,
+    Builder, Command, Error, Failure, HostIds, Isolation, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper,
+    User, syscalls::Profile,
 };
 
 use crate::images::ImageAction;
@@ -99,12 +99,7 @@ const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n;
 #[derive(Args)]
 pub struct Program {
     /// The program and its arguments; those of the image's entry point with --image, if any
-    #[arg(
-        required_unless_present = "image",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "PROGRAM"
-    )]
+    #[arg(required_unless_present = "image", trailing_var_arg = true, value_name = "PROGRAM")]
     pub words: Vec<OsString>,
 }
 
@@ -168,7 +163,7 @@ pub struct Options {
     /// Where writes to the overlay go: thrown away, or kept in DIR [default: tmpfs]
     #[arg(long, value_name = "tmpfs|DIR")]
     upper: Option<PathBuf>,
-    /// Show a file or directory of the host read-only
+    /// Show a file or directory of the host read-only; a colon in a path is written `\\:`
     #[arg(long, value_name = "SRC[:DEST]")]
     ro: Vec<OsString>,
     /// Show a file or directory of the host writable
@@ -180,6 +175,12 @@ pub struct Options {
     /// Who the program is inside [default: the image's user, or random]
     #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user)]
     user: Option<User>,
+    /// Where its UID on the host comes from: leased where the host has ids, leased or refused, or the caller's own
+    #[arg(long, value_name = "auto|disjoint|shared", value_parser = values::host_ids, default_value = "auto")]
+    host_ids: HostIds,
+    /// The program's UID and GID are the caller's on the host, so that the caller's files are its own
+    #[arg(long)]
+    keep_caller: bool,
     /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
     #[arg(long, value_name = "N", default_value = "1")]
     id_count: u32,
@@ -286,6 +287,9 @@ impl Options {
         if self.keep_env {
             builder = builder.keep_env(true);
         }
+        if self.keep_caller {
+            builder = builder.keep_caller(true);
+        }
         if let Some(leftovers) = self.leftovers {
             builder = builder.leftovers(match leftovers {
                 LeftoversWord::Kill => Leftovers::Kill,
@@ -295,6 +299,7 @@ impl Options {
         }
         builder = builder
             .grace(self.grace)
+            .host_ids(self.host_ids)
             .id_count(self.id_count)
             .isolation(match self.isolation {
                 IsolationWord::Namespaces => Isolation::Namespaces,
@@ -368,8 +373,16 @@ impl Options {
             Some("default") => Seccomp::Default,
             Some("off") => Seccomp::Off,
             _ => {
-                let text = read(&self.seccomp, "--seccomp")?;
-                Seccomp::Profile(Profile::from_json(&text)?)
+                let (option, file) = ("--seccomp", self.seccomp.as_os_str());
+                let text = String::from_utf8(read(&self.seccomp, option)?)
+                    .map_err(|_| wrong(option, file, "is no profile: not UTF-8"))?;
+                let profile = Profile::from_json(&text).map_err(|error| {
+                    amended(error, |failure| {
+                        failure.subject = format!("{option} {}: {}", file.display(), failure.subject);
+                        failure.hint = "mend the profile; `default` is the built-in one".to_owned();
+                    })
+                });
+                Seccomp::Profile(profile?)
             }
         })
     }
@@ -378,9 +391,11 @@ impl Options {
     fn variables(&self, mut builder: Builder) -> Result<Builder, Error> {
         let mut lines = Vec::new();
         for file in &self.env_file {
+            // Bytes: a value need not be UTF-8.
             let text = read(file, "--env-file")?;
-            let wanted = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-            lines.extend(wanted.map(OsString::from));
+            let text = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            let wanted = text.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
+            lines.extend(wanted.map(|line| OsString::from_vec(line.to_vec())));
         }
         for line in lines.iter().chain(&self.env) {
             let bytes = line.as_bytes();
@@ -389,6 +404,8 @@ impl Options {
                     let (key, value) = (&bytes[..at], &bytes[at + 1..]);
                     builder.env(OsString::from_vec(key.to_vec()), OsString::from_vec(value.to_vec()))
                 }
+                // Not a name at all is a mistake, which `build` names; a variable that is not set is none.
+                None if bytes.is_empty() || bytes.contains(&0) => builder.env(line, ""),
                 None => match std::env::var_os(line) {
                     Some(value) => builder.env(line, value),
                     None => builder,
@@ -399,11 +416,22 @@ impl Options {
     }
 }
 
-fn read(file: &std::path::Path, option: &str) -> Result<String, Error> {
-    std::fs::read_to_string(file).map_err(|error| wrong(option, file.as_os_str(), format!("cannot be read: {error}")))
+fn read(file: &std::path::Path, option: &str) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(|error| {
+        let error = wrong(option, file.as_os_str(), format!("cannot be read: {error}"));
+        amended(error, |failure| failure.hint = "name a file that you may read".to_owned())
+    })
 }
 
 /// A mistake in what was said on the command line.
 pub fn wrong(option: &str, value: &OsStr, message: impl Into<String>) -> Error {
     Error::option(format!("{option} {}", value.to_string_lossy()), message)
+}
+
+/// The same mistake with more said of it.
+pub fn amended(mut error: Error, amend: impl FnOnce(&mut Failure)) -> Error {
+    if let Error::Config(failure) = &mut error {
+        amend(failure);
+    }
+    error
 }

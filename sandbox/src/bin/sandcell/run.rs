@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sandcell::{Child, Error, Leftovers, Report, Sandbox};
+use sandcell::{Child, Error, Report, Sandbox};
 
-use crate::options::{Options, wrong};
+use crate::options::{Options, amended, wrong};
 use crate::{FAILED, sys, tell};
 
 pub fn run(
@@ -32,12 +33,11 @@ pub fn run(
     };
     let sandbox = match sandbox() {
         Ok(sandbox) => sandbox,
-        Err(error) => return finish(Err(error), file.as_mut(), Leftovers::Kill),
+        Err(error) => return finish(Err(error), file.as_mut()),
     };
-    let leftovers = sandbox.policy().leftovers;
     let mut command = match options.command(&sandbox, words) {
         Ok(command) => command,
-        Err(error) => return finish(Err(error), file.as_mut(), leftovers),
+        Err(error) => return finish(Err(error), file.as_mut()),
     };
     // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
     command.count_output(file.is_some() && !std::io::stdout().is_terminal());
@@ -49,7 +49,7 @@ pub fn run(
         }
     };
     let result = command.spawn().and_then(|child| attend(child, &signals));
-    finish(result, file.as_mut(), leftovers)
+    finish(result, file.as_mut())
 }
 
 /// `sandcell learn`: the same run, but that what it needed is written down.
@@ -58,8 +58,8 @@ pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
         .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
         .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
     match result {
-        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None, sandbox.policy().leftovers),
-        Err(error) => finish(Err(error), None, Leftovers::default()),
+        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None),
+        Err(error) => finish(Err(error), None),
     }
 }
 
@@ -83,7 +83,22 @@ fn open(place: &OsStr) -> Result<File, Error> {
         },
         None => File::create(place),
     };
-    opened.map_err(|error| wrong("--report", place, format!("cannot be written: {error}")))
+    // A descriptor that can only be read is found here, too, and not when there is something to write.
+    let writable = |file: &File| {
+        let mode = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
+        if mode == OFlag::O_RDONLY { Err(std::io::Error::from(Errno::EBADF)) } else { Ok(()) }
+    };
+    opened.and_then(|file| writable(&file).map(|()| file)).map_err(|error| {
+        let error = wrong("--report", place, format!("cannot be written: {error}"));
+        amended(error, |failure| failure.hint = "name a file or a descriptor that can be written to".to_owned())
+    })
+}
+
+/// The report of a command line that could not be understood. What is wrong has been said already.
+pub fn report_mistake(place: &OsStr, mistake: &Error) {
+    if let Ok(mut file) = open(place) {
+        let _ = writeln!(file, "{}", sandcell::report::error_to_json(mistake));
+    }
 }
 
 /// From here on the signals that are meant for the program wait in a descriptor. No handler: the library's caller
@@ -131,7 +146,7 @@ fn pass_on(child: &Child, signal: i32) -> Result<(), Error> {
 }
 
 /// Writes the report, says what went wrong, and finds the status to end with.
-fn finish(result: Result<Report, Error>, file: Option<&mut File>, leftovers: Leftovers) -> ExitCode {
+fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> ExitCode {
     let json = sandcell::report::to_json(&result);
     let status = match result {
         Ok(report) => {
@@ -139,14 +154,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>, leftovers: Lef
             if !left.is_empty() {
                 complain!("sandcell: still alive when the program ended: {}", left.join(", "));
             }
-            if leftovers == Leftovers::Fail && !left.is_empty() {
-                match report.outcome.exit_status() {
-                    0 => FAILED,
-                    status => status as u8,
-                }
-            } else {
-                report.outcome.exit_status() as u8
-            }
+            report.exit_status() as u8
         }
         Err(error) => {
             let status = match (&error, error.errno()) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::resource::Resource;
-use sandcell::{User, words};
+use sandcell::{HostIds, User, words};
 
 /// Bytes: `4096`, `512K`, `64M`, `2G`, `1T`; powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -80,6 +80,11 @@ pub fn user(text: &str) -> Result<User, String> {
     text.parse().map_err(message)
 }
 
+/// `auto`, `disjoint` or `shared`.
+pub fn host_ids(text: &str) -> Result<HostIds, String> {
+    text.parse().map_err(message)
+}
+
 /// `NAME=SOFT[:HARD]`, the name as in setrlimit(2) with or without `RLIMIT_`, the values `unlimited` or numbers with
 /// a unit as for sizes.
 pub fn rlimit(text: &str) -> Result<(Resource, u64, u64), String> {
@@ -113,13 +118,26 @@ pub fn tmpfs(text: &OsStr) -> Result<(PathBuf, Option<u64>), String> {
     Ok((dest.into(), bytes))
 }
 
+/// At the first colon that no backslash stands before. `\:` is a colon of the path; any other backslash is itself.
 fn split(text: &OsStr) -> (OsString, Option<OsString>) {
     let bytes = text.as_bytes();
-    let part = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-    match bytes.iter().position(|b| *b == b':') {
-        Some(at) => (part(&bytes[..at]), Some(part(&bytes[at + 1..]))),
-        None => (part(bytes), None),
+    let mut parts = [Vec::new(), Vec::new()];
+    let (mut part, mut at) = (0, 0);
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, bytes.get(at + 1)) {
+            (b'\\', Some(b':')) => at += 1,
+            (b':', _) if part == 0 => {
+                part = 1;
+                at += 1;
+                continue;
+            }
+            _ => {}
+        }
+        parts[part].push(bytes[at]);
+        at += 1;
     }
+    let [first, second] = parts.map(OsString::from_vec);
+    (first, (part == 1).then_some(second))
 }
 
 /// `CAP_NET_RAW`, `net_raw`.
