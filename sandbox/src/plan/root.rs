@@ -252,7 +252,10 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
         makes.push(Step::BindBase { path: base, dest, attributes: READ_ONLY | ATTR_NOEXEC, make: MAKE_FILE });
     }
     if host && inputs.host.machine_id {
-        let random = u128::from_ne_bytes(crate::sys::random::<16>());
+        let random = crate::sys::random::<16>().map_err(|errno| {
+            Failure::new("machine-id", "", "the kernel gives no random numbers").errno(errno as i32).setup()
+        })?;
+        let random = u128::from_ne_bytes(random);
         let (path, content) = (c"machine-id", format!("{random:032x}\n"));
         makes.push(Step::File { path, mode: 0o444, content: content.as_bytes() });
         let attributes = READ_ONLY | ATTR_NOEXEC;
