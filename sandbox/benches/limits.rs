@@ -108,8 +108,8 @@ fn bombs(sandbox: &Sandbox, script: &str, stop: &AtomicBool) {
         let command = command.args(["-c", script]).stdout(sandcell::Stdio::Piped).stderr(sandcell::Stdio::Null);
         let mut child = command.spawn().expect("a bomb");
         let controller = child.controller();
+        let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let ended = AtomicBool::new(false);
             scope.spawn({
                 let ended = &ended;
                 move || {

@@ -47,10 +47,10 @@ fn memory_counts_however_it_is_taken() {
         ("/dev/shm", "f = open('/dev/shm/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
         ("/tmp", "f = open('/tmp/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
         ("shared memory", "m = mmap.mmap(-1, 128 * MIB); [m.write(b'x' * MIB) for _ in range(128)]"),
-        // One page in each 2 MiB: 4 KiB of data and 4 KiB of page table each.
+        // One page in each 2 MiB: 4 KiB of data and 4 KiB of page table each (MAP_NORESERVE).
         (
             "page tables",
-            "m = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE); [m.seek(n << 21) or m.write(b'x') for n in range(16384)]",
+            "m = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000); [m.seek(n << 21) or m.write(b'x') for n in range(16384)]",
         ),
         (
             "threads",
