@@ -6,6 +6,8 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(sandcell_init)");
+    // Set by tests/fuzz/run.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     println!("cargo::rerun-if-changed=src/init");
     println!("cargo::rerun-if-changed=src/wire.rs");
     println!("cargo::rerun-if-changed=src/rawsys.rs");

@@ -104,6 +104,29 @@ fn containers_of_others_hold_sandboxes_where_they_allow_them() {
 }
 
 #[test]
+fn a_host_with_odd_mounts_or_clocks_holds_sandboxes() {
+    for script in [
+        r#"mount -t tmpfs -o noexec,nosuid,nodev none /tmp && exec "$@""#,
+        r#"mount -t tmpfs -o size=4k,nr_inodes=2 none /tmp && exec "$@""#,
+        r#"mount -t tmpfs -o ro none /tmp && exec "$@""#,
+        r#"mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@""#,
+    ] {
+        runs(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    }
+    // Everything read-only but what has to be written: /proc for the maps.
+    runs(&["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc"]);
+    let later = ["unshare", "--user", "--map-root-user", "--time", "--fork", "--kill-child"];
+    runs(&[&later[..], &["--monotonic", "1000000", "--boottime", "1000000"]].concat());
+}
+
+/// The kernel makes no user namespaces for whom chroot(2) has put beneath the root of its mounts.
+#[test]
+fn a_changed_root_is_named() {
+    let script = r#"mount --rbind / /mnt && exec chroot /mnt "$@""#;
+    is_refused(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"], "clone", "chroot");
+}
+
+#[test]
 fn a_host_without_user_namespaces_is_named_with_the_remedy() {
     // In a user namespace the number holds for that namespace alone.
     let script = r#"echo 0 >/proc/sys/user/max_user_namespaces && exec "$@""#;

@@ -1,6 +1,7 @@
 //! The bars of limits, on whatever holds them here: cgroup v1, or v2 in the second kernel (`tests/bench/limits --vm`).
 //!
-//! - how fast the caller and a sandbox beside it work while a third sandbox does its worst, against before; bar 90 %
+//! - how fast the caller and a sandbox beside it work while a third sandbox does its worst, against before; bar 90 %,
+//!   and the same beside nothing and beside a plain process of the same weight, which is what the machine takes
 //! - the most memory that a bomb held, against its limit (105 %), and what a known allocation came to (±5 %)
 //! - what four busy threads use of half a CPU in five seconds; bar 0.45 to 0.55
 //! - a start with limits against one without, in turn; bar 1.3 times
@@ -80,51 +81,74 @@ fn both(beside: &Sandbox) -> (f64, f64) {
     (own as f64, steps)
 }
 
+/// The share of their speed that caller and sandbox keep while something else goes on, until it is told to stop.
+fn beside_it(beside: &Sandbox, rounds: usize, it: impl Fn(&AtomicBool) + Sync) -> (f64, f64) {
+    let (mut caller, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let quiet = both(beside);
+        let stop = AtomicBool::new(false);
+        let loud = std::thread::scope(|scope| {
+            let at_work = scope.spawn(|| it(&stop));
+            std::thread::sleep(Duration::from_millis(100));
+            let loud = both(beside);
+            stop.store(true, Ordering::Relaxed);
+            at_work.join().expect("its end");
+            loud
+        });
+        caller.push(loud.0 / quiet.0);
+        other.push(loud.1 / quiet.1);
+    }
+    (median(&mut caller) * 100.0, median(&mut other) * 100.0)
+}
+
+/// Starts a bomb, and again when it has ended.
+fn bombs(sandbox: &Sandbox, script: &str, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut command = sandbox.command("/bin/sh");
+        let command = command.args(["-c", script]).stdout(sandcell::Stdio::Piped).stderr(sandcell::Stdio::Null);
+        let mut child = command.spawn().expect("a bomb");
+        let controller = child.controller();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn({
+                let ended = &ended;
+                move || {
+                    while !stop.load(Ordering::Relaxed) && !ended.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    let _ = controller.kill();
+                }
+            });
+            let _ = child.wait_with_output(None);
+            ended.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+/// A program without any sandbox.
+fn plain(argument: &str, stop: &AtomicBool) {
+    let exe = std::env::current_exe().expect("this program");
+    let mut child = std::process::Command::new(exe).arg(argument).spawn().expect("a process");
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("its end");
+    child.wait().expect("its end");
+}
+
 fn neighbours() {
     let rounds = rounds();
     println!(
         "speed beside a sandbox that does its worst, of that before (median of {rounds}, caller / other sandbox):"
     );
     let beside = inside(Sandbox::builder());
+    let show = |name: &str, (caller, other): (f64, f64)| println!("  {name:<28} {caller:3.0} % / {other:3.0} %");
+    // What the machine itself takes: caller and sandbox leave no processor idle, so a tenth of one is taken from them.
+    show("nothing", beside_it(&beside, rounds, |_| ()));
+    show("a tenth of a CPU, no sandbox", beside_it(&beside, rounds, |stop| plain("tenth", stop)));
     for (name, script) in BOMBS {
         let sandbox = limited().build().expect("a sandbox");
-        let (mut caller, mut other) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let quiet = both(&beside);
-            let stop = AtomicBool::new(false);
-            let loud = std::thread::scope(|scope| {
-                let bomb = scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let mut command = sandbox.command("/bin/sh");
-                        let mut child = command
-                            .args(["-c", script])
-                            .stdout(sandcell::Stdio::Piped)
-                            .stderr(sandcell::Stdio::Null)
-                            .spawn()
-                            .expect("a bomb");
-                        let controller = child.controller();
-                        scope.spawn({
-                            let stop = &stop;
-                            move || {
-                                while !stop.load(Ordering::Relaxed) {
-                                    std::thread::sleep(Duration::from_millis(5));
-                                }
-                                let _ = controller.kill();
-                            }
-                        });
-                        let _ = child.wait_with_output(None);
-                    }
-                });
-                std::thread::sleep(Duration::from_millis(100));
-                let loud = both(&beside);
-                stop.store(true, Ordering::Relaxed);
-                bomb.join().expect("the bombs");
-                loud
-            });
-            caller.push(loud.0 / quiet.0);
-            other.push(loud.1 / quiet.1);
-        }
-        println!("  {name:<16} {:3.0} % / {:3.0} %", median(&mut caller) * 100.0, median(&mut other) * 100.0);
+        show(name, beside_it(&beside, rounds, |stop| bombs(&sandbox, script, stop)));
     }
 }
 
@@ -174,11 +198,16 @@ fn main() {
             let bytes = vec![1u8; KNOWN as usize];
             std::hint::black_box(&bytes);
         }
+        Some("tenth") => loop {
+            work(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(90));
+        },
         Some("spin") => std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| work(Duration::from_secs(5)));
             }
         }),
+        Some("neighbours") => neighbours(),
         _ => {
             starts();
             memory();

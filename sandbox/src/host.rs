@@ -128,7 +128,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> std::io::Result<Scratch> {
-        let name = format!("sandcell-doctor-{:016x}", u64::from_ne_bytes(sys::random()));
+        let name = format!("sandcell-doctor-{:016x}", u64::from_ne_bytes(sys::random()?));
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path)?;
         Ok(Scratch(path))

@@ -7,7 +7,7 @@ use crate::error::{Failure, Result};
 use crate::identity::Assigned;
 use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::policy::{HostIds, Landlock, Mount, Network, Policy, Root, Seccomp, User};
-use crate::syscalls::Profile;
+use crate::syscalls::{Compare, Condition, Profile};
 
 /// Everything in the request that only namespaces can give.
 pub(crate) fn check(policy: &Policy) -> Result<()> {
@@ -71,27 +71,84 @@ pub(crate) fn check_kernel(policy: &Policy, abi: landlock::ABI) -> Result<()> {
     Ok(())
 }
 
-/// The profile without what a namespace would have kept apart: System V IPC, message queues, and sockets unless the
-/// host's network was asked for. Pairs of connected sockets stay; those of datagrams could be pointed elsewhere.
-pub(crate) fn narrow(profile: Profile, network: Network) -> Profile {
-    const IPC: &[&str] = &[
-        "shmget",
-        "shmat",
-        "shmctl",
-        "shmdt",
-        "semget",
-        "semop",
-        "semctl",
-        "semtimedop",
-        "msgget",
-        "msgsnd",
-        "msgrcv",
-        "msgctl",
-        "mq_open",
-        "mq_unlink",
-    ];
-    let profile = profile.refusing(IPC);
-    if network == Network::Host { profile } else { profile.refusing(&["socket"]).with_stream_pairs_only() }
+/// The profile without what a namespace would have kept apart, or that Landlock does not look at:
+///
+/// - System V IPC, message queues, and sockets unless the host's network was asked for. Pairs of connected sockets stay;
+///   those of datagrams could be pointed elsewhere.
+/// - Limits, priorities and processors of other processes: a limit on the caller's CPU time would end it.
+/// - Modes, owners, times and attributes of files, unless the program has something to write: no rule of Landlock keeps
+///   it from changing them wherever the caller may.
+pub(crate) fn narrow(profile: Profile, policy: &Policy) -> Profile {
+    let others = |profile: Profile, names: &[&str], argument: u8, value: u64| {
+        profile.refusing_where(names, &[Condition::of(argument, Compare::NotEqual, value)])
+    };
+    let int = |profile: Profile, names: &[&str], argument: u8, value: u64| {
+        profile.refusing_where(names, &[Condition::of(argument, Compare::Masked(u32::MAX as u64), value)])
+    };
+    // 0 is the calling process. PRIO_USER and IOPRIO_WHO_USER are all processes of the caller's user.
+    let mut profile = others(profile.refusing(IPC), BY_PID, 0, 0);
+    profile = others(profile, &["setpriority", "ioprio_set"], 1, 0);
+    profile = int(int(profile, &["setpriority"], 0, 2), &["ioprio_set"], 0, 3);
+    if !writes(policy) {
+        profile = profile.refusing(METADATA);
+    }
+    if policy.network == Network::Host {
+        return profile;
+    }
+    profile = others(profile.refusing(&["socket"]), &["socketpair"], 0, libc::AF_UNIX as u64);
+    let pairs = [libc::SOCK_STREAM as u64, libc::SOCK_SEQPACKET as u64];
+    (0..16).filter(|kind| !pairs.contains(kind)).fold(profile, |profile, kind| {
+        profile.refusing_where(&["socketpair"], &[Condition::of(1, Compare::Masked(0xf), kind)])
+    })
+}
+
+const IPC: &[&str] = &[
+    "shmget",
+    "shmat",
+    "shmctl",
+    "shmdt",
+    "semget",
+    "semop",
+    "semctl",
+    "semtimedop",
+    "msgget",
+    "msgsnd",
+    "msgrcv",
+    "msgctl",
+    "mq_open",
+    "mq_unlink",
+];
+
+/// Calls that change another process if their first argument names one.
+const BY_PID: &[&str] =
+    &["prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "migrate_pages"];
+
+const METADATA: &[&str] = &[
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "chown",
+    "lchown",
+    "fchown",
+    "fchownat",
+    "utime",
+    "utimes",
+    "futimesat",
+    "utimensat",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "setxattrat",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    "removexattrat",
+];
+
+/// Whether the program may write anywhere.
+fn writes(policy: &Policy) -> bool {
+    policy.mounts.iter().any(|mount| matches!(mount, Mount::Bind { writable: true, .. }))
 }
 
 /// What a program may read and write of the host.
@@ -144,9 +201,20 @@ pub(crate) fn report(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
         open("isolation", "hostname", "it sees the host's name"),
         open("isolation", "temporary directories", "there are none of its own: give it a directory with `rw`"),
     ];
-    lines.push(match policy.seccomp {
-        Seccomp::Off => open("isolation", "ipc", "it can use the System V IPC and message queues of the caller"),
-        _ => Enforced::new("isolation", word("ipc"), Mechanism::Seccomp),
-    });
+    let filtered = policy.seccomp != Seccomp::Off;
+    for (item, held, why) in [
+        ("ipc", filtered, "it can use the System V IPC and message queues of the caller"),
+        ("process settings", filtered, "it can change limits and priorities of the caller's processes"),
+        (
+            "file metadata",
+            filtered && !writes(policy),
+            "what may write somewhere can change modes, owners, times and attributes of the caller's files anywhere",
+        ),
+    ] {
+        lines.push(match held {
+            true => Enforced::new("isolation", word(item), Mechanism::Seccomp),
+            false => open("isolation", item, why),
+        });
+    }
     lines
 }

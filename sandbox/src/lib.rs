@@ -20,8 +20,9 @@ mod changes;
 mod command;
 mod entry;
 mod error;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod identity;
 #[cfg(feature = "image")]

@@ -86,7 +86,7 @@ fn profile(policy: &Policy) -> Profile {
     };
     #[cfg(feature = "landlock")]
     if policy.isolation == Isolation::Landlock {
-        return crate::isolation::narrow(profile, policy.network);
+        return crate::isolation::narrow(profile, policy);
     }
     profile
 }
@@ -237,7 +237,7 @@ impl Sandbox {
         } else {
             self.shared.filter.clone()
         };
-        let hostname = policy.hostname.clone().unwrap_or_else(random_name);
+        let hostname = policy.hostname.clone().map_or_else(random_name, Ok)?;
         let inputs = Inputs {
             policy,
             identity,
@@ -426,10 +426,13 @@ pub struct PlannedStep {
     pub words: String,
 }
 
-fn random_name() -> String {
+fn random_name() -> Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let random = sys::random::<6>().map(|byte| LETTERS[usize::from(byte) % LETTERS.len()] as char);
-    format!("cell-{}", random.iter().collect::<String>())
+    let random = sys::random::<6>().map_err(|errno| {
+        Failure::new("hostname", "", "the kernel gives no random numbers").errno(errno as i32).setup()
+    })?;
+    let letters = random.map(|byte| LETTERS[usize::from(byte) % LETTERS.len()] as char);
+    Ok(format!("cell-{}", letters.iter().collect::<String>()))
 }
 
 /// Why nothing enforces the host's network: it was asked for.

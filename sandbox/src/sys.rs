@@ -161,18 +161,17 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) {
     }
 }
 
-/// Random bytes from the kernel: getrandom(2).
-pub(crate) fn random<const N: usize>() -> [u8; N] {
+/// Random bytes from the kernel, 256 at most: getrandom(2). Waits only before the generator is seeded, early at boot.
+pub(crate) fn random<const N: usize>() -> nix::Result<[u8; N]> {
+    const { assert!(N <= 256, "more may come in pieces") };
     let mut bytes = [0u8; N];
-    let mut filled = 0;
-    while filled < N {
+    loop {
         // SAFETY: the buffer is as long as is said.
-        let got = unsafe { libc::getrandom(bytes[filled..].as_mut_ptr().cast(), N - filled, 0) };
-        if got > 0 {
-            filled += got as usize;
+        match Errno::result(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) }) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(|_| bytes),
         }
     }
-    bytes
 }
 
 /// Waits until one of the descriptors is readable (or hung up), or the time has come. Which ones are.

@@ -4,7 +4,6 @@
 //! Both are held by a lock of the kernel's (flock(2)) as long as the sandbox lives. What a caller that was killed has
 //! left of private ones is swept away by the next sandbox that needs one.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -99,8 +98,10 @@ fn private(policy: &Policy) -> Result<DiskUpper> {
     let turn = File::open(&home).map_err(|e| fail(&home, "cannot be opened").cause(&e).setup())?;
     turn.lock().map_err(|e| fail(&home, "cannot be locked").cause(&e).setup())?;
     sweep(&home);
-    let name: OsString = sys::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
-    let dir = home.join(name);
+    let random = sys::random().map_err(|errno| {
+        fail(&home, "the kernel gives no random numbers for a name in it").errno(errno as i32).setup()
+    })?;
+    let dir = home.join(format!("{:016x}", u64::from_be_bytes(random)));
     // Whoever the sandbox is on the host makes upper and work itself, so as to own them: it needs the right to write
     // here, and nobody else gets past the directory above.
     let made = DirBuilder::new().create(&dir).and_then(|()| fs::set_permissions(&dir, Permissions::from_mode(0o777)));

@@ -78,6 +78,64 @@ fn other_processes_of_the_caller_cannot_be_signalled_traced_or_looked_into() {
 }
 
 #[test]
+fn limits_and_priorities_of_other_processes_are_theirs_and_its_own_can_be_changed() {
+    let mut victim = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
+    let script = format!(
+        "import os, resource as r
+pid = {pid}
+def may(what, *arguments):
+    try: what(*arguments); print('done', end=' ')
+    except PermissionError: print('refused', end=' ')
+for who in (pid, 0):
+    may(r.prlimit, who, r.RLIMIT_NOFILE, (100, 100))
+    may(os.setpriority, os.PRIO_PROCESS, who, 19)
+    may(os.sched_setaffinity, who, os.sched_getaffinity(0))
+may(os.setpriority, os.PRIO_USER, 0, 0 if os.getuid() == 0 else 19)",
+        pid = victim.id()
+    );
+    // Without its last line, which is about every process of the user.
+    let outside = Command::new("/usr/bin/python3").args(["-c", script.rsplit_once('\n').unwrap().0]).output();
+    let inside = bare().build().unwrap().command("/usr/bin/python3").args(["-c", &script]).output();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert_eq!(text(&outside.unwrap().stdout).matches("done").count(), 6);
+    assert_eq!(text(&inside.unwrap().stdout), "refused refused refused done done done refused ");
+}
+
+#[test]
+fn modes_and_times_of_the_callers_files_can_be_changed_only_by_who_may_write_somewhere() {
+    let scratch = Scratch::new();
+    let (file, open) = (scratch.file("file", "text"), scratch.dir("open"));
+    let script = format!("chmod 600 {0}; touch -d 2001-01-01 {0}; stat -c '%a %Y' {0}", file.display());
+    let now = told(bare(), &format!("stat -c '%a %Y' {}", file.display()));
+    let output = run(bare().ro(&file, &file), &script);
+    assert_eq!(text(&output.stdout), now, "{}", text(&output.stderr));
+    let held = |output: &sandcell::Output| {
+        let asked = sandcell::Requested::Word("file metadata".to_owned());
+        output.enforced.iter().find(|e| e.requested == asked).unwrap().by
+    };
+    assert_eq!(held(&output), Mechanism::Seccomp);
+    // The twin: a writable directory is of little use without, and the report says what that means.
+    let output = run(bare().rw(&open, &open), &format!("touch {0}/f && chmod 600 {0}/f && {script}", open.display()));
+    assert!(text(&output.stdout).starts_with("600 "), "{}", text(&output.stderr));
+    assert_eq!(held(&output), Mechanism::Nothing);
+}
+
+#[test]
+fn a_profile_that_refuses_pairs_of_sockets_is_not_widened() {
+    use sandcell::syscalls::{Action, Profile};
+    let refused = Action::Errno(nix::errno::Errno::EPERM as u16);
+    let profile = Profile::new(Action::Allow).rule(&["socketpair"], refused, &[]).unwrap();
+    let script = "import socket
+try: socket.socketpair(); print('open')
+except PermissionError: print('refused')";
+    for (builder, expected) in [(bare().seccomp(sandcell::Seccomp::Profile(profile)), "refused"), (bare(), "open")] {
+        let output = builder.build().unwrap().command("/usr/bin/python3").args(["-c", script]).output().unwrap();
+        assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn no_socket_can_be_opened_unless_the_hosts_network_was_asked_for() {
     let script = "import socket
 for family, kind in ((socket.AF_INET, 1), (socket.AF_UNIX, 1), (socket.AF_UNIX, 2), (socket.AF_NETLINK, 3)):

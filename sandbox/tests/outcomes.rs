@@ -41,6 +41,34 @@ fn a_memory_bomb_is_out_of_memory() {
 }
 
 #[test]
+fn memory_counts_however_it_is_taken() {
+    const KINDS: [(&str, &str); 6] = [
+        ("a file in memory", "f = os.memfd_create('f'); [os.write(f, b'x' * MIB) for _ in range(128)]"),
+        ("/dev/shm", "f = open('/dev/shm/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
+        ("/tmp", "f = open('/tmp/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
+        ("shared memory", "m = mmap.mmap(-1, 128 * MIB); [m.write(b'x' * MIB) for _ in range(128)]"),
+        // One page in each 2 MiB: 4 KiB of data and 4 KiB of page table each (MAP_NORESERVE).
+        (
+            "page tables",
+            "m = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000); [m.seek(n << 21) or m.write(b'x') for n in range(16384)]",
+        ),
+        (
+            "threads",
+            "s = threading.stack_size(MIB); e = threading.Event(); t = lambda: (bytearray(4 * MIB), e.wait()); \
+          [threading.Thread(target=t, daemon=True).start() for _ in range(32)]; e.wait(20)",
+        ),
+    ];
+    for (what, code) in KINDS {
+        let script =
+            format!("exec /usr/bin/python3 -c \"import mmap, os, threading; MIB = 1 << 20; {code}; os._exit(0)\"");
+        let Some(output) = held(Sandbox::builder().memory(MEMORY), &script) else { return };
+        assert_eq!(output.outcome, Outcome::OutOfMemory, "{what}: {output:?}");
+        let twin = held(Sandbox::builder().memory(MEMORY * 64), &script.replace("e.wait(20)", "1")).expect("as before");
+        assert_eq!(twin.outcome, Outcome::Exited(0), "{what}: {twin:?}");
+    }
+}
+
+#[test]
 fn a_grandchild_killed_for_memory_is_out_of_memory_whatever_the_program_says() {
     let script = format!("({MEMORY_BOMB}; true); exit 0");
     let Some(output) = held(Sandbox::builder().memory(MEMORY), &script) else { return };

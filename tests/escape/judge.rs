@@ -9,6 +9,10 @@ use std::process::Command;
 /// The rows of one launcher, under the current user or, as root, under the ordinary user of the tests.
 pub struct Report {
     pub title: String,
+    /// The launcher's name.
+    pub mode: &'static str,
+    /// The caller was root.
+    pub roots: bool,
     pub rows: Vec<Row>,
     /// The sandbox was not started, with an error: right where what it was given leads out.
     pub refused: bool,
@@ -28,21 +32,62 @@ pub fn gather(escape: &Path, launcher: &Launcher, as_user: bool) -> Result<Repor
     if !end.contains("\"complete\":true") && !refused {
         return Err(format!("{title} did not come to its end: {end} {}", String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(Report { title, rows, refused })
+    let roots = !as_user && super::scene::Caller::current().uid == 0;
+    Ok(Report { title, mode: launcher.name, roots, rows, refused })
 }
 
-/// A first-priority check that need not hold, where and why.
-#[derive(Clone, Copy)]
+/// A first-priority check that a mode does not hold, and why.
+#[derive(Debug, Clone)]
 pub struct Exception {
-    pub id: &'static str,
-    /// A part of the titles that it holds for.
-    pub of: &'static str,
-    pub why: &'static str,
+    pub id: String,
+    /// The launcher.
+    pub mode: String,
+    pub who: Who,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Anyone,
+    Root,
+    /// Everybody but root.
+    Ordinary,
+    /// An ordinary user who runs the suite, so that the layers are that user's own.
+    Owner,
+}
+
+impl Who {
+    pub fn parse(word: &str) -> Option<Who> {
+        Some(match word {
+            "anyone" => Who::Anyone,
+            "root" => Who::Root,
+            "an ordinary user" => Who::Ordinary,
+            "the layers' owner" => Who::Owner,
+            _ => return None,
+        })
+    }
+}
+
+impl Exception {
+    /// None where the suite's runs have no such caller.
+    pub fn for_caller(self, suite_is_roots: bool) -> Option<Exception> {
+        let absent = if suite_is_roots { Who::Owner } else { Who::Root };
+        (self.who != absent).then_some(self)
+    }
+
+    fn is_about(&self, report: &Report) -> bool {
+        self.mode == report.mode
+            && match self.who {
+                Who::Anyone => true,
+                Who::Root => report.roots,
+                Who::Ordinary | Who::Owner => !report.roots,
+            }
+    }
 }
 
 /// What is wrong with a run. `no_control` are checks that cannot be tried on this machine at all.
 pub fn failures(report: &Report, exceptions: &[Exception], no_control: &BTreeSet<String>) -> Vec<String> {
-    let excused = |row: &Row| exceptions.iter().any(|e| e.id == row.id && report.title.contains(e.of));
+    let excused = |row: &Row| exceptions.iter().any(|e| e.id == row.id && e.is_about(report));
     report
         .rows
         .iter()
@@ -53,13 +98,18 @@ pub fn failures(report: &Report, exceptions: &[Exception], no_control: &BTreeSet
         .collect()
 }
 
-/// Exceptions that no run needs any more.
-pub fn needless<'a>(reports: &[Report], exceptions: &'a [Exception]) -> Vec<&'a str> {
-    let used = |e: &Exception| {
-        let mut rows = reports.iter().filter(|r| r.title.contains(e.of)).flat_map(|r| &r.rows);
-        rows.any(|row| row.id == e.id && !row.is_held())
-    };
-    exceptions.iter().filter(|e| !used(e)).map(|e| e.id).collect()
+/// Exceptions that no run needs, though the check was open for the same caller where nothing guards.
+pub fn needless(reports: &[Report], exceptions: &[Exception], controls: &[Report]) -> Vec<String> {
+    let open = |report: &Report, id: &str| report.rows.iter().any(|row| row.id == id && row.is_open());
+    let could = |report: &&Report, id: &str| controls.iter().any(|c| c.roots == report.roots && open(c, id));
+    let mut found = vec![];
+    for exception in exceptions {
+        let mut runs = reports.iter().filter(|r| exception.is_about(r)).filter(|r| could(r, &exception.id)).peekable();
+        if runs.peek().is_some() && !runs.any(|report| open(report, &exception.id)) {
+            found.push(format!("{} of {} ({:?})", exception.id, exception.mode, exception.who));
+        }
+    }
+    found
 }
 
 /// For each check the best answer of all controls: open in one of them, or why not.

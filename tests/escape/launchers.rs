@@ -32,11 +32,16 @@ pub struct Launcher {
     pub pids_limit: bool,
     /// Where groups of the kernel are for root only.
     pub needs_root: bool,
+    /// The program's supervisor is its parent, not PID 1 of a namespace.
+    pub no_namespaces: bool,
     /// What it is given leads out: to be refused, or to be harmless.
     pub hostile: bool,
     /// The program to look for before it is used, and the arguments up to the probe.
     pub arguments: fn(&Shared) -> Vec<OsString>,
 }
+
+/// Held to the list in `docs/security.md`.
+pub const LANDLOCK_TIER: &str = "sandcell-landlock";
 
 pub const ALL: &[Launcher] = &[
     Launcher {
@@ -46,6 +51,7 @@ pub const ALL: &[Launcher] = &[
         control: true,
         pids_limit: false,
         needs_root: false,
+        no_namespaces: false,
         hostile: false,
         arguments: |_| Vec::new(),
     },
@@ -56,6 +62,7 @@ pub const ALL: &[Launcher] = &[
         control: true,
         pids_limit: false,
         needs_root: false,
+        no_namespaces: false,
         hostile: false,
         arguments: |_| {
             words(&[
@@ -81,6 +88,7 @@ pub const ALL: &[Launcher] = &[
         control: true,
         pids_limit: false,
         needs_root: false,
+        no_namespaces: false,
         hostile: false,
         arguments: careless,
     },
@@ -91,6 +99,7 @@ pub const ALL: &[Launcher] = &[
         control: false,
         pids_limit: false,
         needs_root: false,
+        no_namespaces: false,
         hostile: false,
         arguments: bubblewrap,
     },
@@ -120,6 +129,21 @@ pub const ALL: &[Launcher] = &[
         argv.extend(program(s, &[]));
         argv
     }),
+    Launcher {
+        in_place: true,
+        no_namespaces: true,
+        ..cell(LANDLOCK_TIER, "without namespaces: Landlock, seccomp and resource limits only", |s| {
+            let mut argv = sandcell();
+            argv.extend(words(&["--isolation", "landlock"]));
+            for (option, directory) in
+                [("--ro", Some(&s.bin)), ("--ro", Some(&s.ro)), ("--ro", s.flagged.as_ref()), ("--rw", Some(&s.rw))]
+            {
+                argv.extend(directory.into_iter().flat_map(|directory| [option.into(), directory.into()]));
+            }
+            argv.push("--".into());
+            argv
+        })
+    },
     hostile("hostile-layer-dev", "a layer whose /dev is a link out", |s| layer(s, "dev")),
     hostile("hostile-layer-proc", "a layer whose /proc is a link out", |s| layer(s, "proc")),
     hostile("hostile-layer-tmp", "a layer whose /tmp is a link out", |s| layer(s, "tmp")),
@@ -142,6 +166,7 @@ const fn cell(name: &'static str, about: &'static str, arguments: fn(&Shared) ->
         control: false,
         pids_limit: false,
         needs_root: false,
+        no_namespaces: false,
         hostile: false,
         arguments,
     }
@@ -246,10 +271,14 @@ fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
     argv
 }
 
-fn program(shared: &Shared, options: &[&str]) -> Vec<OsString> {
+fn sandcell() -> Vec<OsString> {
     // What cannot be built is reported by name when it is looked for.
     let path = super::build::sandcell().unwrap_or_else(|message| PathBuf::from(format!("./sandcell: {message}")));
-    let mut argv = vec![path.into_os_string(), "run".into()];
+    vec![path.into_os_string(), "run".into()]
+}
+
+fn program(shared: &Shared, options: &[&str]) -> Vec<OsString> {
+    let mut argv = sandcell();
     add_options(&mut argv, shared, options);
     argv
 }

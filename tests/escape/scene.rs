@@ -298,6 +298,9 @@ impl Scene {
         if launcher.control {
             lines.push(("control".into(), "yes".into()));
         }
+        if launcher.no_namespaces {
+            lines.push(("supervisor".into(), "parent".into()));
+        }
         if launcher.name == "none" {
             lines.push(("supervisor".into(), std::process::id().to_string()));
         }

@@ -138,12 +138,12 @@ impl Campaign {
         Ok(None)
     }
 
-    /// Lets calls fail, one after another.
-    pub fn all(&self, breadth: Breadth) -> Result<Results, String> {
+    /// Lets calls fail, one after another; of `parts` equal shares the one with the number `part`, from 0.
+    pub fn all(&self, breadth: Breadth, (part, parts): (usize, usize)) -> Result<Results, String> {
         let (usual, sites) = self.usual()?;
         let mut results = Results::default();
         let all_errnos = breadth == Breadth::All;
-        for site in chosen(&sites, breadth) {
+        for site in chosen(&sites, breadth).into_iter().skip(part).step_by(parts) {
             let Some(errnos) = errnos::of(site) else {
                 results.wrong.push(format!("{site}: how can it fail? It is not in tests/faults/errnos.rs"));
                 continue;

@@ -2,7 +2,9 @@
 //!
 //!     faults list SCENARIO [--user]
 //!     faults one SCENARIO PROCESS CALL OCCURRENCE ERRNO [--user]
-//!     faults all SCENARIO [--user] [--first]
+//!     faults all SCENARIO [--user] [--first] [--part=K/N]
+//!
+//! K of N (from 1) is a share of the calls, for a long campaign in pieces.
 
 use sandcell_tests::faults::campaign::{Breadth, Campaign};
 use sandcell_tests::faults::errnos;
@@ -50,7 +52,9 @@ fn run() -> Result<(), String> {
             println!("{:?}", campaign.one(&usual, &fault));
         }
         ["all", scenario] => {
-            let results = campaign(scenario)?.all(if option("--first") { Breadth::EachCall } else { Breadth::All })?;
+            let breadth = if option("--first") { Breadth::EachCall } else { Breadth::All };
+            let part = options.iter().find_map(|word| word.strip_prefix("--part="));
+            let results = campaign(scenario)?.all(breadth, part.map_or(Ok((0, 1)), share)?)?;
             for ((process, call), row) in &results.rows {
                 let names: Vec<String> = row.errnos.iter().map(|errno| errnos::errno_name(*errno)).collect();
                 let (sites, errors, same) = (row.sites.len(), row.errors, row.same);
@@ -62,4 +66,11 @@ fn run() -> Result<(), String> {
         _ => return Err("see the first lines of tests/faults/main.rs".into()),
     }
     Ok(())
+}
+
+/// `3/40` as the third of forty.
+fn share(word: &str) -> Result<(usize, usize), String> {
+    let numbers = word.split_once('/').and_then(|(k, n)| Some((k.parse::<usize>().ok()?, n.parse::<usize>().ok()?)));
+    let share = numbers.filter(|(k, n)| (1..=*n).contains(k));
+    share.map(|(k, n)| (k - 1, n)).ok_or(format!("{word}: not a share like 3/40"))
 }

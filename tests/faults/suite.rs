@@ -22,7 +22,7 @@ fn campaign(scenario: &str, as_root: bool) -> Campaign {
 
 fn every_call_may_fail(scenario: &str, as_root: bool, breadth: Breadth) {
     let all = std::env::var_os("SANDCELL_FAULTS").is_some_and(|value| value == "all");
-    let results = campaign(scenario, as_root).all(if all { Breadth::All } else { breadth }).unwrap();
+    let results = campaign(scenario, as_root).all(if all { Breadth::All } else { breadth }, (0, 1)).unwrap();
     println!("{scenario}: {} runs, {} calls not made again", results.runs, results.missed.len());
     assert!(
         results.wrong.is_empty(),

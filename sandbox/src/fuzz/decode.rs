@@ -2,6 +2,8 @@
 
 use std::ffi::CString;
 
+use super::Random;
+#[cfg(test)]
 use super::rounds;
 use crate::wire::{Ask, Reader, Reply, Step};
 
@@ -40,6 +42,41 @@ fn read(bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
+/// Understood to the letter or refused; whether to the end. The same bytes as a request: other records, the same reader.
+fn understood(bytes: &[u8]) -> bool {
+    let (again, whole) = read(bytes);
+    assert!(bytes.starts_with(&again), "{bytes:x?}");
+    assert!(!whole || again.len() == bytes.len(), "{bytes:x?}");
+    let mut reader = Reader::new(bytes);
+    while let Ok(Some(_)) = Ask::next(&mut reader) {}
+    whole
+}
+
+/// A Plan with some of its bytes changed; whether it is one still.
+fn changed_plan(random: &mut Random) -> bool {
+    let mut bytes = steps();
+    random.mutate(&mut bytes);
+    understood(&bytes)
+}
+
+fn any_reply(bytes: &[u8]) {
+    match Reply::from_bytes(bytes) {
+        Some((_, text)) => assert_eq!(text.len(), bytes.len() - Reply::SIZE),
+        None => assert!(bytes.len() < Reply::SIZE),
+    }
+}
+
+#[cfg(fuzzing)]
+pub fn plan(bytes: &[u8]) {
+    understood(bytes);
+    changed_plan(&mut Random::Bytes(bytes.to_vec().into_iter()));
+}
+
+#[cfg(fuzzing)]
+pub fn reply(bytes: &[u8]) {
+    any_reply(bytes);
+}
+
 #[test]
 fn a_plan_is_read_as_it_was_written() {
     assert_eq!(read(&steps()), (steps(), true));
@@ -48,18 +85,7 @@ fn a_plan_is_read_as_it_was_written() {
 #[test]
 fn a_changed_plan_is_understood_to_the_letter_or_refused() {
     let (count, mut random) = rounds(20_000);
-    let mut refused = 0;
-    for round in 0..count {
-        let mut bytes = steps();
-        random.mutate(&mut bytes);
-        let (again, whole) = read(&bytes);
-        assert!(bytes.starts_with(&again), "round {round}: {bytes:x?}");
-        assert!(!whole || again.len() == bytes.len(), "round {round}: {bytes:x?}");
-        refused += usize::from(!whole);
-        // The same bytes as a request: other records, the same reader.
-        let mut reader = Reader::new(&bytes);
-        while let Ok(Some(_)) = Ask::next(&mut reader) {}
-    }
+    let refused = (0..count).filter(|_| !changed_plan(&mut random)).count();
     assert!(refused > count / 4, "{refused} of {count}");
 }
 
@@ -69,9 +95,6 @@ fn a_reply_of_any_length_is_read_or_refused() {
     for _ in 0..count {
         let mut bytes = vec![0; random.below(Reply::SIZE + 64)];
         random.mutate(&mut bytes);
-        match Reply::from_bytes(&bytes) {
-            Some((_, text)) => assert_eq!(text.len(), bytes.len() - Reply::SIZE),
-            None => assert!(bytes.len() < Reply::SIZE),
-        }
+        any_reply(&bytes);
     }
 }

@@ -1,12 +1,16 @@
 //! The library, fed by an init that says anything: an error or a report, never a crash, and never a wait for ever.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+#[cfg(test)]
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Random, rounds};
+use super::Random;
+#[cfg(test)]
+use super::rounds;
 use crate::command::Pipes;
 use crate::launch::Started;
 use crate::limits::Placed;
@@ -54,40 +58,48 @@ fn process(random: &mut Random) -> OwnedFd {
     sys::pidfd_open(spawned.expect("a process").id().cast_signed()).expect("a pidfd")
 }
 
+/// One run; whether the library made a report of it.
+fn run(sandbox: &Sandbox, random: &mut Random) -> bool {
+    let identity = sandbox.shared.ids.assign().expect("ids");
+    let (plan, enforced) = sandbox.plan(&identity, None, None, false, false).expect("a plan");
+    let (control, theirs) = sys::message_sockets().expect("sockets");
+    let (socket, its) = sys::message_sockets().expect("sockets");
+    let started = Started { control, pidfd: process(random) };
+    let placed = Placed { placement: None, enforced: Vec::new(), rlimits: Vec::new() };
+    let init = Arc::new(Init::new(started, identity, enforced, placed, None));
+    say(&theirs, random);
+    say(&its, random);
+    drop((theirs, its));
+    let options =
+        Options { changes: false, counted: true, timeout: Some(Duration::from_secs(1)), learn: random.below(4) == 0 };
+    let one_shot = random.below(2) == 0;
+    let mut child = Child::new(sandbox.shared.clone(), init, socket, Pipes::default(), one_shot, &options);
+    if child.started(&plan, "program").is_err() {
+        return false;
+    }
+    let _ = child.signal(15);
+    child.wait().is_ok()
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::builder().host_ids(HostIds::Shared).build().expect("a sandbox")
+}
+
+#[cfg(fuzzing)]
+pub fn hostile_init(bytes: &[u8]) {
+    thread_local!(static SANDBOX: Sandbox = sandbox());
+    SANDBOX.with(|sandbox| run(sandbox, &mut Random::Bytes(bytes.to_vec().into_iter())));
+}
+
 #[test]
 fn whatever_init_says_the_library_comes_to_an_end() {
-    let sandbox = Sandbox::builder().host_ids(HostIds::Shared).build().expect("a sandbox");
+    let sandbox = sandbox();
     let (count, mut random) = rounds(300);
     let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
-    let mut reports = 0;
-    for _ in 0..count {
-        let identity = sandbox.shared.ids.assign().expect("ids");
-        let (plan, enforced) = sandbox.plan(&identity, None, None, false, false).expect("a plan");
-        let (control, theirs) = sys::message_sockets().expect("sockets");
-        let (socket, its) = sys::message_sockets().expect("sockets");
-        let started = Started { control, pidfd: process(&mut random) };
-        let placed = Placed { placement: None, enforced: Vec::new(), rlimits: Vec::new() };
-        let init = Arc::new(Init::new(started, identity, enforced, placed, None));
-        say(&theirs, &mut random);
-        say(&its, &mut random);
-        drop((theirs, its));
-        let options = Options {
-            changes: false,
-            counted: true,
-            timeout: Some(Duration::from_secs(1)),
-            learn: random.below(4) == 0,
-        };
-        let one_shot = random.below(2) == 0;
-        let mut child = Child::new(sandbox.shared.clone(), init, socket, Pipes::default(), one_shot, &options);
-        if child.started(&plan, "program").is_ok() {
-            let _ = child.signal(15);
-            reports += usize::from(child.wait().is_ok());
-        }
-    }
+    let reports = (0..count).filter(|_| run(&sandbox, &mut random)).count();
     assert!(reports > count / 100, "{reports} of {count}");
     // Other tests run meanwhile; a descriptor kept in each round would be many more.
     assert!(std::fs::read_dir("/proc/self/fd").expect("/proc").count() < descriptors + 200);
-    let _ = sandbox.shared.policy.clone();
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-use super::{Random, rounds};
+use super::Random;
+#[cfg(test)]
+use super::rounds;
 use crate::launch::Launch;
 use crate::wire::{Ask, Message, control};
 use crate::{HostIds, Sandbox, sys};
@@ -72,6 +74,7 @@ fn end(pidfd: &OwnedFd) -> Option<WaitStatus> {
 }
 
 /// Runs this test again as an ordinary user, where it is root's. Whether it has.
+#[cfg(test)]
 fn as_an_ordinary_user(test: &str) -> bool {
     use std::os::unix::process::CommandExt;
     if !nix::unistd::geteuid().is_root() {
@@ -86,37 +89,48 @@ fn as_an_ordinary_user(test: &str) -> bool {
     true
 }
 
+/// One sandbox; whether init did all that it was told.
+fn run(sandbox: &Sandbox, random: &mut Random) -> bool {
+    let identity = sandbox.shared.ids.assign().expect("ids");
+    let mut plan = sandbox.plan(&identity, None, None, false, false).expect("a plan").0.bytes;
+    if random.below(2) == 0 {
+        random.mutate(&mut plan);
+        // An empty mapping is refused by the kernel.
+        plan.push(0);
+    }
+    let launch = Launch { plan: &plan, identity: &identity, placement: None };
+    let started = launch.start(&sandbox.shared.image).expect("started");
+    for _ in 0..=random.below(3) {
+        ask(&started.control, random);
+    }
+    // Until init has said something or has ended; then the library lets go.
+    let until = Instant::now() + Duration::from_millis(random.below(30) as u64);
+    let _ = sys::wait_readable(&[started.pidfd.as_fd()], Some(until));
+    drop(started.control);
+    match end(&started.pidfd) {
+        Some(WaitStatus::Exited(_, status @ (0 | 1))) => status == 0,
+        other => panic!("{other:?} after {plan:x?}"),
+    }
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::builder().host_ids(HostIds::Shared).build().expect("a sandbox")
+}
+
+#[cfg(fuzzing)]
+pub fn hostile_parent(bytes: &[u8]) {
+    assert!(!nix::unistd::geteuid().is_root(), "a changed Plan names other paths of the host: not as root");
+    thread_local!(static SANDBOX: Sandbox = sandbox());
+    SANDBOX.with(|sandbox| run(sandbox, &mut Random::Bytes(bytes.to_vec().into_iter())));
+}
+
 #[test]
 fn whatever_the_library_sends_init_ends_in_order() {
     if as_an_ordinary_user("fuzz::hostile_parent::whatever_the_library_sends_init_ends_in_order") {
         return;
     }
-    let sandbox = Sandbox::builder().host_ids(HostIds::Shared).build().expect("a sandbox");
+    let sandbox = sandbox();
     let (count, mut random) = rounds(200);
-    let mut obeyed = 0;
-    for round in 0..count {
-        let identity = sandbox.shared.ids.assign().expect("ids");
-        let mut plan = sandbox.plan(&identity, None, None, false, false).expect("a plan").0.bytes;
-        let spoiled = random.below(2) == 0;
-        if spoiled {
-            random.mutate(&mut plan);
-            // An empty mapping is refused by the kernel.
-            plan.push(0);
-        }
-        let launch = Launch { plan: &plan, identity: &identity, placement: None };
-        let started = launch.start(&sandbox.shared.image).expect("started");
-        for _ in 0..=random.below(3) {
-            ask(&started.control, &mut random);
-        }
-        // Until init has said something or has ended; then the library lets go.
-        let until = Instant::now() + Duration::from_millis(random.below(30) as u64);
-        let _ = sys::wait_readable(&[started.pidfd.as_fd()], Some(until));
-        drop(started.control);
-        match end(&started.pidfd) {
-            Some(WaitStatus::Exited(_, 0)) => obeyed += 1,
-            Some(WaitStatus::Exited(_, 1)) => {}
-            other => panic!("round {round}: {other:?} after {plan:x?}"),
-        }
-    }
+    let obeyed = (0..count).filter(|_| run(&sandbox, &mut random)).count();
     assert!(obeyed > count / 10, "{obeyed} of {count}");
 }

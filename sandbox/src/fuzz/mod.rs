@@ -1,28 +1,50 @@
 //! Inputs with a few bytes changed, from a seed: what reads them must not crash, hang or believe them.
 //!
 //! Short by default; `SANDCELL_FUZZ=100000` makes that many rounds of each, `SANDCELL_FUZZ_SEED` says where to begin.
+//! `tests/fuzz/run` feeds the same functions with what libFuzzer makes up from the code that was reached.
+#![allow(missing_docs)]
 
 mod decode;
 mod hostile_init;
 mod hostile_parent;
+mod ids;
+
+#[cfg(fuzzing)]
+pub use self::{decode::plan, decode::reply, hostile_init::hostile_init, hostile_parent::hostile_parent, ids::subuid};
 
 /// How many rounds, and a source of chance for them.
+#[cfg(test)]
 pub(crate) fn rounds(default: usize) -> (usize, Random) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let count = number("SANDCELL_FUZZ").unwrap_or(default as u64) as usize;
-    (count, Random(number("SANDCELL_FUZZ_SEED").unwrap_or(1)))
+    (count, Random::Seed(number("SANDCELL_FUZZ_SEED").unwrap_or(1)))
 }
 
-/// Numbers that come again with the seed.
-pub(crate) struct Random(u64);
+/// Chance that comes again.
+pub(crate) enum Random {
+    /// Numbers without end, from a seed.
+    #[cfg(test)]
+    Seed(u64),
+    /// As many as there are bytes for; then all are 0.
+    #[cfg(fuzzing)]
+    Bytes(std::vec::IntoIter<u8>),
+}
 
 impl Random {
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        match self {
+            #[cfg(test)]
+            Random::Seed(seed) => {
+                *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = *seed;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                mixed ^ (mixed >> 31)
+            }
+            // Two make every choice that is made here.
+            #[cfg(fuzzing)]
+            Random::Bytes(bytes) => u64::from(bytes.next().unwrap_or(0)) | u64::from(bytes.next().unwrap_or(0)) << 8,
+        }
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {

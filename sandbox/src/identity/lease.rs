@@ -16,9 +16,9 @@ use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::error::{Failure, Result};
+use crate::identity::Refusal;
 use crate::identity::ranges::{Range, Ranges};
 use crate::identity::source::Source;
-use crate::identity::{Refusal, sys};
 
 /// UIDs are locked at the byte of their number, GIDs above all UIDs.
 const GIDS: u64 = 1 << 32;
@@ -378,8 +378,8 @@ fn random_slice(ids: &Ranges, count: u32) -> Result<Option<u32>> {
         return Ok(None);
     }
     // The remainder's bias is below 2^-32 and nobody can predict it.
-    let number = sys::random().map_err(|e| failed("the kernel gives no random numbers", &e))? % slices;
-    Ok(ids.slice(number, count))
+    let random = crate::sys::random().map_err(|e| failed("the kernel gives no random numbers", &e.into()))?;
+    Ok(ids.slice(u64::from_ne_bytes(random) % slices, count))
 }
 
 fn flock(kind: i32, start: u64, length: u64) -> libc::flock {

@@ -6,7 +6,7 @@ mod lease;
 mod map;
 mod namespace;
 mod newidmap;
-mod ranges;
+pub(crate) mod ranges;
 pub(crate) mod record;
 mod source;
 #[cfg(feature = "image")]
@@ -256,7 +256,7 @@ impl IdPool {
     }
 
     /// Who the next sandbox is.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn assign(&self) -> Result<Assigned> {
         self.assign_as(self.asked_to_keep(), None)
     }
@@ -389,9 +389,9 @@ impl IdPool {
         Ok(match self.identity.user {
             // Above the ids that images use, and below 8^7, which tar and cpio archives can hold.
             User::Random => {
-                let random = sys::random().map_err(|e| {
-                    Failure::new("identity", "", "the kernel gives no random numbers").cause(&e).setup()
-                })?;
+                let random = u64::from_ne_bytes(crate::sys::random().map_err(|errno| {
+                    Failure::new("identity", "", "the kernel gives no random numbers").errno(errno as i32).setup()
+                })?);
                 (1_000_000 + (random % (2_097_152 - 1_000_000)) as u32, 0)
             }
             User::Root => (0, 0),

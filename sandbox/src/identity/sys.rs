@@ -12,24 +12,10 @@ use crate::rawsys::{self, nr};
 
 const GETXATTR: usize = 191;
 const WAITID: usize = 247;
-const GETRANDOM: usize = 318;
 const PIDFD_OPEN: usize = 434;
 
 fn os_error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
-}
-
-/// Eight bytes of the kernel's generator: getrandom(2). Waits only before the generator is seeded, early at boot.
-pub(super) fn random() -> io::Result<u64> {
-    let mut bytes = [0u8; 8];
-    loop {
-        // SAFETY: the buffer is as long as is said.
-        match unsafe { call!(GETRANDOM, bytes.as_mut_ptr(), bytes.len(), 0) } {
-            Ok(8) => return Ok(u64::from_ne_bytes(bytes)),
-            Ok(_) | Err(rawsys::EINTR) => {}
-            Err(errno) => return Err(os_error(errno)),
-        }
-    }
 }
 
 /// Whether the file gains capabilities when it is executed: capabilities(7).

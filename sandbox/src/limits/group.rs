@@ -5,7 +5,6 @@
 //! maker's PID so that a maker can pass over its own.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,7 +40,7 @@ impl Group {
         collect(parent);
         // Another process may take a group for abandoned between its creation and its lock: then once more.
         for _ in 0..8 {
-            let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+            let random = u64::from_ne_bytes(crate::sys::random()?);
             let path = parent.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
             match fs::create_dir(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,

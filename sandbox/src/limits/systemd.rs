@@ -78,7 +78,7 @@ pub(super) fn move_caller(host: &Host) -> io::Result<()> {
 
 /// Makes a scope with that process in it; the name of the scope. It ends with the last process in it and beneath it.
 pub(super) fn start_scope(socket: &Path, pid: u32) -> io::Result<String> {
-    let random = u32::from_ne_bytes(crate::sys::random::<4>());
+    let random = u32::from_ne_bytes(crate::sys::random::<4>()?);
     let name = format!("sandcell-{}-{random:08x}.scope", std::process::id());
     let properties = vec![
         ("Description", Variant::from("Sandboxes of one caller")),

@@ -275,8 +275,11 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
         makes.push(Step::BindBase { path: &path, dest, attributes: INERT | ATTR_RDONLY, make: MAKE_FILE });
     }
     if host && inputs.host.machine_id {
-        let random = u128::from_ne_bytes(crate::sys::random::<16>());
-        makes.push(Step::File { path: c"machine-id", mode: 0o444, content: format!("{random:032x}\n").as_bytes() });
+        let random = crate::sys::random::<16>().map_err(|errno| {
+            Failure::new("machine-id", "", "the kernel gives no random numbers").errno(errno as i32).setup()
+        })?;
+        let content = format!("{:032x}\n", u128::from_ne_bytes(random));
+        makes.push(Step::File { path: c"machine-id", mode: 0o444, content: content.as_bytes() });
         let (path, attributes) = (beneath(INERT_VIEW, "machine-id")?, INERT | ATTR_RDONLY);
         makes.push(Step::BindBase { path: &path, dest: MACHINE_ID, attributes, make: MAKE_FILE });
     }

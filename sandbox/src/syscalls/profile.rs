@@ -140,7 +140,7 @@ impl Condition {
     }
 
     /// `new` for arguments that are written in this library's own tables.
-    pub(super) const fn of(argument: u8, compare: Compare, value: u64) -> Condition {
+    pub(crate) const fn of(argument: u8, compare: Compare, value: u64) -> Condition {
         let value = match compare {
             Compare::Masked(mask) => value & mask,
             _ => value,

@@ -281,19 +281,7 @@ impl Profile {
         for (name, conditions) in set.opens {
             let calls = numbers(name);
             self.drop_calls(&calls, Some(conditions));
-            // A rule without conditions would win over the refusal: give it one that is always true.
-            let mut open = Vec::new();
-            for other in &mut self.rules {
-                if other.conditions.is_empty()
-                    && other.action.lets_through()
-                    && calls.iter().any(|c| other.calls.contains(c))
-                {
-                    other.calls.retain(|c| !calls.contains(c));
-                    open.push(Rule { calls: calls.clone(), conditions: ANY.to_vec(), ..other.clone() });
-                }
-            }
-            self.rules.append(&mut open);
-            self.rules.push(rule(calls, EPERM, conditions));
+            self.refuse(calls, conditions);
         }
         let calls = numbers(set.calls);
         self.drop_calls(&calls, None);
@@ -323,23 +311,25 @@ impl Profile {
         self
     }
 
-    /// The profile that lets socketpair(2) make nothing but streams and sequences of packets, which cannot be sent or
-    /// connected anywhere else.
+    /// The profile that refuses these calls where all conditions hold, and is as it was elsewhere.
     #[cfg(feature = "landlock")]
-    pub(crate) fn with_stream_pairs_only(self) -> Profile {
-        let mut profile = self;
-        profile.drop_calls(&numbers("socketpair"), None);
-        let kind_is = |kind: i32| Condition::of(1, Compare::Masked(0xf), kind as u64);
-        for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
-            let conditions = [int(0, libc::AF_UNIX as u32), kind_is(kind)];
-            profile.rules.push(rule(numbers("socketpair"), Action::Allow, &conditions));
-        }
-        if profile.default.lets_through() {
-            for kind in (0..16).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_SEQPACKET].contains(kind)) {
-                profile.rules.push(rule(numbers("socketpair"), EPERM, &[kind_is(kind)]));
+    pub(crate) fn refusing_where(mut self, names: &[&str], conditions: &[Condition]) -> Profile {
+        self.refuse(numbers(&names.join(" ")), conditions);
+        self
+    }
+
+    fn refuse(&mut self, calls: Vec<u32>, conditions: &[Condition]) {
+        // A rule without conditions would win over the refusal: give it one that is always true.
+        let mut open = Vec::new();
+        for other in &mut self.rules {
+            let both: Vec<u32> = calls.iter().copied().filter(|c| other.calls.contains(c)).collect();
+            if other.conditions.is_empty() && other.action.lets_through() && !both.is_empty() {
+                other.calls.retain(|c| !calls.contains(c));
+                open.push(Rule { calls: both, conditions: ANY.to_vec(), ..other.clone() });
             }
         }
-        profile
+        self.rules.append(&mut open);
+        self.rules.push(rule(calls, EPERM, conditions));
     }
 
     fn add(&mut self, set: &Set, guard: Guard) {

@@ -41,6 +41,8 @@ pub struct Facts {
     values: HashMap<String, String>,
     /// Descriptors above 2 that were open when the probe began.
     pub descriptors: Vec<i32>,
+    /// Who started the probe; checks run in children of it.
+    parent: u32,
 }
 
 impl Facts {
@@ -51,7 +53,7 @@ impl Facts {
             .filter_map(|line| line.split_once('='))
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        Ok(Facts { values, descriptors })
+        Ok(Facts { values, descriptors, parent: std::os::unix::process::parent_id() })
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -77,8 +79,12 @@ impl Facts {
         self.get("place").unwrap_or("no-place-was-named")
     }
 
-    /// The process that set this sandbox up, as seen from inside: PID 1, or the caller itself where there is no sandbox.
+    /// The process that set this sandbox up, as seen from inside: PID 1, the probe's parent where there is no PID
+    /// namespace, or the caller itself where there is no sandbox.
     pub fn supervisor(&self) -> i32 {
+        if self.get("supervisor") == Some("parent") {
+            return self.parent as i32;
+        }
         self.number("supervisor").unwrap_or(1)
     }
 

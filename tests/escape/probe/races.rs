@@ -83,8 +83,10 @@ fn fd_swap(facts: &Facts) -> Verdict {
     if canaries.is_empty() {
         return not_planted("canary file");
     }
-    let Ok(directory) = crate::sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY) else {
-        return NotApplicable("the root cannot be opened".into());
+    // Any that may be opened will do: where / may not, it is a directory below it.
+    let may = |path: &str| crate::sys::open(path, libc::O_RDONLY | libc::O_DIRECTORY);
+    let Ok(directory) = may("/").or_else(|_| may("/usr")) else {
+        return NotApplicable("neither / nor /usr can be opened".into());
     };
     let other = crate::sys::open("/proc", libc::O_RDONLY | libc::O_DIRECTORY).unwrap_or(directory);
     const FREE: i64 = 200;

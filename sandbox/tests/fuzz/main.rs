@@ -3,14 +3,8 @@
 //!
 //! `SANDCELL_FUZZ=100000` sets how many rounds, `SANDCELL_FUZZ_SEED` where to begin.
 
-#[allow(dead_code)]
-#[path = "../src/bin/sandcell/values.rs"]
-mod values;
-
-use sandcell::Sandbox;
-use sandcell::syscalls::Profile;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+#[path = "targets.rs"]
+mod targets;
 
 struct Random(u64);
 
@@ -82,19 +76,7 @@ fn a_changed_profile_is_read_or_refused_with_words() {
     for round in 0..count {
         // The long one now and then: it takes a hundred times as long.
         let bytes = if round % 50 == 0 { random.mutate(&[&moby]) } else { random.mutate(&[SMALL.as_bytes()]) };
-        let text = String::from_utf8_lossy(&bytes);
-        match Profile::from_json(&text) {
-            Ok(profile) => {
-                read += 1;
-                let again = profile.to_json().map(|json| Profile::from_json(&json));
-                assert!(again.is_ok_and(|profile| profile.is_ok()), "{text}");
-                let _ = profile.explain(&[]);
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), "config", "{text}: {error}");
-                assert!(error.to_string().len() > 20, "{text}: {error}");
-            }
-        }
+        read += usize::from(targets::profile(&bytes));
     }
     assert!(read > count / 20 && read < count, "{read} of {count}");
 }
@@ -120,28 +102,8 @@ fn changed_values_of_options_are_understood_or_refused_with_words() {
     let (count, mut random) = rounds(20_000);
     let (mut good, mut bad) = (0, 0);
     for _ in 0..count {
-        let bytes = random.mutate(&seeds);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let raw = OsStr::from_bytes(&bytes);
-        let answers = [
-            values::size(&text).map(drop),
-            values::duration(&text).map(drop),
-            values::volume(&text).map(drop),
-            values::user(&text).map(drop),
-            values::rlimit(&text).map(drop),
-            values::bind(raw).map(drop),
-            values::tmpfs(raw).map(drop),
-            values::capability(&text).map(drop),
-        ];
-        for answer in answers {
-            match answer {
-                Ok(()) => good += 1,
-                Err(words) => {
-                    bad += 1;
-                    assert!(!words.is_empty(), "{text:?}");
-                }
-            }
-        }
+        let (understood, refused) = targets::values(&random.mutate(&seeds));
+        (good, bad) = (good + understood, bad + refused);
     }
     assert!(good > count / 10 && bad > count, "{good} good, {bad} bad");
 }
@@ -152,20 +114,8 @@ fn changed_paths_of_mounts_are_used_or_refused_and_never_lead_up() {
     let (count, mut random) = rounds(3000);
     let (mut good, mut bad) = (0, 0);
     for _ in 0..count {
-        let bytes = random.mutate(&seeds);
-        let path = OsStr::from_bytes(&bytes);
-        let built = Sandbox::builder().tmpfs(path, Some(4096)).file(path, "x").ro("/usr", path).build();
-        match built {
-            Ok(_) => {
-                good += 1;
-                assert!(bytes.starts_with(b"/") && !bytes.contains(&0), "{path:?}");
-                assert!(!bytes.split(|byte| *byte == b'/').any(|part| part == b".."), "{path:?}");
-            }
-            Err(error) => {
-                bad += 1;
-                assert_eq!((error.kind(), error.stage()), ("config", "option"), "{path:?}: {error}");
-            }
-        }
+        let used = targets::mounts(&random.mutate(&seeds));
+        (good, bad) = (good + usize::from(used), bad + usize::from(!used));
     }
     assert!(good > count / 20 && bad > count / 20, "{good} good, {bad} bad");
 }
