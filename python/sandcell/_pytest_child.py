@@ -99,8 +99,7 @@ class Child:
                 # All is said: the process has nothing to do but end.
                 until = time.monotonic() + 10.0
             wait = None if until is None else max(0.0, until - time.monotonic())
-            heeded = [self.last_words] if self.silent else [self.answers, self.last_words]
-            ready = select.select(heeded, [], [], wait)[0]
+            ready = _ready([self.last_words] if self.silent else [self.answers, self.last_words], wait)
             ended = self.last_words in ready
             if not ready:
                 self.cell.close()
@@ -119,7 +118,7 @@ class Child:
     def _read(self, heard: Heard, all_of_it: bool) -> bool:
         """Whether the test is over."""
         done = False
-        while select.select([self.answers], [], [], 0)[0]:
+        while _ready([self.answers], 0):
             piece = os.read(self.answers, 1 << 16)
             self.buffer += piece
             done = self._take_in(heard) or done
@@ -175,6 +174,14 @@ class Child:
             for fd in (self.answers, self.questions, self.last_words):
                 os.close(fd)
             os.waitpid(self.pid, 0)
+
+
+def _ready(descriptors: list[int], wait: float | None) -> list[int]:
+    """Not select(2), which knows no descriptors above 1023."""
+    poll = select.poll()
+    for fd in descriptors:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if wait is None else wait * 1000)]
 
 
 def _restored(data: dict[str, Any]) -> dict[str, Any]:

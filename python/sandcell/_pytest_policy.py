@@ -70,9 +70,9 @@ class Policies:
         options["keep_caller"] = os.geteuid() != 0
         options.update(asked)
         self._shown = self._shown or self._sources()
-        ro = [*self._shown, *ini("sandbox_ro"), *asked.get("ro", ())]
-        rw = [*self._outputs(), *ini("sandbox_rw"), *asked.get("rw", ())]
-        return {**options, "ro": [str(p) for p in ro], "rw": [str(p) for p in rw]}
+        rw = [str(path) for path in (*self._outputs(), *ini("sandbox_rw"), *asked.get("rw", ()))]
+        ro = [str(path) for path in (*self._shown, *ini("sandbox_ro"), *asked.get("ro", ()))]
+        return {**options, "ro": [path for path in ro if path not in rw], "rw": rw}
 
     def _sources(self) -> list[Path]:
         """What a Python program needs to see, and the tests; each directory once."""
@@ -97,7 +97,9 @@ class Policies:
         if "hypothesis" in sys.modules:
             from hypothesis.configuration import storage_directory
 
-            examples = Path(os.path.abspath(str(storage_directory())))
+            found = storage_directory()
+            # Newer versions give an object that has the path.
+            examples = Path(os.path.abspath(getattr(found, "path", found)))
             examples.mkdir(parents=True, exist_ok=True)
             outputs.append(examples)
         return outputs
