@@ -1,8 +1,9 @@
 """The process of one test, or of the tests of a file or worker, in a cell.
 
-pytest forks; the copy joins the cell and forks again: the second copy is inside and runs tests, the first waits
-outside of it, tells how the second ended and what it left. Copies end with _exit: nothing of pytest's own runs
-twice."""
+The native half forks twice: the second copy of pytest is inside the cell and runs the tests that it is asked for; the
+first stays outside, tells how the second ended and what it left, and runs nothing of Python's. Copies end with _exit:
+nothing of pytest's own runs twice. When pytest is gone, so is the only end of the cell's control socket, and everything
+in the cell."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Heard:
 
     reports: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[tuple[str, str, str, int]] = field(default_factory=list)
-    left: list[tuple[int, str]] = field(default_factory=list)
+    #: Pid and command of each process that was alive when that of the test had ended.
+    left: list[str] = field(default_factory=list)
     coverage: bytes = b""
     crash: str = ""
 
@@ -43,43 +45,45 @@ class Heard:
 class Child:
     """Seen from pytest's process."""
 
-    def __init__(self, cell: Cell, group: str, kept: list[int], running: Any) -> None:
+    def __init__(self, cell: Cell, key: str) -> None:
         self.cell = cell
-        self.group = group
-        self.kept = kept
-        self.running = running
+        self.key = key
+        #: Which tests it runs; empty before it is started.
+        self.group = ""
         self.pid = 0
-        self.ended = False
         self.buffer = bytearray()
+        #: Whether nothing more can come by `answers`: always ready, it would keep the loop spinning.
+        self.silent = False
 
-    def start(self, plugin: Any, item: pytest.Item) -> None:
+    def start(self, plugin: Any, session: Any, group: str, kept: list[int], running: Any) -> None:
+        """Forks. `kept`: the descriptors that it has besides its pipes; `running`: the coverage that is measured."""
+        self.group = group
         self.answers, answer = os.pipe()
         self.last_words, last_word = os.pipe()
         question, self.questions = os.pipe()
-        kept = [*self.kept, answer, question]
         home = os.fspath(self.cell._native.home())
         umask = os.umask(0)
         os.umask(umask)
-        entry = self.cell._native.entry(os.getcwd(), umask, kept)
+        entry = self.cell._native.entry(os.getcwd(), umask, [*kept, answer, question])
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = _fork()
-        if pid == 0:
+        self.pid = entry.fork(last_word)
+        if self.pid == 0:
             try:
-                os.close(self.answers)
-                os.close(self.questions)
-                os.close(self.last_words)
-                _outside(entry, answer, question, last_word, home, plugin, item.session, self.running)
+                # What the copy never changes is not looked at either: each page looked at would have to be copied.
+                gc.freeze()
+                os.close(last_word)
+                _inside(entry, answer, question, home, plugin, session, running)
             finally:
                 os._exit(125)
-        self.pid = pid
         for fd in (answer, last_word, question):
             os.close(fd)
 
-    def ask(self, place: int, next_place: int | None) -> None:
-        """Has the test at this place of the session run; nothing as the next place: it is the last in this process."""
+    def ask(self, place: int, next_place: int | None, failed: int) -> None:
+        """Has the test at this place of the session run; nothing as the next place: it is the last in this process.
+        `failed`: how many tests have."""
         try:
-            os.write(self.questions, json.dumps([place, next_place]).encode() + b"\n")
+            os.write(self.questions, json.dumps([place, next_place, failed]).encode() + b"\n")
         except BrokenPipeError:
             # It has ended: what it says last tells why.
             pass
@@ -95,7 +99,7 @@ class Child:
                 # All is said: the process has nothing to do but end.
                 until = time.monotonic() + 10.0
             wait = None if until is None else max(0.0, until - time.monotonic())
-            ready = select.select([self.answers, self.last_words], [], [], wait)[0]
+            ready = _ready([self.last_words] if self.silent else [self.answers, self.last_words], wait)
             ended = self.last_words in ready
             if not ready:
                 self.cell.close()
@@ -114,11 +118,12 @@ class Child:
     def _read(self, heard: Heard, all_of_it: bool) -> bool:
         """Whether the test is over."""
         done = False
-        while select.select([self.answers], [], [], 0)[0]:
+        while _ready([self.answers], 0):
             piece = os.read(self.answers, 1 << 16)
             self.buffer += piece
             done = self._take_in(heard) or done
-            if not piece or not all_of_it:
+            self.silent = not piece
+            if self.silent or not all_of_it:
                 break
         return done
 
@@ -146,12 +151,12 @@ class Child:
         text = b""
         while piece := os.read(self.last_words, 1 << 16):
             text += piece
-        words = json.loads(text) if text else {}
-        self.ended = True
-        heard.left = [tuple(process) for process in words.get("left", [])]
-        if heard.crash or (done and words.get("status") == 0):
+        first, *left = text.decode(errors="replace").splitlines() or [""]
+        word, _, rest = first.partition(" ")
+        heard.left = left
+        if heard.crash or (done and first == "ended 0"):
             return
-        heard.crash = words.get("failed") or self._how_it_ended(words.get("status"))
+        heard.crash = rest if word == "failed" else self._how_it_ended(int(rest) if word == "ended" else None)
 
     def _how_it_ended(self, status: int | None) -> str:
         if getattr(self.cell.usage(), "oom_kills", None):
@@ -163,21 +168,20 @@ class Child:
         return f"the test's process ended itself with status {status}"
 
     def end(self) -> None:
-        for fd in (self.answers, self.questions, self.last_words):
-            os.close(fd)
+        # First: whoever still runs in there would keep the first copy waiting.
+        self.cell.close()
         if self.pid:
-            if not self.ended:
-                # Whoever still runs in there would keep the watcher waiting.
-                self.cell.close()
+            for fd in (self.answers, self.questions, self.last_words):
+                os.close(fd)
             os.waitpid(self.pid, 0)
-            self.pid = 0
 
 
-def _fork() -> int:
-    with warnings.catch_warnings():
-        # Workers of xdist have threads; none of them holds a lock that a test needs.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+def _ready(descriptors: list[int], wait: float | None) -> list[int]:
+    """Not select(2), which knows no descriptors above 1023."""
+    poll = select.poll()
+    for fd in descriptors:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if wait is None else wait * 1000)]
 
 
 def _restored(data: dict[str, Any]) -> dict[str, Any]:
@@ -191,32 +195,6 @@ def _restored(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _outside(
-    entry: Any, answer: int, question: int, last_word: int, home: str, plugin: Any, session: Any, running: Any
-) -> None:
-    """The first copy: in the cell's namespaces, but for that of processes. Never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What the copies never change is not looked at either: each page looked at would have to be copied.
-    gc.freeze()
-    try:
-        entry.join()
-        pid = _fork()
-    except BaseException as error:
-        os.write(last_word, json.dumps({"failed": f"the sandbox could not be entered: {_words(error)}"}).encode())
-        os._exit(125)
-    if pid == 0:
-        os.close(last_word)
-        try:
-            _inside(entry, answer, question, home, plugin, session, running)
-        finally:
-            os._exit(125)
-    os.close(answer)
-    os.close(question)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.write(last_word, json.dumps({"status": status, "left": _left()}).encode())
-    os._exit(0)
-
-
 def _words(error: BaseException) -> str:
     # NativeError: kind, stage, errno, subject, message, hint.
     if len(error.args) == 6:
@@ -225,33 +203,8 @@ def _words(error: BaseException) -> str:
     return repr(error)
 
 
-def _left() -> list[tuple[int, str]]:
-    """The processes of the cell that are alive, after a moment for those that are on their way out."""
-    left: list[tuple[int, str]] = []
-    for wait in (0.0, 0.002, 0.01, 0.03, 0.05):
-        time.sleep(wait) if wait else None
-        left = [found for name in os.listdir("/proc") if name.isdigit() and name != "1" and (found := _process(name))]
-        if not left:
-            break
-    return left
-
-
-def _process(name: str) -> tuple[int, str] | None:
-    try:
-        with open(f"/proc/{name}/stat", "rb") as file:
-            before, _, after = file.read().rpartition(b")")
-        if after.split()[0] in (b"Z", b"X"):
-            return None
-        with open(f"/proc/{name}/cmdline", "rb") as file:
-            line = file.read(300).rstrip(b"\0").replace(b"\0", b" ") or b"[" + before.partition(b"(")[2] + b"]"
-    except OSError:
-        return None
-    return int(name), line.decode(errors="replace")
-
-
 def _inside(entry: Any, answer: int, question: int, home: str, plugin: Any, session: Any, running: Any) -> None:
-    """The second copy: runs tests. Never returns."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """In the cell: runs tests. Never returns."""
     inside = Inside(answer, session)
     try:
         entry.confine()
@@ -267,7 +220,7 @@ def _inside(entry: Any, answer: int, question: int, home: str, plugin: Any, sess
         coverage.begin(running)
         with open(question, "rb", buffering=0) as questions:
             for line in iter(questions.readline, b""):
-                place, next_place = json.loads(line)
+                place, next_place, session.testsfailed = json.loads(line)
                 inside.nextitem = _End(inside.base) if next_place is None else session.items[next_place]
                 session.config.hook.pytest_runtest_protocol(item=session.items[place], nextitem=inside.nextitem)
                 last = next_place is None

@@ -19,8 +19,9 @@ def begin(running: Any) -> None:
     if running is not None:
         collector = running._collector
         collector.covdata = sys.modules["coverage"].CoverageData(no_disk=True)
-        # What the first process has measured is its own to tell.
-        collector._clear_data()
+        # What the first process has measured is its own to tell. The sets stay: frames that are on the stack add to them.
+        for lines in list(collector.data.values()):
+            lines.clear()
 
 
 def finish(running: Any) -> bytes:

@@ -10,6 +10,7 @@ mod options;
 mod ours;
 mod program;
 mod sys;
+mod watch;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,4 +1,4 @@
-//! The one thing that needs `unsafe`: descriptors that are known as numbers.
+//! What needs `unsafe`: descriptors that are known as numbers, and forks.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -45,4 +45,87 @@ pub fn process_of(pidfd: RawFd, inside: u32) -> Option<i32> {
 
 fn value<'a>(lines: &'a str, key: &str) -> Option<&'a str> {
     lines.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
+}
+
+/// Forks the interpreter as os.fork() does, but twice: `between` runs in the first copy, in which nothing of Python's may
+/// run, and forks by calling what it is given; the copy of the copy goes on in Python. To the caller the number of the
+/// first copy, to the second copy 0.
+pub fn fork_interpreter(between: impl FnOnce(fn() -> io::Result<i32>) -> io::Result<()>) -> io::Result<i32> {
+    // SAFETY: the caller holds the GIL, and each call is followed by its counterpart in each process that goes on in
+    // Python. fork(2) of libc makes a copy in which memory can be allocated, whatever other threads were at.
+    unsafe {
+        pyo3::ffi::PyOS_BeforeFork();
+        let first = libc::fork();
+        if first == 0 {
+            if between(fork).is_err() {
+                exit(125);
+            }
+            pyo3::ffi::PyOS_AfterFork_Child();
+            return Ok(0);
+        }
+        let error = io::Error::last_os_error();
+        pyo3::ffi::PyOS_AfterFork_Parent();
+        if first < 0 { Err(error) } else { Ok(first) }
+    }
+}
+
+fn fork() -> io::Result<i32> {
+    // SAFETY: no arguments; this process has one thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid),
+    }
+}
+
+/// Ends this copy, and nothing of the original.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: a number.
+    unsafe { libc::_exit(status) }
+}
+
+/// Lets Ctrl-C be the others' to mind.
+pub fn ignore_interrupts() {
+    // SAFETY: a signal and a disposition that is no function.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+}
+
+/// Waits for a child to end: its exit status, or the negative number of the signal that ended it.
+pub fn wait(process: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: a place for the status, which outlives the call.
+    while unsafe { libc::waitpid(process, &raw mut status, 0) } < 0 {
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            // The caller ignores SIGCHLD, so that nobody learns of the end of children.
+            return 125;
+        }
+    }
+    if libc::WIFSIGNALED(status) { -libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
+}
+
+/// Closes every descriptor but one, in a copy that has no other use for them.
+pub fn close_all_but(kept: RawFd) {
+    let close = |first: RawFd, last: RawFd| {
+        // SAFETY: numbers; nothing in this copy uses what they name.
+        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
+    };
+    if close(0, kept - 1) && close(kept + 1, RawFd::MAX) {
+        return;
+    }
+    // Refused by a filter around the caller. SAFETY: as above.
+    let last = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) } as RawFd;
+    (0..last).filter(|fd| *fd != kept).for_each(|fd| {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    });
+}
+
+/// Writes to a pipe. Nobody reads it where pytest is gone.
+pub fn say(pipe: RawFd, words: &str) {
+    let mut rest = words.as_bytes();
+    while !rest.is_empty() {
+        // SAFETY: as many bytes as are there.
+        let written = unsafe { libc::write(pipe, rest.as_ptr().cast(), rest.len()) };
+        let Ok(written) = usize::try_from(written) else { return };
+        rest = &rest[written..];
+    }
 }

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -67,9 +68,7 @@ def test_removes_its_own_file(): os.remove(__file__)
 def test_overwrites_the_interpreter(): open(os.path.realpath(sys.executable), "ab")
 def test_writes_to_usr(): open("/usr/made", "w")
 def test_writes_to_etc(): open("/etc/passwd", "a")
-def test_reads_shadow():
-    # Files of the caller's are the test's own: root's tests can read what only root may.
-    open("/etc/shadow" if os.stat(__file__).st_uid != os.stat("/etc/shadow").st_uid else "/no").read()
+def test_reads_shadow(): open("/etc/shadow").read()
 def test_segfaults(): ctypes.string_at(0)
 def test_aborts(): os.abort()
 def test_exits(): os._exit(7)
@@ -314,6 +313,8 @@ def test_after(): pass
     wanted = dict.fromkeys(["test_async", "test_async_wide", "test_given", "test_after"], "passed")
     wanted |= dict.fromkeys(["test_falsified", "test_timeout", "test_timeout_by_thread"], "failure")
     assert kinds == wanted, said
+    # Examples are kept where hypothesis keeps them, and nothing is made of how its versions name that place.
+    assert (where / ".hypothesis").is_dir() and not list(where.glob("*<*"))
     assert "n=100" in found["test_falsified"][1].replace("\n", "") and "Timeout" in found["test_timeout"][1], found
 
 
@@ -329,8 +330,7 @@ def test_daemon():
     )
     _, said = run(where, "--sandbox=test", status=0)
     assert re.search(rf"test_daemon.py::test_daemon: pid \d+ sleep {marker}", said), said
-    lines = [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit() and _readable(pid)]
-    assert not [line for line in lines if marker in line.split("\0")]
+    assert not _alive(marker)
 
 
 def _readable(pid):
@@ -391,6 +391,128 @@ def test_a_cell_that_cannot_be_made_is_an_error_and_never_an_open_door(project):
     where = project(test_a="def test_a(): open('made', 'w')\n")
     _, said = run(where, "--sandbox", "-o", "sandbox_ro=/no/such/place", status=4)
     assert "/no/such/place" in said and not (where / "made").exists()
+
+
+def test_roots_tests_read_nothing_that_only_root_may_and_what_a_test_writes_is_its_callers(project):
+    where = project(
+        test_files="""
+import pytest
+def test_secret(): assert open("secret").read() == "secret"
+@pytest.mark.sandbox(keep_caller=True)
+def test_secret_of_the_callers(): assert open("secret").read() == "secret"
+def test_source(tmp_path):
+    assert open(__file__).read()
+    (tmp_path / "made").write_text("x")
+"""
+    )
+    secret = where / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    # A directory that others may not enter would be shown with all its files as the test's own.
+    where.chmod(0o755)
+    _, found, said = outcomes(where, "--sandbox=test", f"--basetemp={where / 'base'}")
+    kinds = {name: kind for name, (kind, _) in found.items()}
+    denied = "failure" if os.geteuid() == 0 else "passed"
+    assert kinds == {"test_secret": denied, "test_secret_of_the_callers": "passed", "test_source": "passed"}, said
+    assert denied == "passed" or "PermissionError" in found["test_secret"][1]
+    # Beside it a link to the directory of the last one.
+    made = where / "base" / "test_source0" / "made"
+    assert made.stat().st_uid == os.geteuid()
+    # The twin: without the sandbox the same test reads it.
+    _, found, _ = outcomes(where, "--sandbox=off")
+    assert found["test_secret"][0] == "passed"
+
+
+def test_a_weaker_cell_of_one_test_is_an_error_where_nothing_may_be_weak(project):
+    where = project(
+        test_a="import pytest\n@pytest.mark.sandbox(keep_caller=True)\ndef test_weak(): pass\ndef test_strong(): pass\n"
+    )
+    _, found, said = outcomes(where, "--sandbox=test", "--sandbox-require")
+    assert found["test_strong"][0] == "passed", said
+    if os.geteuid() == 0:
+        assert found["test_weak"][0] == "error" and "not enforced here: identity" in found["test_weak"][1], said
+    else:
+        # Nobody else's tests can read what the caller cannot.
+        assert found["test_weak"][0] == "passed", said
+
+
+def test_what_is_set_up_and_torn_down_between_tests_is_known_to_the_next_one(project):
+    where = project(
+        test_between="""
+import os, pytest
+trace = []
+@pytest.fixture(scope="module", params=["a", "b"])
+def wide(request): trace.append("+" + request.param); yield request.param; trace.append("-" + request.param)
+@pytest.fixture(scope="class")
+def of_class(): trace.append("+class"); yield; trace.append("-class")
+def test_first(request): assert trace == [] and request.session.testsfailed == 0
+def test_fails(): assert 0
+def test_counts(request): assert request.session.testsfailed == 1
+def test_wide(wide): assert trace == (["+a"] if wide == "a" else ["+a", "-a", "+b"])
+def test_wide_too(wide): assert trace[-1] == "+" + wide
+class TestOne:
+    def test_in(self, of_class): assert trace[-1] == "+class"
+    def test_in_too(self, of_class): assert trace[-1] == "+class" and trace.count("+class") == 1
+def test_after(): assert trace == ["+a", "-a", "+b", "+class", "-class"]
+@pytest.mark.sandbox(network="none")
+def test_another_policy(): assert trace[-1] == "-class"
+def test_last(): assert trace[-1] == "-class"
+"""
+    )
+    _, free, said = outcomes(where, "--sandbox=off")
+    _, boxed, _ = outcomes(where, "--sandbox=test")
+    kinds = {name: kind for name, (kind, _) in free.items()}
+    assert [name for name, kind in kinds.items() if kind != "passed"] == ["test_fails"], said
+    assert {name: kind for name, (kind, _) in boxed.items()} == kinds, boxed
+
+
+def test_tests_of_a_file_share_their_process_whatever_time_each_has(project):
+    where = project(
+        test_file="""
+import os, time, pytest
+state = []
+@pytest.mark.sandbox(timeout=30)
+def test_one(): state.append(os.getpid())
+def test_two(): assert state == [os.getpid()]
+@pytest.mark.sandbox(timeout=0.5)
+def test_slow(): time.sleep(60)
+def test_three(): assert state == []
+"""
+    )
+    _, found, said = outcomes(where, "--sandbox=file")
+    kinds = {name: kind for name, (kind, _) in found.items()}
+    # What was killed with the slow one is gone for those after it.
+    assert kinds == {"test_one": "passed", "test_two": "passed", "test_slow": "failure", "test_three": "passed"}, said
+
+
+def test_nothing_survives_a_killed_pytest(project):
+    marker = f"8{os.getpid()}66"
+    where = project(
+        test_sleeps=f"import subprocess\ndef test_sleeps(): subprocess.run(['sleep', '{marker}'])\ndef test_next(): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--sandbox=test"]
+    if "sandcell" not in _entry_points():
+        command[3:3] = ["-p", "sandcell.pytest_plugin"]
+    runner = subprocess.Popen(command, cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _until(lambda: _alive(marker))
+    finally:
+        runner.kill()
+        runner.wait()
+    _until(lambda: not _alive(marker))
+
+
+def _alive(marker):
+    lines = [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit() and _readable(pid)]
+    return [line for line in lines if marker in line.split("\0")]
+
+
+def _until(there):
+    for _ in range(600):
+        if there():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that in a minute")
 
 
 def test_settings_of_the_ini_file_hold(project):

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -94,6 +94,22 @@ fn a_program_in_a_directory_made_for_the_run_is_visible_and_may_write_there() {
     let ran = ran(command.arg("test").arg(beside).current_dir(project.top()));
     assert_eq!(ran, (Some(0), "data".to_owned(), String::new()));
     assert!(made.path().join("out").exists());
+}
+
+#[test]
+fn roots_tests_read_nothing_that_only_root_may_and_what_a_test_writes_is_its_callers() {
+    let project = Project::new("echo x >target/made && cat src/secret");
+    let secret = project.scratch.file("src/secret", "secret");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let root = nix::unistd::geteuid().is_root();
+    let (status, out, error) = ran(&mut project.command());
+    let made = fs::metadata(project.top().join("target/made")).unwrap();
+    assert_eq!(made.uid(), nix::unistd::geteuid().as_raw());
+    assert_eq!((status == Some(0), out.as_str()), if root { (false, "") } else { (true, "secret") }, "{error}");
+    assert_eq!(error.contains("Permission denied"), root, "{error}");
+    // The twin: without the sandbox the same program can.
+    let free = Command::new(&project.program).current_dir(project.top()).output().unwrap();
+    assert_eq!(text(&free.stdout), "secret");
 }
 
 #[test]

@@ -62,8 +62,11 @@ pub fn sandbox(
     let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     std::env::split_paths(&libraries).filter(|dir| dir.is_absolute() && dir.is_dir()).for_each(|d| shown.add(d, false));
 
+    // What a test writes is the caller's. Root's files can be mapped to a stranger (idmapped mounts), and the stranger
+    // cannot read what only root may; nobody else's can, so that tests of others keep the caller's UID.
+    let keep = !nix::unistd::geteuid().is_root();
     let mut builder =
-        Sandbox::builder().keep_env(true).keep_caller(true).leftovers(Leftovers::Report).current_dir(here.clone());
+        Sandbox::builder().keep_env(true).keep_caller(keep).leftovers(Leftovers::Report).current_dir(here.clone());
     builder = profiles(builder, &mut shown, &here, separate)?;
     // Beneath its old value there is nothing inside.
     if std::env::var_os("TMPDIR").is_some() {
@@ -90,7 +93,10 @@ impl Shown {
         if covered == Some(true) || (!writable && (covered.is_some() || system)) {
             return;
         }
-        self.mounts.push((dir, writable));
+        match self.mounts.iter_mut().find(|(other, _)| *other == dir) {
+            Some(known) => known.1 = true,
+            None => self.mounts.push((dir, writable)),
+        }
     }
 }
 
