@@ -12,6 +12,7 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,9 +76,10 @@ fn assert_whole(dir: &Path, whole: &Trees) {
     for (diff_id, tree) in trees(&store) {
         assert_eq!(Some(&tree), whole.get(&diff_id), "{diff_id}");
     }
-    // No image without one of its layers.
+    // No image without one of its layers, or without the directory that all but the lowest do not list.
     for image in store.images().unwrap() {
-        store.use_image(&image.id.to_string()).unwrap();
+        let kept = store.use_image(&image.id.to_string()).unwrap();
+        assert_eq!(fs::metadata(kept.layers.last().unwrap().join("d")).unwrap().mode() & 0o777, 0o700);
     }
 }
 
@@ -101,11 +103,9 @@ fn whole_trees(dir: &Path) -> Trees {
 fn prepare(dir: &Path) {
     let layer = |n: u8| {
         let files = (0..40).map(|at| file(format!("d/f{at}"), vec![n; 20_000]));
-        tar(&[dir_of(n)].into_iter().chain(files).collect::<Vec<_>>())
+        let first = if n == 1 { image_support::dir("d").mode(0o700) } else { file(format!("only{n}"), "x") };
+        tar(&[first].into_iter().chain(files).collect::<Vec<_>>())
     };
-    fn dir_of(n: u8) -> Member {
-        file(format!("only{n}"), "x")
-    }
     Layout::image(dir.join("one"), "one:1", &[layer(1), layer(2)], "+gzip", gzip);
     Layout::image(dir.join("two"), "two:1", &[layer(1), layer(3), layer(4)], "", <[u8]>::to_vec);
     #[cfg(feature = "pull")]

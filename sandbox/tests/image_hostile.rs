@@ -262,6 +262,11 @@ fn cases(canary: &Path) -> Vec<Case> {
             Inside(no_xattrs_of_ping),
         ),
         case(
+            "meta_implied",
+            &[dir("ping").pax("SCHILY.xattr.user.overlay.sandcell.implied", "y")],
+            Inside(no_xattrs_of_ping),
+        ),
+        case(
             "meta_overlay_nested",
             &[file("ping", "x").pax("SCHILY.xattr.user.overlay.overlay.whiteout", "")],
             Inside(no_xattrs_of_ping),
@@ -441,6 +446,8 @@ fn cases(canary: &Path) -> Vec<Case> {
     raw("bomb_gzip", zeros_in_gzip(), Refused("grows to more than"));
     let many: Vec<Member> = (0..3000).map(|n| file(format!("f{n}"), "")).collect();
     raw("bomb_members", tar(&many), Refused("more than 2000 members"));
+    let deep = |n| file("x", "").pax("path", format!("{n}/{}f", "d/".repeat(1500)));
+    raw("bomb_directories", tar(&[deep(1), deep(2)]), Refused("more than 2000 members"));
     raw("bomb_bytes", open_tar(&[file("big", "").size(3 << 30)]), Refused("big"));
     cases
 }
@@ -475,7 +482,11 @@ fn assert_harmless(id: &str, root: &Path) {
         assert_eq!(meta.uid(), nix::unistd::geteuid().as_raw(), "{id}: {path:?} belongs to another");
         for name in xattrs(&root.join(&path)) {
             assert!(name.starts_with("user."), "{id}: {path:?} has {name}");
-            assert!(!name.contains("overlay") || name == "user.overlay.opaque", "{id}: {path:?} has {name}");
+            assert!(
+                !name.contains("overlay")
+                    || ["user.overlay.opaque", "user.overlay.sandcell.implied"].contains(&&name[..]),
+                "{id}: {path:?} has {name}"
+            );
         }
     }
 }

@@ -82,6 +82,23 @@ fn owners_of_an_image_are_kept_where_there_are_many_ids_and_squashed_where_there
 }
 
 #[test]
+fn a_directory_that_a_layer_does_not_list_keeps_its_owner() {
+    let scratch = Scratch::new("range-implied");
+    let store = scratch.store();
+    let mut layers = layers();
+    layers.push(tar(&[file("var/secret/more", ""), file("var/mail/.wh.x", ""), file("srv/web/last", "")]));
+    store_image(&store, "app", &layers, json!({}));
+    assert_eq!(
+        told(many(&store, "app"), STAT),
+        OWNERS.replace("/srv/web/more", "/srv/web/last 0:0 644\n/srv/web/more")
+    );
+    store.remove("app").unwrap();
+    for dir in ["images", "layers", "tmp"] {
+        assert_eq!(fs::read_dir(store.dir().join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+#[test]
 fn an_ordinary_user_of_the_image_is_kept_out_by_its_modes() {
     let scratch = Scratch::new("range-modes");
     let store = scratch.store();

@@ -203,3 +203,70 @@ fn a_kept_upper_becomes_an_image_that_runs() {
     assert_eq!(told(kept, &["cat /srv/new"]), "new", "on its own it goes on");
     let _ = fs::remove_dir_all(dir.join("work"));
 }
+
+#[test]
+fn a_directory_that_a_layer_does_not_list_is_what_the_layers_below_say() {
+    let scratch = Scratch::new("run-implied");
+    let store = scratch.store();
+    let note = |member: Member| member.pax("SCHILY.xattr.user.note", "below");
+    let mut base = busybox();
+    base.extend([
+        dir("closed").mode(0o711),
+        dir("closed/deep").mode(0o1777),
+        file("closed/gone", ""),
+        note(dir("noted")),
+        dir("again").mode(0o700),
+        dir("opaque").mode(0o700),
+        file("opaque/x", ""),
+        dir("replaced").mode(0o700),
+        dir("hidden").mode(0o700),
+        dir("hidden/dir").mode(0o700),
+    ]);
+    let unlisted = [
+        file("closed/deep/new", "new"),
+        file("closed/.wh.gone", ""),
+        file("noted/new", ""),
+        file("opaque/.wh..wh..opq", ""),
+        file("fresh/dir/new", ""),
+        // A file in it before the directory itself: listed all the same.
+        file("again/new", ""),
+        dir("again").mode(0o750),
+        file("hidden/.wh..wh..opq", ""),
+        file("hidden/dir/new", ""),
+    ];
+    let third = [file("fresh/more", ""), file(".wh.replaced", ""), file("again/more", "")];
+    let fourth = [file("replaced/new", "")];
+    let layers = [tar(&base), tar(&unlisted), tar(&third), tar(&fourth)];
+    store_image(&store, "app", &layers, json!({"Env": ["PATH=/bin"], "User": "root"}));
+    let script = "stat -c '%n %a' /closed /closed/deep /noted /again /opaque /replaced /hidden /hidden/dir /fresh \
+        /fresh/dir; ls /closed /opaque; cat /closed/deep/new";
+    let modes = "/closed 711\n/closed/deep 1777\n/noted 755\n/again 750\n/opaque 700\n/replaced 755\n\
+        /hidden 700\n/hidden/dir 755\n/fresh 755\n/fresh/dir 755\n/closed:\ndeep\n\n/opaque:\nnew";
+    assert_eq!(told(builder(&store, "app"), &["sh", "-c", script]), modes);
+    let kept = store.use_image("app").unwrap();
+    let top = kept.layers.last().unwrap();
+    assert_eq!(xattr(&top.join("noted"), "user.note").unwrap(), b"below");
+    assert!(!top.join("fresh").exists() && !top.join("replaced").exists(), "only what is needed is there");
+    drop(kept);
+    // A commit on top keeps it so, and everything goes with the image.
+    let commit = Commit::on("app").name("app:2".parse().unwrap()).set("Cmd", json!(["sh", "-c", script]));
+    store.commit(None, &commit).unwrap();
+    assert_eq!(told(builder(&store, "app:2"), &[]), modes);
+    store.remove("app").unwrap();
+    store.remove("app:2").unwrap();
+    for dir in ["images", "layers", "tmp"] {
+        assert_eq!(fs::read_dir(store.dir().join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+#[test]
+fn an_image_whose_layers_list_their_directories_has_only_its_layers() {
+    let scratch = Scratch::new("run-listed");
+    let store = scratch.store();
+    let mut base = busybox();
+    base.push(dir("closed").mode(0o711));
+    let second = [dir("./"), dir("closed").mode(0o755), file("closed/new", "")];
+    store_image(&store, "app", &[tar(&base), tar(&second)], json!({"Env": ["PATH=/bin"]}));
+    assert_eq!(store.use_image("app").unwrap().layers.len(), 2);
+    assert_eq!(told(builder(&store, "app"), &["stat", "-c", "%a", "/closed"]), "755");
+}

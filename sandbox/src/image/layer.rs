@@ -102,6 +102,7 @@ pub(crate) fn make(store: &Store, source: LayerSource, stop: &Stop, progress: &(
         tar_size: hashed.tar_size,
         bytes: counts.bytes,
         members: counts.members,
+        implied: counts.implied,
         tree_bytes: counts.tree_bytes,
         boot: boot_id(),
     };

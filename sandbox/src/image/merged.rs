@@ -34,6 +34,11 @@ fn is_opaque(dir: &Path) -> bool {
 impl Merged<'_> {
     /// The uppermost layer that has the path, or hides it, decides. Relative; its parents must not be links.
     pub(crate) fn find(&self, path: &Path) -> Option<Found> {
+        self.find_where(path, |_| true)
+    }
+
+    /// The same, but of a directory only those layers count that are `meant`.
+    pub(crate) fn find_where(&self, path: &Path, meant: impl Fn(usize) -> bool) -> Option<Found> {
         'layers: for (layer, dir) in self.layers.iter().enumerate().rev() {
             let mut at = dir.clone();
             let mut hides = false;
@@ -52,7 +57,12 @@ impl Merged<'_> {
                     Err(_) => continue 'layers,
                 }
             }
-            return Some(Found { layer, meta: last });
+            if meant(layer) {
+                return Some(Found { layer, meta: last });
+            }
+            if hides {
+                return None;
+            }
         }
         None
     }

@@ -10,10 +10,12 @@
 //! | `layer` | one layer into the store: decompress, hash, unpack in one pass |
 //! | `load` | a source into the store, its layers in parallel |
 //! | `pull/` | images from registries, feature `pull` |
-//! | `store`, `lock`, `remove` | the directory that holds it all, complete or not at all |
+//! | `store`, `lock` | the directory that holds it all, complete or not at all |
+//! | `collect`, `remove` | what goes: images, layers that none has, trees of any depth |
 //! | `pack` | a directory or an overlay's upper into a reproducible tar |
 //! | `reach` | reading trees that belong to the caller's sub-ids |
 //! | `owners` | whom an image's files belong to on the disk, for runs of several ids |
+//! | `implied` | directories that a layer needs and does not list: what the layers below say of them shows |
 //! | `run`, `volume` | what an image says as the defaults of a run, directories that outlive runs |
 //! | `build/` | images from steps: a Dockerfile, or calls |
 //! | `merged`, `date` | layers seen as one tree without a mount; dates |
@@ -22,10 +24,12 @@
 //! Running an image is [`Root::image`](crate::Root::image); its layers stay in the store while the sandbox lives.
 
 mod build;
+mod collect;
 mod commit;
 mod config;
 mod date;
 mod export;
+mod implied;
 mod layer;
 mod load;
 mod lock;
@@ -50,6 +54,7 @@ mod volume;
 use std::time::Duration;
 
 pub use build::{Build, BuildStep};
+pub use collect::Pruned;
 pub use commit::Commit;
 pub use config::{HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use export::Format;
@@ -63,7 +68,7 @@ pub use reference::{Digest, Reference};
 pub use run::base_of;
 pub(crate) use run::{Kept, resolve};
 pub use source::Source;
-pub use store::{Image, InUse, LayerInfo, Pruned, Sizes, Store};
+pub use store::{Image, InUse, LayerInfo, Sizes, Store};
 pub use unpack::Withheld;
 pub use volume::VolumeInfo;
 

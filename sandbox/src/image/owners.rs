@@ -16,28 +16,28 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 
-use super::reference::Digest;
-use super::store::{Image, Store, failed};
+use super::store::{Image, Store, failed, read_withheld};
 use super::unpack::unescape;
 use crate::error::Result;
 use crate::identity::StoreIds;
 use crate::owned::Hands;
 
 /// Owner, group and permission bits in the image.
-type Owner = (u32, u32, u32);
+pub(crate) type Owner = (u32, u32, u32);
 
 impl Store {
     /// The directories of an image for a run of these ids, the lowest first. The image must be in use.
     pub(crate) fn owned_layers(&self, image: &Image, ids: StoreIds) -> Result<Vec<PathBuf>> {
         let mut dirs = Vec::new();
         let mut hands = None;
-        for layer in &image.layers {
-            let dir = self.layer_dir(layer.diff_id);
+        let layers = image.layers.iter().map(|layer| (layer.diff_id, self.layer_dir(layer.diff_id)));
+        let implied = self.implied_dir(image.id).map(|dir| (image.id, dir));
+        for (id, dir) in layers.chain(implied) {
             dirs.push(dir.join("fs"));
             let owned = dir.join(format!("owned-{}-{}-{}", ids.uid, ids.gid, ids.most));
             if !owned.exists() {
                 let _lock = self.shared()?;
-                let _layer = self.lock_layer(layer.diff_id)?;
+                let _layer = self.lock_layer(id)?;
                 if !owned.exists() {
                     if hands.is_none() {
                         hands = Some(Hands::new()?);
@@ -47,7 +47,7 @@ impl Store {
                     // One more directory, which stays ours: what belongs to somebody else we could not rename.
                     let holder = temp.path.join("owned");
                     fs::create_dir(&holder).map_err(|e| failed(&holder, "making a tree of owners", &e))?;
-                    self.make_owned(layer.diff_id, &dir.join("fs"), &holder.join("fs"), ids, hands)?;
+                    make_owned(&dir, &holder.join("fs"), ids, hands)?;
                     fs::rename(&holder, &owned).map_err(|e| failed(&owned, "making a tree of owners", &e))?;
                 }
             }
@@ -58,93 +58,95 @@ impl Store {
         }
         Ok(dirs)
     }
+}
 
-    fn make_owned(&self, diff_id: Digest, from: &Path, to: &Path, ids: StoreIds, hands: &Hands) -> Result<()> {
-        let owners = self.owners_of(diff_id, from)?;
-        if owners.is_empty() {
-            return Ok(());
+fn make_owned(dir: &Path, to: &Path, ids: StoreIds, hands: &Hands) -> Result<()> {
+    let owners = owners_of(dir)?;
+    let from = dir.join("fs");
+    if owners.is_empty() {
+        return Ok(());
+    }
+    let mut copied: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    let mut dirs = BTreeSet::new();
+    for path in owners.keys() {
+        for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+            dirs.insert(parent.to_owned());
         }
-        let mut copied: HashMap<(u64, u64), PathBuf> = HashMap::new();
-        let mut dirs = BTreeSet::new();
+    }
+    let mut made = || -> io::Result<()> {
+        fs::create_dir(to)?;
+        for dir in &dirs {
+            fs::create_dir(to.join(dir))?;
+        }
         for path in owners.keys() {
-            for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                dirs.insert(parent.to_owned());
+            let (source, dest) = (from.join(path), to.join(path));
+            let meta = fs::symlink_metadata(&source)?;
+            if meta.is_dir() {
+                if !dirs.contains(path) && !path.as_os_str().is_empty() {
+                    fs::create_dir(&dest)?;
+                }
+            } else if let Some(first) = copied.get(&(meta.dev(), meta.ino())) {
+                fs::hard_link(first, &dest)?;
+            } else {
+                copy(&source, &dest, &meta)?;
+                copied.insert((meta.dev(), meta.ino()), dest);
             }
         }
-        let mut made = || -> io::Result<()> {
-            fs::create_dir(to)?;
-            for dir in &dirs {
-                fs::create_dir(to.join(dir))?;
+        // What is in a directory first: it may belong to somebody else, and then be closed to us.
+        let all: BTreeSet<&PathBuf> = dirs.iter().chain(owners.keys()).collect();
+        let mut done = BTreeSet::new();
+        for path in all.into_iter().rev() {
+            // A file with two names is not ours any more at the second.
+            if !done.insert(fs::symlink_metadata(to.join(path))?.ino()) {
+                continue;
             }
-            for path in owners.keys() {
-                let (source, dest) = (from.join(path), to.join(path));
-                let meta = fs::symlink_metadata(&source)?;
-                if meta.is_dir() {
-                    if !dirs.contains(path) && !path.as_os_str().is_empty() {
-                        fs::create_dir(&dest)?;
-                    }
-                } else if let Some(first) = copied.get(&(meta.dev(), meta.ino())) {
-                    fs::hard_link(first, &dest)?;
-                } else {
-                    copy(&source, &dest, &meta)?;
-                    copied.insert((meta.dev(), meta.ino()), dest);
-                }
-            }
-            // What is in a directory first: it may belong to somebody else, and then be closed to us.
-            let all: BTreeSet<&PathBuf> = dirs.iter().chain(owners.keys()).collect();
-            let mut done = BTreeSet::new();
-            for path in all.into_iter().rev() {
-                // A file with two names is not ours any more at the second.
-                if !done.insert(fs::symlink_metadata(to.join(path))?.ino()) {
-                    continue;
-                }
-                finish(&from.join(path), &to.join(path), owners.get(path), ids, hands)?;
-            }
-            Ok(())
-        };
-        made().map_err(|e| failed(to, "making a tree of owners", &e))
-    }
+            finish(&from.join(path), &to.join(path), owners.get(path), ids, hands)?;
+        }
+        Ok(())
+    };
+    made().map_err(|e| failed(to, "making a tree of owners", &e))
+}
 
-    /// The files of a layer that are not simply root's, where they are on the disk.
-    fn owners_of(&self, diff_id: Digest, tree: &Path) -> Result<BTreeMap<PathBuf, Owner>> {
-        let mut owners = BTreeMap::new();
-        let mut linked = HashMap::new();
-        let fail = |e: io::Error| failed(tree, "reading the owners of a layer", &e);
-        let root = rustix::fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| fail(e.into()))?;
-        let real = fs::canonicalize(tree).map_err(fail)?;
-        for withheld in self.withheld(diff_id)? {
-            let withheld = withheld?;
-            let path = unescape(&withheld.path);
-            let path = Path::new(OsStr::from_bytes(&path));
-            // A parent may be a link within the layer: the overlay knows the real directory only.
-            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                owners.insert(PathBuf::new(), (withheld.uid, withheld.gid, withheld.mode));
-                continue;
-            };
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            let Ok(parent) = rustix::fs::openat2(&root, parent, flags, Mode::empty(), how) else { continue };
-            let parent = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(fail)?;
-            let Ok(parent) = parent.strip_prefix(&real) else { continue };
-            let path = parent.join(name);
-            let Ok(meta) = fs::symlink_metadata(tree.join(&path)) else { continue };
-            let group_dir = meta.is_dir() && withheld.mode & 0o2000 != 0;
-            if (withheld.uid, withheld.gid) == (0, 0) && !group_dir || withheld.device.is_some() {
-                continue;
-            }
-            let owner = (withheld.uid, withheld.gid, withheld.mode);
-            if meta.is_file() && meta.nlink() > 1 {
-                linked.insert((meta.dev(), meta.ino()), owner);
-            }
-            owners.insert(path, owner);
+/// The files of a layer (its directory in the store) that are not simply root's, where they are on the disk.
+pub(crate) fn owners_of(dir: &Path) -> Result<BTreeMap<PathBuf, Owner>> {
+    let tree = &dir.join("fs");
+    let mut owners = BTreeMap::new();
+    let mut linked = HashMap::new();
+    let fail = |e: io::Error| failed(tree, "reading the owners of a layer", &e);
+    let root = rustix::fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| fail(e.into()))?;
+    let real = fs::canonicalize(tree).map_err(fail)?;
+    for withheld in read_withheld(dir)? {
+        let withheld = withheld?;
+        let path = unescape(&withheld.path);
+        let path = Path::new(OsStr::from_bytes(&path));
+        // A parent may be a link within the layer: the overlay knows the real directory only.
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            owners.insert(PathBuf::new(), (withheld.uid, withheld.gid, withheld.mode));
+            continue;
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let Ok(parent) = rustix::fs::openat2(&root, parent, flags, Mode::empty(), how) else { continue };
+        let parent = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(fail)?;
+        let Ok(parent) = parent.strip_prefix(&real) else { continue };
+        let path = parent.join(name);
+        let Ok(meta) = fs::symlink_metadata(tree.join(&path)) else { continue };
+        let group_dir = meta.is_dir() && withheld.mode & 0o2000 != 0;
+        if (withheld.uid, withheld.gid) == (0, 0) && !group_dir || withheld.device.is_some() {
+            continue;
         }
-        if !linked.is_empty() {
-            other_names(tree, Path::new(""), &linked, &mut owners).map_err(fail)?;
+        let owner = (withheld.uid, withheld.gid, withheld.mode);
+        if meta.is_file() && meta.nlink() > 1 {
+            linked.insert((meta.dev(), meta.ino()), owner);
         }
-        Ok(owners)
+        owners.insert(path, owner);
     }
+    if !linked.is_empty() {
+        other_names(tree, Path::new(""), &linked, &mut owners).map_err(fail)?;
+    }
+    Ok(owners)
 }
 
 /// The archive has an owner for the first name of a file only.
@@ -203,9 +205,7 @@ fn finish(from: &Path, to: &Path, owner: Option<&Owner>, ids: StoreIds, hands: &
         let group_dir = owner.map_or(0, |(.., mode)| if meta.is_dir() { mode & 0o2000 } else { 0 });
         fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o1777 | group_dir))?;
     }
-    let time = Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(rustix::fs::CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    copy_times(&meta, to)?;
     let Some((uid, gid, _)) = owner else { return Ok(()) };
     let caller = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let (uid, gid) = ids.host((*uid, *gid), caller);
@@ -214,20 +214,29 @@ fn finish(from: &Path, to: &Path, owner: Option<&Owner>, ids: StoreIds, hands: &
     Ok(hands.chown(fd.as_fd(), uid, gid)?)
 }
 
-/// `user.*`, but overlay's own: what is hidden below is so without it.
-fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
-    let mut list = vec![0u8; 64 << 10];
-    let length = match rustix::fs::llistxattr(from, &mut list[..]) {
-        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
-        length => length?,
-    };
-    for name in list[..length].split(|byte| *byte == 0) {
-        if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
+pub(crate) fn copy_times(of: &fs::Metadata, to: &Path) -> io::Result<()> {
+    let time = Timespec { tv_sec: of.mtime(), tv_nsec: of.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(rustix::fs::CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+pub(crate) fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
+    for name in own_attributes(from)? {
         let mut value = vec![0u8; 64 << 10];
-        let length = rustix::fs::lgetxattr(from, name, &mut value[..])?;
-        rustix::fs::lsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())?;
+        let length = rustix::fs::lgetxattr(from, &name[..], &mut value[..])?;
+        rustix::fs::lsetxattr(to, &name[..], &value[..length], rustix::fs::XattrFlags::empty())?;
     }
     Ok(())
+}
+
+/// Names of the attributes that an image gave: `user.*`, but not overlay's: what is hidden below is so without them.
+pub(crate) fn own_attributes(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let mut list = vec![0u8; 64 << 10];
+    let length = match rustix::fs::llistxattr(path, &mut list[..]) {
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        length => length?,
+    };
+    let names = list[..length].split(|byte| *byte == 0);
+    let own = names.filter(|name| name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+    Ok(own.map(<[u8]>::to_vec).collect())
 }

@@ -10,6 +10,7 @@
 //!     settled                    the layer is known to be on the disk
 //! images/HEX/                  an image, named by its id (the digest of its configuration):
 //!     config.json, manifest.json as they came
+//!     implied/                   see `implied`
 //! refs.json                    names, each with the id of its image
 //! volumes/NAME/                see `volume`
 //! builds/, cache/              what builds are writing; their steps, each with the layer that it came to
@@ -42,7 +43,7 @@ const VERSION: &str = "1\n";
 /// A directory of images. Any number of processes and threads can use one at a time.
 #[derive(Debug, Clone)]
 pub struct Store {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pub(crate) limits: Limits,
 }
 
@@ -64,6 +65,9 @@ pub struct LayerInfo {
     pub bytes: u64,
     /// Members of the tar.
     pub members: u64,
+    /// Directories that the tree has and the tar does not list.
+    #[serde(default)]
+    pub(crate) implied: u64,
     /// Bytes of all files that the tree has, a file with two names counted twice.
     pub(crate) tree_bytes: u64,
     /// The kernel's boot id when it was made.
@@ -96,18 +100,6 @@ pub struct Sizes {
     pub shared: u64,
 }
 
-/// What [`Store::prune`] or [`Store::remove`] took away.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pruned {
-    /// Images that had no name and no run.
-    pub images: Vec<Digest>,
-    /// Layers that no image uses any more.
-    pub layers: Vec<Digest>,
-    /// Bytes of their files and blobs.
-    pub bytes: u64,
-}
-
 /// An image that is kept while this value lives, for a run.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -124,8 +116,7 @@ impl InUse {
     pub(crate) fn owner(&self, layer: usize, path: &Path) -> Option<(u32, u32, u32)> {
         use std::os::unix::ffi::OsStrExt;
         let escaped = super::unpack::escape(path.as_os_str().as_bytes());
-        let all = BufReader::new(File::open(self.layers[layer].parent()?.join("withheld")).ok()?).split(b'\n');
-        let records = all.filter_map(|line| serde_json::from_slice::<Withheld>(&line.ok()?).ok());
+        let records = read_withheld(self.layers[layer].parent()?).ok()?.filter_map(Result::ok);
         records.filter(|record| record.path == escaped).last().map(|record| (record.uid, record.gid, record.mode))
     }
 }
@@ -142,6 +133,10 @@ pub(crate) fn because(failure: Failure, error: &io::Error) -> crate::Error {
         }
         _ => failure.cause(error).setup(),
     }
+}
+
+fn gone(what: String) -> crate::Error {
+    Failure::new("image-store", what, "not in the store, or damaged").hint("load it again").setup()
 }
 
 fn make_dir(path: &Path) -> Result<()> {
@@ -231,7 +226,7 @@ impl Store {
         self.dir.join("layers").join(diff_id.hex())
     }
 
-    fn image_dir(&self, id: Digest) -> PathBuf {
+    pub(crate) fn image_dir(&self, id: Digest) -> PathBuf {
         self.dir.join("images").join(id.hex())
     }
 
@@ -242,26 +237,6 @@ impl Store {
 
     pub(crate) fn lock_layer(&self, diff_id: Digest) -> Result<File> {
         lock::exclusive(&self.dir.join("locks").join(diff_id.hex()))
-    }
-
-    /// Removes what killed processes left, where nobody is at work just now.
-    pub(crate) fn sweep_if_idle(&self) -> Result<()> {
-        match lock::try_exclusive(&self.dir.join("lock"))? {
-            Some(_lock) => self.sweep(),
-            None => Ok(()),
-        }
-    }
-
-    fn sweep(&self) -> Result<()> {
-        for name in list(&self.dir.join("tmp"))? {
-            let path = self.dir.join("tmp").join(name);
-            let gone = match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => remove_any(&path),
-                _ => fs::remove_file(&path),
-            };
-            gone.map_err(|e| failed(&path, "removing what a killed process left", &e))?;
-        }
-        Ok(())
     }
 
     /// A new directory in `tmp/`, removed with the value unless it was renamed to its place. Under the shared lock.
@@ -329,12 +304,7 @@ impl Store {
     /// # Errors
     /// `Setup` where the layer is not in the store.
     pub fn withheld(&self, diff_id: Digest) -> Result<impl Iterator<Item = Result<Withheld>> + use<>> {
-        let path = self.layer_dir(diff_id).join("withheld");
-        let file = File::open(&path).map_err(|e| failed(&path, "reading what a layer withholds", &e))?;
-        Ok(BufReader::new(file).split(b'\n').map(move |line| {
-            let line = line.map_err(|e| failed(&path, "reading what a layer withholds", &e))?;
-            serde_json::from_slice(&line).map_err(|e| failed(&path, "reading what a layer withholds", &e.into()))
-        }))
+        read_withheld(&self.layer_dir(diff_id))
     }
 
     /// Puts a finished layer into its place. Under the shared lock and the layer's own.
@@ -360,6 +330,8 @@ impl Store {
             }
         }
         let temp = self.temp_dir()?;
+        let layers = self.layers_of(id, &ImageConfig::parse(config, &id.to_string(), usize::MAX)?)?;
+        self.make_implied(&layers, &temp.path.join("implied"))?;
         write_file(&temp.path.join("config.json"), config)?;
         if let Some(manifest) = manifest {
             write_file(&temp.path.join("manifest.json"), manifest)?;
@@ -370,7 +342,7 @@ impl Store {
         }
     }
 
-    fn refs(&self) -> Result<BTreeMap<String, Digest>> {
+    pub(crate) fn refs(&self) -> Result<BTreeMap<String, Digest>> {
         let path = self.dir.join("refs.json");
         let read = |path: &Path| match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failed(path, "reading the names", &e.into())),
@@ -398,7 +370,7 @@ impl Store {
         Ok(result)
     }
 
-    fn image_ids(&self) -> Result<Vec<Digest>> {
+    pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
         let names = list(&self.dir.join("images"))?;
         let mut ids: Vec<_> = names.iter().filter_map(|n| Digest::from_hex(n.to_str()?)).collect();
         ids.sort();
@@ -406,7 +378,7 @@ impl Store {
     }
 
     /// None where it is not there, or damaged by a power cut.
-    fn config_bytes(&self, id: Digest) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn config_bytes(&self, id: Digest) -> Result<Option<Vec<u8>>> {
         let path = self.image_dir(id).join("config.json");
         match fs::read(&path) {
             Ok(bytes) => Ok((Digest::of(&bytes) == id).then_some(bytes)),
@@ -416,34 +388,26 @@ impl Store {
     }
 
     pub(crate) fn read_image(&self, id: Digest, refs: &BTreeMap<String, Digest>) -> Result<Image> {
-        let gone =
-            |what: String| Failure::new("image-store", what, "not in the store, or damaged").hint("load it again");
-        let config_bytes = self.config_bytes(id)?.ok_or_else(|| gone(format!("image {id}")).setup())?;
+        let config_bytes = self.config_bytes(id)?.ok_or_else(|| gone(format!("image {id}")))?;
         let config = ImageConfig::parse(&config_bytes, &id.to_string(), usize::MAX)?;
-        let layers =
-            config.rootfs.diff_ids.iter().map(|diff_id| {
-                self.layer(*diff_id)?.ok_or_else(|| gone(format!("layer {diff_id} of image {id}")).setup())
-            });
-        let layers = layers.collect::<Result<_>>()?;
+        let layers = self.layers_of(id, &config)?;
         let names = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name.clone()).collect();
         Ok(Image { id, names, config, config_bytes, layers })
     }
 
-    pub(crate) fn has_image(&self, id: Digest) -> bool {
-        self.image_dir(id).exists()
+    fn layers_of(&self, id: Digest, config: &ImageConfig) -> Result<Vec<LayerInfo>> {
+        let layer =
+            |diff_id: &Digest| self.layer(*diff_id)?.ok_or_else(|| gone(format!("layer {diff_id} of image {id}")));
+        config.rootfs.diff_ids.iter().map(layer).collect()
     }
 
-    /// Takes images away that have no name and no run; their layers stay until the next `prune`.
-    pub(crate) fn forget(&self, ids: impl Iterator<Item = Digest>) {
-        let ids: Vec<Digest> = ids.collect();
-        // Not worth waiting for: `prune` finds them too.
-        let Ok(_lock) = lock::exclusive_now(&self.dir.join("lock")) else { return };
-        let Ok(refs) = self.refs() else { return };
-        for id in ids {
-            if !refs.values().any(|named| *named == id) && self.lock_unused(id).unwrap_or(false) {
-                let _ = self.discard(&self.image_dir(id));
-            }
-        }
+    /// The tree that an image has above its layers, see `implied`.
+    pub(crate) fn implied_dir(&self, id: Digest) -> Option<PathBuf> {
+        Some(self.image_dir(id).join("implied")).filter(|dir| dir.exists())
+    }
+
+    pub(crate) fn has_image(&self, id: Digest) -> bool {
+        self.image_dir(id).exists()
     }
 
     pub(crate) fn manifest_bytes(&self, id: Digest) -> Option<Vec<u8>> {
@@ -548,94 +512,9 @@ impl Store {
         let file = File::open(&config).map_err(|e| failed(&config, "reading an image", &e))?;
         file.lock_shared().map_err(|e| failed(&config, "keeping an image", &e))?;
         let image = self.read_image(id, &refs)?;
-        let layers = image.layers.iter().map(|layer| self.layer_dir(layer.diff_id).join("fs")).collect();
+        let layers = image.layers.iter().map(|layer| self.layer_dir(layer.diff_id)).chain(self.implied_dir(id));
+        let layers = layers.map(|dir| dir.join("fs")).collect();
         Ok(InUse { image, layers, _lock: file })
-    }
-
-    /// Takes a name away; an image without any name goes, with the layers that no other image has. An id takes all
-    /// names of its image away.
-    ///
-    /// # Errors
-    /// Those of [`Store::image`], and `Setup` where a run is using the image whose last name it is.
-    pub fn remove(&self, name: &str) -> Result<Pruned> {
-        let _lock = lock::exclusive(&self.dir.join("lock"))?;
-        let refs = self.refs()?;
-        let id = self.resolve(name, &refs)?;
-        let names: Vec<&String> = refs.iter().filter(|(_, of)| **of == id).map(|(name, _)| name).collect();
-        let one = name
-            .parse::<Reference>()
-            .ok()
-            .and_then(|reference| reference.candidates().into_iter().find(|candidate| refs.contains_key(candidate)));
-        let last = one.is_none() || names.len() <= 1;
-        if last && !self.lock_unused(id)? {
-            return Err(Failure::new("image-store", name, "a run is using this image").hint("end it first").setup());
-        }
-        self.change_refs(|refs| match one {
-            Some(one) => drop(refs.remove(&one)),
-            None => refs.retain(|_, of| *of != id),
-        })?;
-        let doomed = if last { vec![id] } else { Vec::new() };
-        self.collect(doomed)
-    }
-
-    /// Removes images without a name that no run is using, layers that no image has, and what killed processes left.
-    ///
-    /// # Errors
-    /// `Setup` where something cannot be removed.
-    pub fn prune(&self) -> Result<Pruned> {
-        let _lock = lock::exclusive(&self.dir.join("lock"))?;
-        let named: HashSet<Digest> = self.refs()?.into_values().collect();
-        let mut doomed = Vec::new();
-        for id in self.image_ids()? {
-            if !named.contains(&id) && self.lock_unused(id)? {
-                doomed.push(id);
-            }
-        }
-        self.collect(doomed)
-    }
-
-    /// Whether no run has the image; nobody new can take it while the store's lock is exclusive.
-    fn lock_unused(&self, id: Digest) -> Result<bool> {
-        let path = self.image_dir(id).join("config.json");
-        let file = File::open(&path).map_err(|e| failed(&path, "reading an image", &e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(fs::TryLockError::WouldBlock) => Ok(false),
-            Err(fs::TryLockError::Error(e)) => Err(failed(&path, "looking whether an image is in use", &e)),
-        }
-    }
-
-    /// Removes these images and all layers that are left without one. Under the exclusive lock.
-    fn collect(&self, images: Vec<Digest>) -> Result<Pruned> {
-        let mut pruned = Pruned { images, ..Pruned::default() };
-        for id in &pruned.images {
-            self.discard(&self.image_dir(*id))?;
-        }
-        let mut used = HashSet::new();
-        for id in self.image_ids()? {
-            match self.config_bytes(id)? {
-                Some(bytes) => {
-                    used.extend(ImageConfig::parse(&bytes, &id.to_string(), usize::MAX)?.rootfs.diff_ids);
-                }
-                None => self.discard(&self.image_dir(id))?,
-            }
-        }
-        for name in list(&self.dir.join("layers"))? {
-            let Some(diff_id) = name.to_str().and_then(Digest::from_hex) else { continue };
-            if used.contains(&diff_id) {
-                continue;
-            }
-            if let Ok(Some(info)) = self.layer(diff_id) {
-                pruned.bytes += info.bytes + info.blob_size;
-            }
-            self.discard(&self.layer_dir(diff_id))?;
-            // Nobody waits for it: that takes the shared lock first.
-            let _ = fs::remove_file(self.dir.join("locks").join(diff_id.hex()));
-            pruned.layers.push(diff_id);
-        }
-        self.sweep()?;
-        self.sweep_cache();
-        Ok(pruned)
     }
 
     /// First out of sight in one step, then gone: a kill in between leaves something in `tmp/` only.
@@ -644,6 +523,16 @@ impl Store {
         let to = temp.path.join("discarded");
         fs::rename(path, &to).map_err(|e| failed(path, "removing it", &e))
     }
+}
+
+/// What the tree in a directory of the store does not say.
+pub(crate) fn read_withheld(dir: &Path) -> Result<impl Iterator<Item = Result<Withheld>> + use<>> {
+    let path = dir.join("withheld");
+    let file = File::open(&path).map_err(|e| failed(&path, "reading what a layer withholds", &e))?;
+    Ok(BufReader::new(file).split(b'\n').map(move |line| {
+        let line = line.map_err(|e| failed(&path, "reading what a layer withholds", &e))?;
+        serde_json::from_slice(&line).map_err(|e| failed(&path, "reading what a layer withholds", &e.into()))
+    }))
 }
 
 pub(crate) fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>> {

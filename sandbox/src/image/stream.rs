@@ -161,20 +161,20 @@ impl<R: BufRead> Read for Decoder<R> {
 /// Frame after frame; frames that a decoder has to skip (indexes of zstd:chunked and the like) are skipped.
 pub(crate) struct ZstdFrames<R> {
     inner: R,
-    decoder: Box<ruzstd::decoding::FrameDecoder>,
+    decoder: Box<structured_zstd::decoding::FrameDecoder>,
     in_frame: bool,
 }
 
 impl<R: BufRead> ZstdFrames<R> {
     fn new(inner: R) -> ZstdFrames<R> {
-        let mut decoder = Box::new(ruzstd::decoding::FrameDecoder::new());
-        decoder.set_max_window_size(ZSTD_WINDOW);
+        let mut decoder = Box::new(structured_zstd::decoding::FrameDecoder::new());
+        decoder.set_max_window_size(ZSTD_WINDOW).expect("a window that the format has");
         ZstdFrames { inner, decoder, in_frame: false }
     }
 
     /// False at the end of the stream.
     fn next_frame(&mut self) -> io::Result<bool> {
-        use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+        use structured_zstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
         while !self.inner.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.inner) {
                 Ok(()) => return Ok(true),
@@ -208,7 +208,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 self.in_frame = true;
             }
             if self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                let how = ruzstd::decoding::BlockDecodingStrategy::UptoBytes(buffer.len());
+                let how = structured_zstd::decoding::BlockDecodingStrategy::UptoBytes(buffer.len());
                 self.decoder.decode_blocks(&mut self.inner, how).map_err(bad)?;
             }
             let bytes = Read::read(&mut *self.decoder, buffer).map_err(bad)?;
@@ -216,6 +216,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 return Ok(bytes);
             }
             if self.decoder.is_finished() {
+                self.decoder.verify_content_size().map_err(bad)?;
                 let (said, is) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
                 if said.is_some() && said != is {
                     return Err(bad("its checksum is wrong"));

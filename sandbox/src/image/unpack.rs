@@ -41,10 +41,16 @@ pub struct Withheld {
     pub xattrs: Vec<(String, String)>,
 }
 
+/// Marks a directory that the layer needs and does not list: what it is, the layers below say (see `implied`). The
+/// kernel keeps overlay's attributes from whoever looks at the mounted tree.
+pub(crate) const IMPLIED: &str = "user.overlay.sandcell.implied";
+
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub members: u64,
+    /// Directories that no member is, see [`IMPLIED`].
+    pub implied: u64,
     /// Content of files.
     pub bytes: u64,
     /// Sizes of all files that the tree has in the end, by name.
@@ -103,9 +109,7 @@ impl<'a> Unpacker<'a> {
     pub fn run<R: BufRead>(mut self, reader: &mut Reader<R>) -> Result<Counts, Refusal> {
         while let Some(member) = reader.next()? {
             self.counts.members += 1;
-            if self.counts.members > self.limits.members {
-                return Err(refuse(&member.path, &format!("more than {} members in a layer", self.limits.members)));
-            }
+            self.check_members(&member.path)?;
             self.counts.bytes = self.counts.bytes.saturating_add(member.size);
             if self.counts.bytes > self.limits.layer_bytes {
                 return Err(refuse(&member.path, &format!("more than {} bytes in a layer", self.limits.layer_bytes)));
@@ -115,6 +119,14 @@ impl<'a> Unpacker<'a> {
         self.set_directory_times()?;
         self.withheld.flush().map_err(|e| self.spool_failed(e))?;
         Ok(self.counts)
+    }
+
+    /// Directories that nobody listed count too: a single path can have two thousand.
+    fn check_members(&self, path: &[u8]) -> Result<(), Refusal> {
+        if self.counts.members + self.counts.implied > self.limits.members {
+            return Err(refuse(path, &format!("more than {} members in a layer", self.limits.members)));
+        }
+        Ok(())
     }
 
     fn member<R: BufRead>(&mut self, member: &Member, reader: &mut Reader<R>) -> Result<(), Refusal> {
@@ -232,6 +244,13 @@ impl<'a> Unpacker<'a> {
         }
         if hides_lower {
             make_opaque(opened.as_fd(), path)?;
+        }
+        if existed && self.counts.implied > 0 {
+            match rustix::fs::fremovexattr(&opened, IMPLIED) {
+                Ok(()) => self.counts.implied -= 1,
+                Err(Errno::NODATA) => {}
+                Err(e) => return Err(failed(path, "marking its directory as listed", e)),
+            }
         }
         let left_out = set_xattrs(opened.as_fd(), member)?;
         self.remember_time(member)?;
@@ -356,13 +375,19 @@ impl<'a> Unpacker<'a> {
         for end in ends {
             let (_, name) = split(&parent[..end]);
             match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) if !self.exact_modes => {
+                Ok(()) => {
                     let made =
                         open_nofollow(dir.as_fd(), name).map_err(|e| failed(path, "opening its directory", e))?;
-                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))
-                        .map_err(|e| failed(path, "making its directory", e))?;
+                    if !self.exact_modes {
+                        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))
+                            .map_err(|e| failed(path, "making its directory", e))?;
+                    }
+                    rustix::fs::fsetxattr(&made, IMPLIED, b"y", XattrFlags::empty())
+                        .map_err(|e| failed(path, "marking its directory as not listed", e))?;
+                    self.counts.implied += 1;
+                    self.check_members(path)?;
                 }
-                Ok(()) | Err(Errno::EXIST) => {}
+                Err(Errno::EXIST) => {}
                 Err(e) => return Err(failed(path, "making its directory", e)),
             }
             dir = resolve(self.root.as_fd(), &parent[..end]).map_err(|e| match e {

@@ -89,8 +89,7 @@ impl Making<'_> {
         };
         if outcome != Outcome::Exited(0) {
             let said = String::from_utf8_lossy(&said[said.len().saturating_sub(TAIL)..]).trim().to_owned();
-            let status = outcome.exit_status();
-            let failure = wrong(self, &format!("`{}` ended with status {status} ({outcome:?})", words.join(" ")));
+            let failure = wrong(self, &format!("`{}` {outcome}", words.join(" ")));
             return Err(failure.hint(said).setup());
         }
         drop(sandbox);

@@ -54,7 +54,7 @@ pub(crate) fn open(source: &Source, store: &Store, stop: &Stop) -> Result<(Vec<F
         Source::Detect(_) if docker => docker::images(&files, path, store.limits.layers),
         Source::Oci(_) => Err(failure(path, "no OCI layout: there is no oci-layout in it").setup()),
         _ => Err(failure(path, "neither an OCI layout nor a docker-save archive")
-            .hint("say so if it is a plain root file system")
+            .hint("a plain root file system is loaded as one: --format rootfs, or Source::RootFs")
             .setup()),
     }?;
     Ok((found, temp))

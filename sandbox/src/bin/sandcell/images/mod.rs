@@ -264,7 +264,11 @@ pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
             let store = store.open()?;
             let mut all = Vec::new();
             for image in images {
-                all.extend(removed(&store.remove(image)?));
+                let gone = store.remove(image)?;
+                if gone.images.is_empty() {
+                    let _ = writeln!(all, "Untagged: {image}");
+                }
+                all.extend(removed(&gone));
             }
             Ok(all)
         }
