@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 
 use crate::cell::Cell;
 use crate::error::{ErrorObject, entry, free};
-use crate::text::{empty, hand_out, path, wrong};
+use crate::text::{empty, hand_out, handle, path, wrong};
 
 /// What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn sandcell_cell_entry(
     unsafe {
         entry(error, || {
             let place = empty(way, "way")?;
-            let inner = Some(crate::text::handle(cell, "cell")?.cell.entry()?);
+            let inner = Some(handle(cell, "cell")?.cell.entry()?);
             *place = Box::into_raw(Box::new(Entry { inner }));
             Ok(())
         })
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn sandcell_cell_home(
     unsafe {
         entry(error, || {
             let place = empty(home, "home")?;
-            let home = crate::text::handle(cell, "cell")?.cell.home();
+            let home = handle(cell, "cell")?.cell.home();
             *place = hand_out(home.into_os_string().into_encoded_bytes());
             Ok(())
         })
