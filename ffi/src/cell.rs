@@ -14,7 +14,7 @@ use crate::usage::{Usage, fill};
 /// A started sandbox in which many programs can be run. Any number of threads may use it at once.
 #[derive(Debug)]
 pub struct Cell {
-    cell: sandcell::Cell,
+    pub(crate) cell: sandcell::Cell,
 }
 
 /// Starts a sandbox in which many programs can be run, one after another or at once.

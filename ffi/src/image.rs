@@ -9,21 +9,12 @@ use sandcell::image::{Build, Commit, Format, Load, Owners, Reference, Source};
 use crate::command::Command;
 use crate::error::{ErrorObject, entry, free};
 use crate::policy::{Policy, set};
-use crate::text::{empty, hand_out, handle, list, path, word};
+use crate::text::{empty, hand_out, handle, list, maybe, path, word};
 
 /// A directory of images and volumes. Any number of threads and processes may use one at a time.
 #[derive(Debug)]
 pub struct Store {
-    inner: sandcell::image::Store,
-}
-
-/// Text that may be left out.
-///
-/// # Safety
-/// As for [`word`].
-unsafe fn maybe<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>, Error> {
-    // SAFETY: passed on.
-    if pointer.is_null() { Ok(None) } else { unsafe { word(pointer, name) }.map(Some) }
+    pub(crate) inner: sandcell::image::Store,
 }
 
 fn unknown(option: &str, given: &str, known: &str) -> Error {

@@ -7,12 +7,16 @@ mod cell;
 mod changes;
 mod child;
 mod command;
+mod entry;
 mod error;
 mod files;
 #[cfg(feature = "image")]
 mod image;
 mod limits;
+mod owned;
 mod policy;
+#[cfg(feature = "image")]
+mod pull;
 mod result;
 mod run;
 mod text;
@@ -22,12 +26,16 @@ pub use cell::*;
 pub use changes::*;
 pub use child::*;
 pub use command::*;
+pub use entry::*;
 pub use error::*;
 pub use files::*;
 #[cfg(feature = "image")]
 pub use image::*;
 pub use limits::*;
+pub use owned::*;
 pub use policy::*;
+#[cfg(feature = "image")]
+pub use pull::*;
 pub use result::*;
 pub use run::*;
 pub use text::sandcell_text_free;

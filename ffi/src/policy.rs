@@ -130,6 +130,15 @@ pub unsafe extern "C" fn sandcell_policy_set_hostname(policy: *mut Policy, name:
     unsafe { set(policy, |b| Ok(b.hostname(word(name, "hostname")?))) }
 }
 
+/// What keeps programs apart from the host: `namespaces` (the default), or `landlock` for hosts that forbid user namespaces:
+/// Landlock, the system call filter and resource limits alone. It is weaker, and each report says what it leaves open.
+/// Linux 6.12.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_policy_set_isolation(policy: *mut Policy, isolation: *const c_char) -> c_int {
+    // SAFETY: handles and texts are what the contract says.
+    unsafe { set(policy, |b| Ok(b.isolation(word(isolation, "isolation")?.parse()?))) }
+}
+
 /// `none`, `loopback` (a private one, the default) or `host`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_policy_set_network(policy: *mut Policy, network: *const c_char) -> c_int {
@@ -173,7 +182,7 @@ pub unsafe extern "C" fn sandcell_policy_set_seccomp_file(policy: *mut Policy, f
     }
 }
 
-/// `default` (what the running kernel can do) or `off`.
+/// `default` (what the running kernel can do), `required` (every rule, or SANDCELL_ERROR_UNSUPPORTED) or `off`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_policy_set_landlock(policy: *mut Policy, wall: *const c_char) -> c_int {
     // SAFETY: handles and texts are what the contract says.

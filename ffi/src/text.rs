@@ -1,12 +1,12 @@
 //! Across the border: what C gives is borrowed for the call, text that C gets is ended by a NUL.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use sandcell::Error;
 
-use crate::error::ErrorObject;
+use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG};
 
 /// Frees a text that a function handed out through a `char **`. NULL is fine.
 #[unsafe(no_mangle)]
@@ -100,6 +100,16 @@ pub(crate) fn wrong(subject: &str, message: &str) -> ErrorObject {
     ErrorObject::from(Error::option(subject, message))
 }
 
+/// Text that may be left out.
+///
+/// # Safety
+/// As for [`word`].
+#[cfg(feature = "image")]
+pub(crate) unsafe fn maybe<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>, Error> {
+    // SAFETY: passed on.
+    if pointer.is_null() { Ok(None) } else { unsafe { word(pointer, name) }.map(Some) }
+}
+
 /// What a handle holds; `name` is what an error calls it.
 ///
 /// # Safety
@@ -122,4 +132,27 @@ pub(crate) unsafe fn empty<'a, T>(place: *mut *mut T, name: &str) -> Result<&'a 
         place.write(std::ptr::null_mut());
         Ok(&mut *place)
     }
+}
+
+/// Writes as many bytes of an answer as the caller has room for, which its first word says; all bytes of what this
+/// library does not know of are 0xff. An error where there is no place, or less than `least`.
+///
+/// # Safety
+/// `place` is NULL, or its size can be read and as many bytes can be written. `T` begins with the size and has no padding.
+pub(crate) unsafe fn answer<T>(place: *mut T, least: usize, make: impl FnOnce(usize) -> T) -> c_int {
+    if place.is_null() {
+        return SANDCELL_ERROR_CONFIG;
+    }
+    // SAFETY: not NULL; readable by this function's contract.
+    let size = unsafe { place.cast::<usize>().read() };
+    if size < least {
+        return SANDCELL_ERROR_CONFIG;
+    }
+    let known = make(size);
+    // SAFETY: `size` bytes may be written by this function's contract, and `known` has as many as are copied.
+    unsafe {
+        place.cast::<u8>().write_bytes(0xff, size);
+        place.cast::<u8>().copy_from_nonoverlapping((&raw const known).cast(), size.min(size_of::<T>()));
+    }
+    0
 }

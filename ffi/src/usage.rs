@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use std::time::Duration;
 
 use crate::error::SANDCELL_ERROR_CONFIG;
+use crate::text::answer;
 
 /// A figure that nothing on this host counted. In a `double` the same bytes are a NaN.
 pub const SANDCELL_UNKNOWN: u64 = u64::MAX;
@@ -46,22 +47,17 @@ pub struct Usage {
     pub io_pressure: f64,
 }
 
-/// Writes as many bytes as the caller has room for; what this library does not know of is SANDCELL_UNKNOWN.
+/// Writes the figures; those that this library does not know of are SANDCELL_UNKNOWN.
 ///
 /// # Safety
 /// `place` is NULL, or its size can be read and as many bytes can be written.
 pub(crate) unsafe fn fill(usage: Option<&sandcell::Usage>, place: *mut Usage) -> c_int {
-    if place.is_null() {
-        return SANDCELL_ERROR_CONFIG;
-    }
-    // SAFETY: not NULL; readable by this function's contract.
-    let size = unsafe { (&raw const (*place).size).read() };
-    let Some(usage) = usage.filter(|_| size >= offset_of!(Usage, user_ns)) else {
+    let Some(usage) = usage else {
         return SANDCELL_ERROR_CONFIG;
     };
     let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(SANDCELL_UNKNOWN - 1);
     let percent = |share: Option<f32>| share.map_or(f64::from_bits(SANDCELL_UNKNOWN), f64::from);
-    let known = Usage {
+    let make = |size| Usage {
         size,
         wall_ns: nanoseconds(usage.wall),
         user_ns: nanoseconds(usage.user),
@@ -78,13 +74,8 @@ pub(crate) unsafe fn fill(usage: Option<&sandcell::Usage>, place: *mut Usage) ->
         cpu_pressure: percent(usage.cpu_pressure),
         io_pressure: percent(usage.io_pressure),
     };
-    let room = size.min(size_of::<Usage>());
-    // SAFETY: `size` bytes may be written by this function's contract, and `known` has `room` bytes and no padding.
-    unsafe {
-        place.cast::<u8>().write_bytes(0xff, size);
-        place.cast::<u8>().copy_from_nonoverlapping((&raw const known).cast(), room);
-    }
-    0
+    // SAFETY: by this function's contract; no field is followed by padding.
+    unsafe { answer(place, offset_of!(Usage, user_ns), make) }
 }
 
 #[cfg(test)]

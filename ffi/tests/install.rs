@@ -20,11 +20,12 @@ fn output(command: &mut Command) -> String {
 
 /// Functions that the header declares.
 fn declared() -> BTreeSet<String> {
-    let header = fs::read_to_string(Path::new(HERE).join("include/sandcell.h")).unwrap();
+    let header = fs::read_to_string(Path::new(HERE).join("../include/sandcell.h")).unwrap();
     header
         .lines()
         .filter(|line| !line.starts_with(['/', ' ', '#']))
         .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .filter(|name| name.starts_with("sandcell_"))
         .map(str::to_owned)
         .collect()
 }

@@ -6,7 +6,7 @@ use caps::Capability;
 use nix::sys::resource::Resource;
 
 use crate::error::{Error, Result};
-use crate::policy::{HostIds, Landlock, Leftovers, Network, User};
+use crate::policy::{HostIds, Isolation, Landlock, Leftovers, Network, User};
 
 fn unknown(option: &str, given: &str, wanted: &str) -> Error {
     Error::option(option, format!("{given:?} is not {wanted}"))
@@ -59,6 +59,19 @@ impl FromStr for HostIds {
             "disjoint" => HostIds::Disjoint,
             "shared" => HostIds::Shared,
             _ => return Err(unknown("host_ids", text, "auto, disjoint or shared")),
+        })
+    }
+}
+
+/// `namespaces` or `landlock`.
+impl FromStr for Isolation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Isolation> {
+        Ok(match text {
+            "namespaces" => Isolation::Namespaces,
+            "landlock" => Isolation::Landlock,
+            _ => return Err(unknown("isolation", text, "namespaces or landlock")),
         })
     }
 }

@@ -47,6 +47,7 @@ int main(int argc, char **argv)
     FINE(sandcell_store_commit(store, in(dir, 1, "upper"), "app:2", &id, &error));
     CHECK(strncmp(id, "sha256:", 7) == 0);
     sandcell_text_free(id);
+    FINE(sandcell_owned_remove(in(dir, 1, "upper"), &error)); /* nobody else can be rid of the kernel's directory in it */
 
     FINE(sandcell_store_build(store, in(dir, 1, "context/Dockerfile"), in(dir, 2, "context"), "app:3", &id, &error));
     sandcell_text_free(id);

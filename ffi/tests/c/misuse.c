@@ -42,12 +42,14 @@ int main(void)
     CHECK(strstr(sandcell_error_report_json(error), "\"kind\":\"exec\"") != NULL);
     sandcell_error_free(error);
 
+#ifndef UNDER_VALGRIND /* it does not know the clone(2) by which leased ids are entered */
     FINE(sandcell_prepare(policy, &error));
-    FINE(sandcell_explain_json(policy, &json, &error));
-    CHECK(json[0] == '[');
-    sandcell_text_free(json);
     FINE(sandcell_doctor_json(&json, &error));
     CHECK(strstr(json, "\"sandbox\"") != NULL);
+    sandcell_text_free(json);
+#endif
+    FINE(sandcell_explain_json(policy, &json, &error));
+    CHECK(json[0] == '[');
     sandcell_text_free(json);
 
     /* A change after a run counts, and the first mistake stays. */

@@ -112,6 +112,40 @@ int main(void)
     sandcell_result_free(result);
     sandcell_policy_free(policy);
 
+    /* All of Landlock's rules, and the tier without namespaces: there, or refused with a remedy; nothing in between. */
+    {
+        const char *const words[] = {"/bin/readlink", "/proc/self/ns/user", NULL};
+        sandcell_error_t *error = NULL;
+        char own[64] = "";
+        int status;
+        policy = sandcell_policy_new();
+        CHECK(sandcell_policy_set_landlock(policy, "required") == 0);
+        status = sandcell_run(policy, words, &result, &error);
+        CHECK(status == 0 || (status == SANDCELL_ERROR_UNSUPPORTED && *sandcell_error_hint(error) != '\0'));
+        CHECK(status != 0 || strstr(sandcell_result_report_json(result), "\"by\":\"landlock\"") != NULL);
+        sandcell_result_free(result);
+        sandcell_error_free(error);
+        sandcell_policy_free(policy);
+
+        CHECK(readlink("/proc/self/ns/user", own, sizeof own - 2) > 0);
+        policy = sandcell_policy_new();
+        CHECK(sandcell_policy_set_isolation(policy, "namespaces") == 0);
+        FINE(sandcell_run(policy, words, &result, &error));
+        CHECK(sandcell_result_exit_code(result) == 0 && strncmp(sandcell_result_stdout(result, NULL), own, strlen(own)) != 0);
+        sandcell_result_free(result);
+        CHECK(sandcell_policy_set_isolation(policy, "landlock") == 0);
+        status = sandcell_run(policy, words, &result, &error);
+        CHECK(status == 0 || (status == SANDCELL_ERROR_UNSUPPORTED && *sandcell_error_hint(error) != '\0'));
+        CHECK(status != 0 || wrote(result, strcat(own, "\n")));
+        CHECK(status != 0 || strstr(sandcell_result_report_json(result), "\"by\":\"nothing\"") != NULL);
+        sandcell_result_free(result);
+        sandcell_error_free(error);
+        CHECK(sandcell_policy_set_isolation(policy, "virtual machine") == SANDCELL_ERROR_CONFIG);
+        error = NULL;
+        REFUSED(sandcell_run(policy, words, &result, &error), SANDCELL_ERROR_CONFIG, "isolation");
+        sandcell_policy_free(policy);
+    }
+
     /* An empty root has no shell. */
     {
         const char *const shell[] = {"/bin/sh", NULL};

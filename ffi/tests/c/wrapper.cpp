@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <poll.h>
+#include <sys/stat.h>
 
 #define CHECK(what) \
     do { \
@@ -65,6 +66,22 @@ int main()
     CHECK(thrown([&] { wrong.prepare(); }) == SANDCELL_ERROR_CONFIG);
     CHECK(policy.explain_json().front() == '[');
 
+    CHECK(thrown([] { sandcell::Policy().isolation("elsewhere").prepare(); }) == SANDCELL_ERROR_CONFIG);
+
+    // Trees of leased ids may be the caller's own, too.
+    char tree[] = "/tmp/sandcell-tree-XXXXXX";
+    CHECK(::mkdtemp(tree) != nullptr);
+    const std::string top = tree, copy = top + "/copy";
+    CHECK(::mkdir((top + "/d").c_str(), 0700) == 0 && ::symlink("d", (top + "/d/link").c_str()) == 0);
+    CHECK(sandcell::owned::copy_out(top + "/d", copy) == 0);
+    const auto files = sandcell::owned::list(top);
+    CHECK(files.size() == 4 && files[0].path == "copy" && files[1].path == "copy/link" && !files[0].uid);
+    CHECK(files[2].kind == sandcell::owned::Entry::Kind::directory && files[2].mode == 0700 && files[2].host_uid == ::getuid());
+    CHECK(files[3].kind == sandcell::owned::Entry::Kind::symlink);
+    sandcell::owned::reclaim(top);
+    sandcell::owned::remove(top);
+    CHECK(thrown([&] { sandcell::owned::list(top); }) == SANDCELL_ERROR_IO);
+
     // A child: pipes, deadlines, signals; destroying it ends it.
     auto child = policy.spawn(sandcell::Command{"/bin/cat"}.in("pipe").out("pipe"));
     CHECK(!child.wait_for(0s) && !child.wait_until(std::chrono::steady_clock::now() + 5ms));
@@ -93,6 +110,12 @@ int main()
     CHECK(cell.run({"/bin/cat", "/tmp/file"}).out() == "kept\n" && cell.changes().empty());
     CHECK(thrown([&] { cell.freeze(); }) == SANDCELL_ERROR_UNSUPPORTED);
     CHECK(cell.report_json().find("\"host_uid\"") != std::string::npos && !cell.usage().memory_peak_bytes);
+    CHECK(cell.home().front() == '/');
+    {
+        auto entry = cell.entry();
+        entry.umask(077).chdir("/tmp").keep_fd(1);
+        CHECK(thrown([&] { entry.chdir("tmp"); }) == SANDCELL_ERROR_CONFIG);
+    }
     cell.kill();
     CHECK(thrown([&] { cell.run({"/bin/true"}); }) != 0);
     return 0;

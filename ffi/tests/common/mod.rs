@@ -42,8 +42,7 @@ pub fn prefix() -> &'static Path {
         if let Some(prefix) = std::env::var_os("SANDCELL_C_PREFIX") {
             return prefix.into();
         }
-        let library = std::env::current_exe().unwrap().with_file_name("libsandcell_ffi.a");
-        assert!(library.exists(), "{} is not there: cargo build -p sandcell-ffi", library.display());
+        let library = beside();
         let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c prefix");
         fs::create_dir_all(&prefix).unwrap();
         // Several test binaries may want it at once.
@@ -52,6 +51,12 @@ pub fn prefix() -> &'static Path {
         install(&["--prefix".as_ref(), prefix.as_os_str(), "--library".as_ref(), library.as_os_str()]);
         prefix
     })
+}
+
+fn beside() -> PathBuf {
+    let library = std::env::current_exe().unwrap().with_file_name("libsandcell_ffi.a");
+    assert!(library.exists(), "{} is not there: cargo build -p sandcell-ffi", library.display());
+    library
 }
 
 pub fn install(arguments: &[&std::ffi::OsStr]) {
@@ -68,6 +73,10 @@ pub fn is_release() -> bool {
 pub enum Link {
     Shared,
     Static,
+    /// The static library that cargo built beside this test, with the features that the test was built with.
+    Beside,
+    /// Not at all: an object.
+    Not,
 }
 
 /// A program from a source below `ffi/`, with every warning an error; `program` is where it is put.
@@ -87,21 +96,32 @@ pub fn compile(compiler: &str, flags: &[&str], source: &Path, link: Link, progra
             cc.arg("-L").arg(prefix().join("lib")).arg("-lsandcell").arg(rpath)
         }
         Link::Static => cc.arg(prefix().join("lib/libsandcell.a")).args(STATIC),
+        Link::Not => return finish(cc),
+        Link::Beside => cc.arg(beside()).args(STATIC),
     };
     cc.arg("-pthread");
+    finish(cc)
+}
+
+fn finish(mut cc: Command) {
+    let compiler = cc.get_program().display().to_string();
     let output = cc.output().unwrap_or_else(|e| panic!("{compiler}: {e}"));
     assert!(output.status.success(), "{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The programs that look for themselves, with what they are given.
-pub const SUITE: [&str; 7] = ["misuse", "settings", "command", "child", "cell", "image", "threads"];
+pub const SUITE: [&str; 9] = ["misuse", "settings", "command", "child", "cell", "entry", "owned", "image", "threads"];
 
 /// A layer for the program that wants one, and a directory.
 pub fn arguments(name: &str, scratch: &Scratch) -> Vec<PathBuf> {
     match name {
         "cell" => vec![layer(scratch)],
         "image" => vec![scratch.0.clone()],
+        "owned" => {
+            layer(scratch);
+            vec![scratch.0.clone()]
+        }
         _ => Vec::new(),
     }
 }

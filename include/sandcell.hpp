@@ -14,6 +14,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -350,6 +352,25 @@ private:
     detail::Handle<sandcell_child_t, sandcell_child_free> child_;
 };
 
+/// The way into a cell for one process that the caller forks: see sandcell_cell_entry.
+class Entry {
+public:
+    explicit Entry(sandcell_entry_t *entry) noexcept : entry_(entry) {}
+
+    Entry &chdir(const std::string &dir) { return detail::call(sandcell_entry_chdir, get(), dir.c_str()), *this; }
+    Entry &umask(std::uint32_t mask) { return detail::call(sandcell_entry_umask, get(), mask), *this; }
+    Entry &keep_fd(int fd) { return detail::call(sandcell_entry_keep_fd, get(), fd), *this; }
+    /// In the child, which then forks again, waits and does nothing else.
+    void join() { detail::call(sandcell_entry_join, get()); }
+    /// In the child's child. This object must not be destroyed there.
+    void confine() { detail::call(sandcell_entry_confine, get()); }
+
+    sandcell_entry_t *get() const noexcept { return entry_.get(); }
+
+private:
+    detail::Handle<sandcell_entry_t, sandcell_entry_free> entry_;
+};
+
 class Policy;
 
 /// A started sandbox in which many programs can be run. It ends with this object and the last Child started in it.
@@ -391,6 +412,10 @@ public:
         return detail::list(changes.get());
     }
     std::string report_json() const { return detail::text(sandcell_cell_report_json, cell_.get()); }
+    /// The home of its programs.
+    std::string home() const { return detail::text(sandcell_cell_home, cell_.get()); }
+    /// The way in for a process that the caller forks.
+    Entry entry() const { return Entry(detail::make<sandcell_entry_t>(sandcell_cell_entry, cell_.get())); }
     /// Ends it now, with everything in it.
     void kill() { detail::call(sandcell_cell_kill, cell_.get()); }
 
@@ -455,6 +480,7 @@ public:
         return sandcell_policy_set_id_wait_ms(get(), detail::milliseconds(time)), *this;
     }
     Policy &hostname(const std::string &name) { return sandcell_policy_set_hostname(get(), name.c_str()), *this; }
+    Policy &isolation(const std::string &isolation) { return sandcell_policy_set_isolation(get(), isolation.c_str()), *this; }
     Policy &network(const std::string &network) { return sandcell_policy_set_network(get(), network.c_str()), *this; }
     Policy &seccomp(const std::string &filter) { return sandcell_policy_set_seccomp(get(), filter.c_str()), *this; }
     Policy &seccomp_json(const std::string &json) { return sandcell_policy_set_seccomp_json(get(), json.c_str()), *this; }
@@ -544,6 +570,14 @@ private:
 
 inline void Cell::set_limits(const Policy &limits) { detail::call(sandcell_cell_set_limits, cell_.get(), limits.get()); }
 
+/// How to pull an image: what is empty is left out.
+struct PullOptions {
+    std::string name, auth_file, user, password, ca_file;
+    bool plain_http = false, durable = false;
+    /// Is told of the bytes that have come and of all. What it throws is thrown when the pull is over.
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+};
+
 /// A directory of images and volumes. A text that is empty stands for what is left out.
 class Store {
 public:
@@ -554,6 +588,25 @@ public:
     std::string load(const std::string &from, const std::string &name = {}, const std::string &format = {}) const
     {
         return detail::text(sandcell_store_load, get(), from.c_str(), maybe(format), maybe(name));
+    }
+    /// Gets an image from its registry; its id.
+    std::string pull(const std::string &image, const PullOptions &options = {}) const
+    {
+        Watcher watcher{options.progress, nullptr};
+        sandcell_pull_options_t how{};
+        how.size = sizeof how;
+        how.flags = (options.plain_http ? SANDCELL_PULL_PLAIN_HTTP : 0u) | (options.durable ? SANDCELL_PULL_DURABLE : 0u);
+        how.image_name = maybe(options.name);
+        how.auth_file = maybe(options.auth_file);
+        how.user = maybe(options.user);
+        how.password = options.user.empty() ? nullptr : options.password.c_str();
+        how.ca_file = maybe(options.ca_file);
+        how.progress = options.progress ? Watcher::tell : nullptr;
+        how.progress_data = &watcher;
+        std::string id = detail::text(sandcell_store_pull, get(), image.c_str(), &how);
+        if (watcher.thrown)
+            std::rethrow_exception(watcher.thrown);
+        return id;
     }
     std::string images_json() const { return detail::text(sandcell_store_images_json, get()); }
     std::string inspect_json(const std::string &image) const
@@ -591,10 +644,75 @@ public:
     const sandcell_store_t *get() const noexcept { return store_.get(); }
 
 private:
+    struct Watcher {
+        const std::function<void(std::uint64_t, std::uint64_t)> &progress;
+        std::exception_ptr thrown;
+
+        static void tell(void *data, std::uint64_t done, std::uint64_t total) noexcept
+        {
+            auto *watcher = static_cast<Watcher *>(data);
+            if (watcher->thrown)
+                return;
+            try {
+                watcher->progress(done, total);
+            } catch (...) {
+                watcher->thrown = std::current_exception();
+            }
+        }
+    };
+
     static const char *maybe(const std::string &text) { return text.empty() ? nullptr : text.c_str(); }
 
     detail::Handle<sandcell_store_t, sandcell_store_free> store_;
 };
+
+/// Trees whose files belong to leased ids: kept uppers, homes and images that sandboxes wrote.
+namespace owned {
+
+/// One file of a tree; `uid` and `gid` are those inside, where they are known.
+struct Entry {
+    enum class Kind {
+        file = SANDCELL_OWNED_FILE,
+        directory = SANDCELL_OWNED_DIRECTORY,
+        symlink = SANDCELL_OWNED_SYMLINK,
+        other = SANDCELL_OWNED_OTHER
+    };
+    Kind kind;
+    std::string path;
+    std::uint64_t bytes;
+    std::uint32_t mode, host_uid, host_gid;
+    std::optional<std::uint32_t> uid, gid;
+};
+
+/// Everything in the directory, each directory before what is in it.
+inline std::vector<Entry> list(const std::string &tree)
+{
+    detail::Handle<sandcell_owned_t, sandcell_owned_free> owned(detail::make<sandcell_owned_t>(sandcell_owned_list, tree.c_str()));
+    const auto known = [](std::uint32_t id) { return id == UINT32_MAX ? std::nullopt : std::optional<std::uint32_t>(id); };
+    std::vector<Entry> list;
+    sandcell_owned_entry_t of{};
+    of.size = sizeof of;
+    list.reserve(sandcell_owned_count(owned.get()));
+    for (std::size_t i = 0; sandcell_owned_get(owned.get(), i, &of) == 0; i++)
+        list.push_back({static_cast<Entry::Kind>(of.kind), of.path, of.bytes, of.mode, of.host_uid, of.host_gid, known(of.uid),
+                        known(of.gid)});
+    return list;
+}
+
+/// Copies it as the caller's own; how many devices, pipes and sockets have no copy.
+inline std::size_t copy_out(const std::string &tree, const std::string &copy)
+{
+    std::size_t left_out = 0;
+    detail::call(sandcell_owned_copy_out, tree.c_str(), copy.c_str(), &left_out);
+    return left_out;
+}
+
+/// Makes the caller the owner of everything in it.
+inline void reclaim(const std::string &tree) { detail::call(sandcell_owned_reclaim, tree.c_str()); }
+/// Removes it with everything in it.
+inline void remove(const std::string &tree) { detail::call(sandcell_owned_remove, tree.c_str()); }
+
+} // namespace owned
 
 /// Version of the library; SANDCELL_VERSION is that of the header.
 inline std::string_view version() noexcept { return sandcell_version(); }

@@ -15,16 +15,21 @@
  *            call only. What comes out as `const char *` lives as long as its handle; what comes out through a
  *            `char **` is freed with sandcell_text_free.
  * NULL       An error of its own where something is needed; neutral (0, false, "") in functions that only read.
- * Descriptors  Passed in they stay yours and must be open when the program is started; handed out they are yours to
- *            close and CLOEXEC.
+ * Descriptors  Passed in they are borrowed: they stay yours, and must be open, under the same number, whenever a program is
+ *            started with them. Handed out they are yours to close, and CLOEXEC.
  * Threads    Children and cells may be used from any thread at any time, even while another thread waits. Errors, results,
  *            change lists, and policies and commands that nobody is changing may be read by several threads at once.
- *            `_free` is for the last user. No thread is started, no signal handler set, no child of yours waited for.
+ *            `_free` is for the last user. Stores start threads that end with the call; nothing else starts any. No signal
+ *            handler is set, no child of yours waited for.
  * Fork       fork() is safe at any time, also while another thread is in a call. The child may call nothing here before
  *            execve() where the parent has threads (see fork(2)), and may never use or free handles of its parent: the
  *            sandboxes are the parent's.
+ *            What is made for a fork, sandcell_entry_t, is the exception: its own functions, in a child with one thread.
+ * Structs    Begin with their size, which you set. What the library writes it writes as far as that goes; what it reads
+ *            (sandcell_pull_options_t) may be shorter or longer than it knows, but where it is longer only with zeros.
+ *            Flags have 64 bits; those that nobody knows are refused.
  * Versions   Functions are never changed or taken away under the same SONAME; each has the symbol version of the release
- *            that it came with (SANDCELL_0, ...). New figures are added at the end of sandcell_usage_t.
+ *            that it came with (SANDCELL_0, ...). New fields are added at the end of structs.
  */
 
 
@@ -55,6 +60,13 @@
 // A mistake in sandcell itself.
 #define SANDCELL_ERROR_INTERNAL 6
 
+// Whoever is on the way may read the image and the password: HTTP without TLS. A registry on the loopback interface may
+// speak it without being asked.
+#define SANDCELL_PULL_PLAIN_HTTP 1
+
+// The call waits until the layers are on the disk.
+#define SANDCELL_PULL_DURABLE 2
+
 // No limit, for sandcell_policy_add_rlimit.
 #define SANDCELL_UNLIMITED UINT64_MAX
 
@@ -70,6 +82,18 @@
 // It is in the layers and is gone.
 #define SANDCELL_CHANGE_DELETED 3
 
+// An ordinary file.
+#define SANDCELL_OWNED_FILE 1
+
+// A directory.
+#define SANDCELL_OWNED_DIRECTORY 2
+
+// A symbolic link.
+#define SANDCELL_OWNED_SYMLINK 3
+
+// A device (an overlay's whiteout is one), a pipe or a socket.
+#define SANDCELL_OWNED_OTHER 4
+
 // A started sandbox in which many programs can be run. Any number of threads may use it at once.
 typedef struct sandcell_cell_t sandcell_cell_t;
 
@@ -83,8 +107,14 @@ typedef struct sandcell_child_t sandcell_child_t;
 // times, by several threads at once.
 typedef struct sandcell_command_t sandcell_command_t;
 
+// What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
+typedef struct sandcell_entry_t sandcell_entry_t;
+
 // Why a call failed. It never changes: any number of threads may read it at once.
 typedef struct sandcell_error_t sandcell_error_t;
+
+// The files of a tree. It never changes: any number of threads may read it at once.
+typedef struct sandcell_owned_t sandcell_owned_t;
 
 // What a sandbox is to be like. To be set up by one thread; then any number of threads may run programs with it.
 typedef struct sandcell_policy_t sandcell_policy_t;
@@ -94,6 +124,33 @@ typedef struct sandcell_result_t sandcell_result_t;
 
 // A directory of images and volumes. Any number of threads and processes may use one at a time.
 typedef struct sandcell_store_t sandcell_store_t;
+
+// Is told how many bytes of the layers have come, and how many there are in all: from threads of the library, one call at
+// a time, before the function returns to which it was given. It may not throw, and calls nothing of sandcell's.
+typedef void (*sandcell_progress_t)(void *data, uint64_t done, uint64_t total);
+
+// How to pull. Set `size` to `sizeof` and what you do not need to zero, which is the default everywhere. A later version
+// may have more at the end: what this library does not know of is refused where it is not zero.
+typedef struct {
+  // sizeof(sandcell_pull_options_t)
+  size_t size;
+  // SANDCELL_PULL_ bits; others are refused.
+  uint64_t flags;
+  // The image's name in the store, instead of the registry's.
+  const char *image_name;
+  // The file with credentials, as Docker's config.json has them, instead of those that are looked for.
+  const char *auth_file;
+  // With `password`: who pulls, instead of what a file says.
+  const char *user;
+  // With `user`.
+  const char *password;
+  // Certificates (PEM) of authorities that are trusted besides the system's.
+  const char *ca_file;
+  // Is told how far it is.
+  sandcell_progress_t progress;
+  // Passed to `progress`.
+  void *progress_data;
+} sandcell_pull_options_t;
 
 // What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
 // the library knows.
@@ -129,6 +186,28 @@ typedef struct {
   // The same for input and output.
   double io_pressure;
 } sandcell_usage_t;
+
+// One file of a tree. Set `size` to `sizeof` before you pass it: as many bytes are written.
+typedef struct {
+  // sizeof(sandcell_owned_entry_t)
+  size_t size;
+  // Relative to the tree. It lives as long as the list.
+  const char *path;
+  // Bytes, as the file tells them.
+  uint64_t bytes;
+  // One of the SANDCELL_OWNED_ numbers.
+  int kind;
+  // Permission bits, with set-user-ID and its like.
+  uint32_t mode;
+  // The owner on the host.
+  uint32_t host_uid;
+  // The group on the host.
+  uint32_t host_gid;
+  // The owner inside; UINT32_MAX where no map is noted beside the tree, as it is for a kept upper of several ids.
+  uint32_t uid;
+  // The group inside, likewise.
+  uint32_t gid;
+} sandcell_owned_entry_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -185,6 +264,12 @@ int sandcell_policy_set_id_wait_ms(sandcell_policy_t *policy, uint64_t milliseco
 // The host's name inside; `cell-` and six random characters by default.
 int sandcell_policy_set_hostname(sandcell_policy_t *policy, const char *name);
 
+// What keeps programs apart from the host: `namespaces` (the default), or `landlock` for hosts that forbid user namespaces:
+// Landlock, the system call filter and resource limits alone. It is weaker, and each report says what it leaves open.
+// Linux 6.12.
+int sandcell_policy_set_isolation(sandcell_policy_t *policy,
+                                  const char *isolation);
+
 // `none`, `loopback` (a private one, the default) or `host`.
 int sandcell_policy_set_network(sandcell_policy_t *policy, const char *network);
 
@@ -197,7 +282,7 @@ int sandcell_policy_set_seccomp_json(sandcell_policy_t *policy, const char *json
 // The same from a file, which is read now.
 int sandcell_policy_set_seccomp_file(sandcell_policy_t *policy, const char *file);
 
-// `default` (what the running kernel can do) or `off`.
+// `default` (what the running kernel can do), `required` (every rule, or SANDCELL_ERROR_UNSUPPORTED) or `off`.
 int sandcell_policy_set_landlock(sandcell_policy_t *policy, const char *wall);
 
 // Keeps a capability inside, such as `net_raw`: capabilities(7). It reaches what the sandbox owns, never its mounts.
@@ -345,6 +430,15 @@ int sandcell_image_command(const sandcell_policy_t *policy,
                            const char *const *words,
                            sandcell_command_t **command,
                            sandcell_error_t **error);
+
+// Gets an image from its registry: `image` is a name such as `debian:12`, also with a registry before it and a digest
+// behind it. `options` may be NULL. `id` becomes the image's. SANDCELL_ERROR_CONFIG where the library was built without
+// registries (`ffi/install --with-pull` builds it with them).
+int sandcell_store_pull(const sandcell_store_t *store,
+                        const char *image,
+                        const sandcell_pull_options_t *options,
+                        char **id,
+                        sandcell_error_t **error);
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);
@@ -592,6 +686,38 @@ int sandcell_cell_kill(const sandcell_cell_t *cell, sandcell_error_t **error);
 // Frees a cell. It ends when the children that were started in it are freed, too. NULL is fine.
 void sandcell_cell_free(sandcell_cell_t *cell);
 
+// Prepares the way into a cell for one process that the caller forks: its child calls sandcell_entry_join and forks
+// again, waits and does nothing else; the child's child calls sandcell_entry_confine and has from then on what a program
+// of the cell has. Both must have one thread only, and after an error of either the process must end with _exit(2). Its
+// memory is a copy of the caller's, secrets included: this is for what runs with the caller's consent and may fail, such as
+// tests, and not for hostile code. The policy's timeout and output limit do not hold for it; sandcell_cell_kill ends it.
+int sandcell_cell_entry(const sandcell_cell_t *cell,
+                        sandcell_entry_t **way,
+                        sandcell_error_t **error);
+
+// The home of the cell's programs, to be freed with sandcell_text_free.
+int sandcell_cell_home(const sandcell_cell_t *cell, char **home, sandcell_error_t **error);
+
+// Working directory inside; that of the policy by default.
+int sandcell_entry_chdir(sandcell_entry_t *way, const char *dir, sandcell_error_t **error);
+
+// File mode creation mask; that of the policy by default.
+int sandcell_entry_umask(sandcell_entry_t *way, uint32_t mask, sandcell_error_t **error);
+
+// Keeps a descriptor under its number; all others are closed. One that is a directory, or only a path, makes
+// sandcell_entry_confine fail: it would lead out.
+int sandcell_entry_keep_fd(sandcell_entry_t *way, int fd, sandcell_error_t **error);
+
+// The first step, in a process that was forked for it: enters the cell's namespaces. What it forks now is in the cell.
+int sandcell_entry_join(sandcell_entry_t *way, sandcell_error_t **error);
+
+// The second step, in a process that was forked by one that has joined: becomes what a program of the cell is. The
+// entry is used up, and must not be freed there: its descriptors are closed.
+int sandcell_entry_confine(sandcell_entry_t *way, sandcell_error_t **error);
+
+// Frees an entry, where it was made. NULL is fine.
+void sandcell_entry_free(sandcell_entry_t *way);
+
 // How the program ended: `exited`, `signaled`, `timed_out`, `out_of_memory`, `output_limit`, `syscall_denied` or
 // `killed`. The text lives as long as the result; "" for NULL.
 const char *sandcell_result_outcome(const sandcell_result_t *result);
@@ -656,6 +782,35 @@ const char *sandcell_changes_path(const sandcell_changes_t *changes, size_t inde
 
 // Frees a list that sandcell_cell_changes handed out; those of results belong to them. NULL is fine.
 void sandcell_changes_free(sandcell_changes_t *changes);
+
+// Lists everything in a directory whose files belong to ids that were leased for sandboxes, which the caller may not
+// even look into otherwise: each directory before what is in it, in the order of the names. No link is followed.
+int sandcell_owned_list(const char *tree, sandcell_owned_t **owned, sandcell_error_t **error);
+
+// How many files there are; 0 for NULL.
+size_t sandcell_owned_count(const sandcell_owned_t *owned);
+
+// Writes one of them to `*file`, whose `size` must be set to `sizeof *file` before. SANDCELL_ERROR_CONFIG beyond the
+// last.
+int sandcell_owned_get(const sandcell_owned_t *owned, size_t index, sandcell_owned_entry_t *file);
+
+// Frees a list. NULL is fine.
+void sandcell_owned_free(sandcell_owned_t *owned);
+
+// Copies such a directory to `copy`, which must not be there, as the caller's own: without set-user-ID and
+// set-group-ID, owners, ACLs and extended attributes. `*left_out` (may be NULL) is how many have no copy: devices, pipes
+// and sockets, SANDCELL_OWNED_OTHER in the list.
+int sandcell_owned_copy_out(const char *tree,
+                            const char *copy,
+                            size_t *left_out,
+                            sandcell_error_t **error);
+
+// Makes the caller the owner of the directory and of everything in it. Modes stay, without set-user-ID and set-group-ID
+// of files. No sandbox may be running on it; a kept upper can be used again afterwards.
+int sandcell_owned_reclaim(const char *tree, sandcell_error_t **error);
+
+// Removes the directory and everything in it: any depth, any modes, no link followed.
+int sandcell_owned_remove(const char *tree, sandcell_error_t **error);
 
 // Frees a text that a function handed out through a `char **`. NULL is fine.
 void sandcell_text_free(char *text);

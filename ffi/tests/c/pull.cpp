@@ -1,0 +1,41 @@
+// Images from a registry, by the C++ header. Arguments: a directory, and the registry's HOST:PORT where there is one.
+#include <sandcell.hpp>
+
+#include <cstdio>
+#include <stdexcept>
+
+int main(int argc, char **argv)
+{
+    sandcell::Store store(std::string(argv[1]) + "/store");
+    sandcell::PullOptions options;
+    options.name = "mine:1";
+    options.auth_file = std::string(argv[1]) + "/no-credentials.json";
+    options.plain_http = true;
+    int told = 0;
+    options.progress = [&told](std::uint64_t done, std::uint64_t total) {
+        told++;
+        if (done > total || told > 1)
+            throw std::runtime_error("enough");
+        throw std::logic_error("the first");
+    };
+    const std::string image = std::string(argc > 2 ? argv[2] : "localhost") + "/app:1";
+    try {
+        store.pull(image, options);
+        std::puts("nothing was thrown");
+        return 1;
+    } catch (const std::logic_error &error) {
+        // What the caller's own function threw comes out, once the pull is over.
+        if (argc == 2 || error.what() != std::string("the first") || told != 1)
+            return 2;
+    } catch (const sandcell::Error &error) {
+        return argc == 2 && error.kind() == SANDCELL_ERROR_CONFIG ? 0 : 3;
+    }
+    if (store.images_json().find("mine:1") == std::string::npos)
+        return 4;
+    options.progress = nullptr;
+    if (store.pull(image, options).rfind("sha256:", 0) != 0)
+        return 5;
+    store.remove("mine:1");
+    store.prune();
+    return 0;
+}
