@@ -314,6 +314,22 @@ fn a_read_only_bind_of_roots_stays_read_only_when_idmapped_and_so_do_mounts_bene
 }
 
 #[test]
+fn what_is_mounted_read_only_and_writable_is_both_whichever_comes_first() {
+    if !is_root() {
+        return;
+    }
+    let own = Scratch::new("both", 0o755);
+    let script = "echo x > /data/new && echo written; echo x > /seen/other || cat /seen/new; rm /data/new";
+    for builder in [
+        Sandbox::builder().ro(&own.0, "/seen").rw(&own.0, "/data"),
+        Sandbox::builder().rw(&own.0, "/data").ro(&own.0, "/seen"),
+    ] {
+        let output = sh(&sandbox(builder.host_ids(HostIds::Disjoint)), script);
+        assert_eq!(output.stdout, b"written\nx\n", "{output:?}");
+    }
+}
+
+#[test]
 fn a_layer_that_only_the_caller_may_enter_can_be_read_and_written() {
     let layer = Scratch::new("layer", 0o700);
     fs::create_dir_all(layer.0.join("bin")).expect("bin");

@@ -63,6 +63,12 @@ pub(super) fn needs(policy: &Policy, caller: u32, own_layers: bool) -> Vec<Need>
         Root::Dir(dir) if !allows(dir, READ) => push(Kind::System, "root", dir, "others may not read the directory"),
         _ => {}
     }
+    // The Plan knows a mount by its path: what is mapped for one is mapped for all of the same source.
+    let mapped = |path: &Path| {
+        policy.mounts.iter().any(|mount| {
+            matches!(mount, Mount::Bind { source, writable: true, .. } if source == path && !allows(source, READ | WRITE))
+        })
+    };
     for mount in &policy.mounts {
         match mount {
             Mount::Bind { source, writable: true, .. } if !allows(source, READ | WRITE) => {
@@ -70,6 +76,9 @@ pub(super) fn needs(policy: &Policy, caller: u32, own_layers: bool) -> Vec<Need>
             }
             Mount::Bind { source, .. } if !allows(source, READ) => {
                 push(Kind::Own, "ro", source, "others may not read it");
+            }
+            Mount::Bind { source, .. } if mapped(source) => {
+                push(Kind::Own, "ro", source, "it is writable elsewhere, where others may not write");
             }
             _ => {}
         }
