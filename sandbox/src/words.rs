@@ -6,7 +6,7 @@ use caps::Capability;
 use nix::sys::resource::Resource;
 
 use crate::error::{Error, Result};
-use crate::policy::{HostIds, Landlock, Leftovers, Network, User};
+use crate::policy::{HostIds, Isolation, Landlock, Leftovers, Network, User};
 
 fn unknown(option: &str, given: &str, wanted: &str) -> Error {
     Error::option(option, format!("{given:?} is not {wanted}"))
@@ -63,15 +63,29 @@ impl FromStr for HostIds {
     }
 }
 
-/// `default` or `off`.
+/// `namespaces` or `landlock`.
+impl FromStr for Isolation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Isolation> {
+        Ok(match text {
+            "namespaces" => Isolation::Namespaces,
+            "landlock" => Isolation::Landlock,
+            _ => return Err(unknown("isolation", text, "namespaces or landlock")),
+        })
+    }
+}
+
+/// `default`, `required` or `off`.
 impl FromStr for Landlock {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Landlock> {
         Ok(match text {
             "default" => Landlock::Default,
+            "required" => Landlock::Required,
             "off" => Landlock::Off,
-            _ => return Err(unknown("landlock", text, "default or off")),
+            _ => return Err(unknown("landlock", text, "default, required or off")),
         })
     }
 }
