@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if not sys.platform.startswith("linux"):
     raise ImportError("sandcell needs Linux: it is made of Linux namespaces, seccomp and cgroups")
 
+from . import owned
 from ._errors import (
     CalledProcessError,
     PolicyError,
@@ -23,11 +24,11 @@ from ._errors import (
 )
 from ._images import Store
 from ._native import __version__
-from ._options import Policy
+from ._options import IoMax, Policy
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
-from ._sandbox import Cell, Sandbox, doctor, run, run_async
-from ._types import CompletedProcess, Enforced, Finding, Identity, Leftover, Outcome, Step, Usage
+from ._sandbox import Cell, Sandbox, adopt_cgroup, doctor, run, run_async
+from ._types import Change, CompletedProcess, Enforced, Finding, Identity, Leftover, Outcome, Step, Usage
 
 if TYPE_CHECKING:
     from ._aio import Process
@@ -39,11 +40,13 @@ __all__ = [
     "STDOUT",
     "CalledProcessError",
     "Cell",
+    "Change",
     "CompletedProcess",
     "Enforced",
     "Executor",
     "Finding",
     "Identity",
+    "IoMax",
     "Leftover",
     "Outcome",
     "Policy",
@@ -60,8 +63,10 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "__version__",
+    "adopt_cgroup",
     "doctor",
     "interpreter_paths",
+    "owned",
     "run",
     "run_async",
 ]

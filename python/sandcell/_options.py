@@ -16,34 +16,64 @@ Duration = Union[int, float, str]
 Bind = Union[Path, "tuple[Path, Path]"]
 
 
+class IoMax(TypedDict, total=False):
+    """Limits on one block device, each per second."""
+
+    read_bytes: Size
+    write_bytes: Size
+    read_ops: int
+    write_ops: int
+
+
 class Policy(TypedDict, total=False):
     """The options of the program `sandcell`, `-` as `_`. Sizes are bytes or "64M", durations seconds or "500ms"."""
 
     root: Path
     image: str
     store: Path
+    #: Where the host's ids come from: auto, disjoint or shared.
+    host_ids: str
     volumes: Iterable[str | tuple[str, Path]]
     layers: Iterable[Path]
     upper: Path
     ro: Iterable[Bind]
     rw: Iterable[Bind]
     tmpfs: Iterable[Path | tuple[Path, Size]]
+    #: Read-only files: what is in them, by where they are.
+    files: Mapping[Path, str | bytes]
     user: str | int | tuple[int, int]
     #: How many ids the sandbox has; 1 by default.
     id_count: int
     wait_for_ids: Duration
     hostname: str
     memory: Size
+    #: Above this the kernel slows the sandbox down to reclaim; cgroup v2, as are io_weight and io_max.
+    memory_high: Size
     swap: Size
     pids: int
     cpus: float
+    #: Share of the CPU against others, 1 to 10,000; 100 is the kernel's default.
+    cpu_weight: int
+    #: CPU time of all processes together.
+    cpu_time: Duration
     cpuset: str
     disk: Size
+    #: Files and directories that the private writable directories may hold together.
+    inodes: int
+    #: Share of block input and output, 1 to 10,000.
+    io_weight: int
+    #: Per block device ("/dev/sda" or "8:0").
+    io_max: Mapping[str, IoMax]
+    #: A cgroup v2 directory to work beneath, instead of the one that is found.
+    cgroup: Path
     rlimit: Mapping[str, Size | tuple[Size, Size]]
     grace: Duration
     output_limit: Size
+    #: namespaces, or landlock: weaker, for hosts that forbid user namespaces.
+    isolation: str
     network: str
     seccomp: Path
+    #: default (what the kernel can do), required (all of it, or an error) or off.
     landlock: str
     cap_add: Iterable[str]
     keep_env: bool
@@ -179,6 +209,30 @@ def _rlimit(key: str, value: Any) -> list[tuple[str, int, int]]:
     return limits
 
 
+def _files(key: str, value: Any) -> list[tuple[str, bytes]]:
+    if not isinstance(value, Mapping):
+        raise PolicyError(key, f"{value!r} is not a mapping", "write {'/etc/app.conf': 'text'}")
+    files = []
+    for dest, content in value.items():
+        if not isinstance(content, (str, bytes)):
+            raise PolicyError(key, f"{content!r} is no content of a file", "give a str or bytes")
+        files.append((path(key, dest), content.encode() if isinstance(content, str) else content))
+    return files
+
+
+def _io_max(key: str, value: Any) -> list[tuple[str, int | None, int | None, int | None, int | None]]:
+    limits = []
+    for device, given in value.items() if isinstance(value, Mapping) else [("", value)]:
+        if not isinstance(given, Mapping) or not set(given) <= IoMax.__annotations__.keys():
+            known = ", ".join(IoMax.__annotations__)
+            raise PolicyError(key, f"{given!r} is not a mapping of {known}", "write {'8:0': {'read_bytes': '1M'}}")
+        r_bytes, w_bytes, r_ops, w_ops = (
+            size(key, given[name]) if name in given else None for name in IoMax.__annotations__
+        )
+        limits.append((_word(key, device), r_bytes, w_bytes, r_ops, w_ops))
+    return limits
+
+
 def environment(key: str, value: Any) -> list[tuple[str, str]]:
     if not isinstance(value, Mapping):
         raise PolicyError(key, f"{value!r} is not a mapping")
@@ -186,19 +240,20 @@ def environment(key: str, value: Any) -> list[tuple[str, str]]:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("memory", "swap", "disk", "output_limit"), size),
-    **dict.fromkeys(("image", "hostname", "cpuset", "network", "landlock", "leftovers"), _word),
-    **dict.fromkeys(("root", "store", "upper", "seccomp", "chdir"), path),
+    **dict.fromkeys(("memory", "memory_high", "swap", "disk", "output_limit"), size),
+    **dict.fromkeys(("image", "hostname", "cpuset"), _word),
+    **dict.fromkeys(("host_ids", "isolation", "network", "landlock", "leftovers"), _word),
+    **dict.fromkeys(("root", "store", "upper", "seccomp", "chdir", "cgroup"), path),
     **dict.fromkeys(("ro", "rw"), _each(_bind)),
     **dict.fromkeys(("cap_add", "best_effort"), _each(_word)),
-    **dict.fromkeys(("timeout", "wait_for_ids", "grace"), seconds),
+    **dict.fromkeys(("timeout", "wait_for_ids", "grace", "cpu_time"), seconds),
     "layers": _each(path),
     "volumes": _each(_volume),
-    "id_count": whole,
+    **dict.fromkeys(("id_count", "pids", "cpu_weight", "inodes", "io_weight", "umask"), whole),
     "tmpfs": _each(_tmpfs),
+    "files": _files,
+    "io_max": _io_max,
     "user": _user,
-    "pids": whole,
-    "umask": whole,
     "cpus": _number,
     "rlimit": _rlimit,
     "env": environment,
@@ -207,7 +262,16 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 #: The keywords whose checked values are lists.
-LISTS = frozenset({"layers", "volumes", "ro", "rw", "tmpfs", "rlimit", "cap_add", "env", "best_effort"})
+LISTS = frozenset(
+    {"layers", "volumes", "ro", "rw", "tmpfs", "files", "rlimit", "io_max", "cap_add", "env", "best_effort"}
+)
+#: Those that say how much all processes may use together.
+LIMITS = frozenset(
+    {
+        *("memory", "memory_high", "swap", "pids", "cpus", "cpu_weight", "cpu_time", "cpuset", "disk", "inodes"),
+        *("io_weight", "io_max", "cgroup"),
+    }
+)
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:

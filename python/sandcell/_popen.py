@@ -48,6 +48,8 @@ class Keywords(TypedDict, total=False):
     errors: str | None
     pipesize: int
     timeout: Duration | None
+    track_changes: bool
+    learn: bool
 
 
 class Popen(subprocess.Popen[AnyStr]):
@@ -56,10 +58,10 @@ class Popen(subprocess.Popen[AnyStr]):
     `sandbox` is the Sandbox or Cell to run it in; without it the keywords of Sandbox are taken. `env` is the whole
     environment, without it that of the policy (a clean one). `kill` ends the program and all that it had started;
     so does the end of this object. `timeout`, seconds or "500ms", ends the program as that of a policy does: then
-    `outcome.kind` is ``timed_out``.
+    `outcome.kind` is ``timed_out``. `track_changes` and `learn` are as in `run`.
 
     `preexec_fn` and `close_fds=False` are refused: no Python runs inside, and no descriptor but those of `pass_fds`
-    gets in. Every program has a session of its own.
+    gets in. Every program has a session and a process group of its own: `process_group` may be 0.
     """
 
     #: The process as the caller sees it. It may be gone: use `send_signal`, `kill` or the pidfd of `fileno`.
@@ -89,7 +91,10 @@ class Popen(subprocess.Popen[AnyStr]):
         errors: str | None = None,
         text: bool | None = None,
         pipesize: int = -1,
+        process_group: int | None = None,
         timeout: Duration | None = None,
+        track_changes: bool = False,
+        learn: bool = False,
         sandbox: Runner[Any] | None = None,
         **options: Unpack[Policy],
     ) -> None:
@@ -100,6 +105,8 @@ class Popen(subprocess.Popen[AnyStr]):
             raise PolicyError("close_fds", "descriptors are never inherited", "name those wanted in pass_fds")
         if not restore_signals:
             raise PolicyError("restore_signals", "signals are always reset inside")
+        if process_group:
+            raise PolicyError("process_group", "every program has a session and a process group of its own", "0 is that")
         if sandbox is None:
             from ._sandbox import shared
 
@@ -108,6 +115,7 @@ class Popen(subprocess.Popen[AnyStr]):
             raise TypeError(f"{next(iter(options))!r} belongs to the policy: give it to the Sandbox")
         self._sandbox = sandbox
         self._limit = None if timeout is None else seconds("timeout", timeout)
+        self._watched = track_changes, learn
         self._result: CompletedProcess[Any] | None = None
         super().__init__(
             args,
@@ -225,7 +233,7 @@ class Popen(subprocess.Popen[AnyStr]):
             # The sandbox has a /dev/null of its own.
             return None if fd == -1 else DEVNULL if fd == null else fd
 
-        program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=self._limit)
+        program = prepared(args, executable, cwd, env, pass_fds, shell, self._limit, *self._watched)
         program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
         audit(program)
         with translating(program["cwd"]):
@@ -246,9 +254,9 @@ class Popen(subprocess.Popen[AnyStr]):
     def _look(self, timeout: float | None) -> int | None:
         if self.returncode is None:
             with translating():
-                report = self._child.wait(timeout if timeout is None else max(timeout, 0))
-            if report is not None:
-                self._result = completed(self.args, None, None, report)
+                told = self._child.wait(timeout if timeout is None else max(timeout, 0))
+            if told is not None:
+                self._result = completed(self.args, None, None, told)
                 self.returncode = self._result.returncode
                 if self._sandbox._leftovers_fail:
                     refuse_leftovers(self._result)

@@ -29,9 +29,10 @@ def prepared(
     cwd: Path | None,
     env: Mapping[Any, Any] | None,
     pass_fds: Iterable[int],
-    *,
-    shell: bool = False,
-    timeout: float | None = None,
+    shell: bool,
+    timeout: float | None,
+    track_changes: bool,
+    learn: bool,
 ) -> dict[str, Any]:
     """As the native half wants it, without the streams."""
     words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
@@ -50,6 +51,8 @@ def prepared(
         "env": None if env is None else environment("env", env),
         "pass_fds": _numbers(pass_fds),
         "timeout": timeout,
+        "track_changes": track_changes,
+        "learn": learn,
     }
 
 

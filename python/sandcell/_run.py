@@ -61,9 +61,14 @@ class Runner(Generic[Native]):
         universal_newlines: bool | None = None,
         encoding: str | None = None,
         errors: str | None = None,
+        track_changes: bool = False,
+        learn: bool = False,
     ) -> CompletedProcess[Any]:
         """As subprocess.run. `cwd` is a directory inside; `env` is the whole environment, without it that of the
         policy; `timeout` is seconds or "500ms", and ends everything that the program had started.
+
+        `track_changes` lists the files that the run changed in its overlay, `learn` notes its system calls (each takes
+        some microseconds longer): `changes` and `learned` of the result. A cell has `Cell.changes`, and cannot learn.
 
         Raises TimeoutExpired, with `check` CalledProcessError, FileNotFoundError or PermissionError where the program
         cannot be executed, SetupError or UnsupportedError where the sandbox cannot be made.
@@ -72,14 +77,14 @@ class Runner(Generic[Native]):
         codec = codec_of(text, universal_newlines, encoding, errors)
         data = encoded(input, codec)
         limit = None if timeout is None else seconds("timeout", timeout)
-        program = prepared(args, executable, cwd, env, pass_fds, shell=shell, timeout=limit)
+        program = prepared(args, executable, cwd, env, pass_fds, shell, limit, track_changes, learn)
         program["streams"] = [_number(stdin), _number(stdout), _number(stderr)]
         audit(program)
         try:
-            report, out, err = self._native.run(program, data)
+            told, out, err = self._native.run(program, data)
         except _native.NativeError as error:
             raise translated(error, program["cwd"]) from None
-        return self._finished(completed(args, out, err, report), codec, limit, check)
+        return self._finished(completed(args, out, err, told), codec, limit, check)
 
     def _finished(
         self, result: CompletedProcess[Any], codec: Codec, limit: float | None, check: bool
@@ -115,6 +120,8 @@ class Runner(Generic[Native]):
         universal_newlines: bool | None = None,
         encoding: str | None = None,
         errors: str | None = None,
+        track_changes: bool = False,
+        learn: bool = False,
     ) -> CompletedProcess[Any]:
         """As `run`, in the running asyncio loop. Where the task is cancelled, the program has ended with all that it
         had started when the cancellation goes on."""
@@ -135,6 +142,8 @@ class Runner(Generic[Native]):
             env=env,
             pass_fds=pass_fds,
             timeout=timeout,
+            track_changes=track_changes,
+            learn=learn,
         )
         result = await _aio.finish(await _aio.start(popen), data)
         return self._finished(result, codec, popen._limit, check)

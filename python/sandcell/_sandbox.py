@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._errors import translating
-from ._options import LISTS, Duration, Limits, Policy, checked, path
+from ._options import LIMITS, LISTS, Duration, Limits, Policy, checked, path
 from ._program import Args, Stream
 from ._run import Runner
-from ._types import CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
+from ._types import Change, CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,6 +51,11 @@ class Sandbox(Runner[_native.Sandbox]):
         with translating():
             return self._native.image_argv([path("words", word) for word in words])
 
+    def prepare_ids(self) -> None:
+        """Does ahead of the first run what takes some milliseconds where sub-ids are used."""
+        with translating():
+            self._native.prepare_ids()
+
     def start(self) -> Cell:
         """Starts a sandbox in which many programs can be run, one after another or at once: start once, run many.
 
@@ -66,13 +71,10 @@ def shared(options: Mapping[str, Any]) -> Sandbox:
         return _built(values)
     key = [(name, tuple(value) if isinstance(value, list) else value) for name, value in values.items()]
     # What it depends on besides: the caller's rights, and where in the cgroups a limit would be placed.
-    if not _LIMITS.isdisjoint(values):
+    if not LIMITS.isdisjoint(values):
         with open("/proc/self/cgroup", "rb") as file:
             key.append(("", file.read()))
     return _remembered(os.geteuid(), os.getegid(), tuple(key))
-
-
-_LIMITS = frozenset({"memory", "swap", "pids", "cpus", "cpuset", "disk"})
 
 
 def _built_for(euid: int, egid: int, key: tuple[Any, ...]) -> Sandbox:
@@ -130,6 +132,11 @@ class Cell(Runner[_native.Cell]):
         """What it has used so far, as far as its cgroups count it: start it with a limit."""
         return known(Usage, json.loads(self._native.usage()))
 
+    def changes(self) -> list[Change]:
+        """The files that differ from the layers so far. Empty for a root that is no overlay."""
+        with translating():
+            return [Change(kind, path) for kind, path in self._native.changes()]
+
     def freeze(self) -> None:
         """Stops everything in it until `thaw`. Raises UnsupportedError without a cgroup: start it with a limit."""
         with translating():
@@ -171,6 +178,8 @@ def run(
     universal_newlines: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
+    track_changes: bool = False,
+    learn: bool = False,
     **options: Unpack[Policy],
 ) -> CompletedProcess[Any]:
     """Runs a program in a sandbox of its own: the keywords of subprocess.run (see Sandbox.run) and those of Sandbox.
@@ -195,7 +204,20 @@ def run(
         universal_newlines=universal_newlines,
         encoding=encoding,
         errors=errors,
+        track_changes=track_changes,
+        learn=learn,
     )
+
+
+def adopt_cgroup() -> str:
+    """Makes room for limits where the caller's own cgroup was delegated to it: moves this process into a group of its
+    own beneath, whose path is returned. Call it once, early, before other processes are started; it does nothing where
+    limits work already.
+
+    Raises UnsupportedError where the group was not delegated or holds other processes.
+    """
+    with translating():
+        return os.fspath(_native.adopt_cgroup())
 
 
 def doctor() -> list[Finding]:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
@@ -22,8 +22,10 @@ Output = TypeVar("Output")
 
 def known(cls: type[Made], values: dict[str, Any]) -> Made:
     """Only the fields that the class has: a report may have more."""
-    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in values.items() if name in names})
+    names: dict[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    if not values.keys() <= names.keys():
+        values = {name: value for name, value in values.items() if name in names}
+    return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,16 @@ class Leftover:
     command: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """A file that differs from the layers."""
+
+    #: added, modified or deleted.
+    kind: str
+    #: Inside; absolute.
+    path: str
+
+
 @dataclass
 class CompletedProcess(Generic[Output]):
     """subprocess.CompletedProcess with what the sandbox knows of the run."""
@@ -160,6 +172,11 @@ class CompletedProcess(Generic[Output]):
     leftovers: list[Leftover]
     #: What went wrong in cleaning up; the result stands all the same.
     warnings: list[str]
+    #: With `track_changes`, the files that the run added, changed or removed in its overlay.
+    changes: list[Change] | None
+    #: With `learn`, the smallest system call profile that lets the run's calls through, in the JSON form of Docker's:
+    #: written to a file, it is what the keyword `seccomp` takes.
+    learned: str | None
     #: The whole report, as the program `sandcell` writes it.
     report: dict[str, Any] = field(repr=False)
 
@@ -204,9 +221,12 @@ def _figure(name: str, value: float) -> str:
     return f"{value:.3f} s" if name.endswith("_seconds") else f"{value:g}"
 
 
-def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProcess[Any]:
-    """From the report's JSON."""
-    report = json.loads(text)
+#: The report's JSON, and the profile that was learned.
+Told = tuple[str, Union[str, None]]
+
+
+def completed(args: Any, stdout: Any, stderr: Any, told: Told) -> CompletedProcess[Any]:
+    report = json.loads(told[0])
     outcome = known(Outcome, report["outcome"])
     return CompletedProcess(
         args,
@@ -219,6 +239,8 @@ def completed(args: Any, stdout: Any, stderr: Any, text: str) -> CompletedProces
         [known(Enforced, line) for line in report["enforced"]],
         [known(Leftover, line) for line in report["leftovers"]],
         report["warnings"],
+        None if report["changes"] is None else [known(Change, line) for line in report["changes"]],
+        told[1],
         report,
     )
 

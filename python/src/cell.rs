@@ -1,5 +1,6 @@
 //! A started sandbox in which many programs are run.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sandcell::report;
+use sandcell::{ChangeKind, report};
 
 use crate::child::Child;
 use crate::entry::Entry;
@@ -78,6 +79,18 @@ impl Cell {
     fn standing(&self) -> PyResult<String> {
         let cell = self.open()?;
         Ok(report::standing_to_json(&cell.identity(), cell.enforced()))
+    }
+
+    /// The files that differ from the layers so far: kind and path.
+    fn changes(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, OsString)>> {
+        let cell = self.open()?;
+        let kind = |kind| match kind {
+            ChangeKind::Added => "added",
+            ChangeKind::Deleted => "deleted",
+            _ => "modified",
+        };
+        let changes = py.detach(|| cell.changes()).map_err(raise)?;
+        Ok(changes.into_iter().map(|change| (kind(change.kind), change.path.into_os_string())).collect())
     }
 
     /// Stops everything in it.

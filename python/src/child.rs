@@ -6,13 +6,22 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use sandcell::Controller;
+use sandcell::syscalls::Profile;
+use sandcell::{Controller, Report, report};
 
 use crate::ours::Ours;
 use crate::{options, raise, sys};
 
 /// How long a wait may last before Python looks whether a signal has come.
 pub const SLICE: Duration = Duration::from_millis(200);
+
+/// A report as JSON, and the system call profile that was learned, as Docker's JSON.
+pub type Told = (String, Option<String>);
+
+pub fn told(report: Report) -> PyResult<Told> {
+    let learned = report.learned.as_ref().map(Profile::to_json).transpose().map_err(raise)?;
+    Ok((report::to_json(&Ok(report)), learned))
+}
 
 /// A program that runs, or has run. All that it started ends when this is gone.
 #[pyclass(frozen, module = "sandcell._native")]
@@ -56,19 +65,19 @@ impl Child {
     fn standing(&self, py: Python<'_>) -> String {
         py.detach(|| {
             let child = self.locked();
-            sandcell::report::standing_to_json(&child.identity(), child.enforced())
+            report::standing_to_json(&child.identity(), child.enforced())
         })
     }
 
-    /// Waits for the end, at most `timeout` seconds; the report as JSON, or nothing while it still runs.
+    /// Waits for the end, at most `timeout` seconds; the report, or nothing while it still runs.
     /// The interpreter is free meanwhile, signals are seen to at once in the main thread, and other threads may ask.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Told>> {
         let timeout = timeout.map(|value| options::seconds("timeout", value)).transpose()?;
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if let Some(report) = py.detach(|| self.locked().try_wait()).map_err(raise)? {
-                return Ok(Some(sandcell::report::to_json(&Ok(report))));
+                return told(report).map(Some);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {

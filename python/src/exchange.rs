@@ -10,13 +10,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use sandcell::{Report, report};
+use sandcell::Report;
 
-use crate::child::SLICE;
+use crate::child::{SLICE, Told, told};
 use crate::raise;
 
-/// The report as JSON, and what came out of the pipes.
-pub type Finished = (String, Option<Py<PyBytes>>, Option<Py<PyBytes>>);
+/// The report, and what came out of the pipes.
+pub type Finished = (Told, Option<Py<PyBytes>>, Option<Py<PyBytes>>);
 
 /// More than a pipe holds.
 const AT_ONCE: u64 = 2 << 20;
@@ -47,7 +47,7 @@ pub fn exchange(
         py.check_signals()?;
     };
     let bytes = |at: usize| piped[at].then(|| PyBytes::new(py, &pipes.read[at]).unbind());
-    Ok((report::to_json(&Ok(report)), bytes(0), bytes(1)))
+    Ok((told(report)?, bytes(0), bytes(1)))
 }
 
 impl Pipes<'_> {

@@ -8,6 +8,8 @@ mod exchange;
 mod image;
 mod options;
 mod ours;
+mod owned;
+mod patience;
 mod program;
 mod sys;
 mod watch;
@@ -75,10 +77,21 @@ impl Sandbox {
         py.detach(|| self.inner.explain()).map(|steps| sandcell::report::steps_to_json(&steps)).map_err(raise)
     }
 
+    /// Does ahead of the first run what takes some milliseconds where sub-ids are used.
+    fn prepare_ids(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.inner.prepare_ids()).map_err(raise)
+    }
+
     /// Starts a sandbox in which many programs can be run.
     fn start(&self, py: Python<'_>) -> PyResult<Cell> {
         py.detach(|| self.inner.start()).map(Cell::new).map_err(raise)
     }
+}
+
+/// Moves this process and its children into a cgroup of their own, so that limits can be enforced beside it.
+#[pyfunction]
+fn adopt_cgroup(py: Python<'_>) -> PyResult<std::path::PathBuf> {
+    py.detach(sandcell::adopt_cgroup).map_err(raise)
 }
 
 /// What this host allows, as a JSON array.
@@ -96,5 +109,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
     module.add_class::<entry::Entry>()?;
-    module.add_function(wrap_pyfunction!(doctor, module)?)
+    module.add_function(wrap_pyfunction!(adopt_cgroup, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(owned::owned_list, module)?)?;
+    module.add_function(wrap_pyfunction!(owned::owned_copy_out, module)?)?;
+    module.add_function(wrap_pyfunction!(owned::owned_reclaim, module)?)?;
+    module.add_function(wrap_pyfunction!(owned::owned_remove, module)?)
 }

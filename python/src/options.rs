@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sandcell::syscalls::Profile;
-use sandcell::{Builder, Error, Root, Sandbox, Seccomp, Upper, User, words};
+use sandcell::{Builder, Error, IoMax, Root, Sandbox, Seccomp, Upper, User, words};
 
 use crate::raise;
 
@@ -48,14 +48,30 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
             let list: Vec<(PathBuf, Option<u64>)> = value.extract()?;
             list.into_iter().fold(builder, |builder, (dest, size)| builder.tmpfs(dest, size))
         }
+        "files" => {
+            let list: Vec<(PathBuf, Vec<u8>)> = value.extract()?;
+            list.into_iter().fold(builder, |builder, (dest, content)| builder.file(dest, content))
+        }
         "user" => builder.user(user(value)?),
+        "host_ids" => builder.host_ids(parsed(value)?),
         "hostname" => builder.hostname(value.extract::<String>()?),
         "memory" => builder.memory(value.extract()?),
+        "memory_high" => builder.memory_high(value.extract()?),
         "swap" => builder.swap(value.extract()?),
         "pids" => builder.pids(value.extract()?),
         "cpus" => builder.cpus(value.extract()?),
+        "cpu_weight" => builder.cpu_weight(value.extract()?),
+        "cpu_time" => builder.cpu_time(seconds(key, value)?),
         "cpuset" => builder.cpuset(value.extract::<String>()?),
         "disk" => builder.disk(value.extract()?),
+        "inodes" => builder.inodes(value.extract()?),
+        "io_weight" => builder.io_weight(value.extract()?),
+        "io_max" => value.extract::<Vec<DeviceLimits>>()?.into_iter().fold(builder, |builder, limits| {
+            let mut io_max = IoMax::default();
+            (io_max.device, io_max.read_bytes, io_max.write_bytes, io_max.read_ops, io_max.write_ops) = limits;
+            builder.io_max(io_max)
+        }),
+        "cgroup" => builder.cgroup(value.extract::<PathBuf>()?),
         "rlimit" => {
             let list: Vec<(String, u64, u64)> = value.extract()?;
             list.into_iter().try_fold(builder, |builder, (name, soft, hard)| {
@@ -65,6 +81,7 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         "timeout" => builder.timeout(seconds(key, value)?),
         "grace" => builder.grace(seconds(key, value)?),
         "output_limit" => builder.output_limit(value.extract()?),
+        "isolation" => builder.isolation(parsed(value)?),
         "network" => builder.network(parsed(value)?),
         "seccomp" => builder.seccomp(seccomp(value)?),
         "landlock" => builder.landlock(parsed(value)?),
@@ -87,6 +104,9 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
         _ => return Err(raise(Error::option(key, "no such keyword"))),
     })
 }
+
+/// The device; bytes read and written, reads and writes, each per second.
+type DeviceLimits = (String, Option<u64>, Option<u64>, Option<u64>, Option<u64>);
 
 /// One of the words of an option.
 fn parsed<T: FromStr<Err = Error>>(value: &Bound<'_, PyAny>) -> PyResult<T> {

@@ -33,6 +33,8 @@ pub struct Program {
     streams: [Option<i32>; 3],
     pass_fds: Vec<RawFd>,
     timeout: Option<f64>,
+    track_changes: bool,
+    learn: bool,
 }
 
 impl Program {
@@ -79,6 +81,7 @@ impl Program {
                 .map_err(|error| raise(Error::option("timeout", format!("{seconds}: {error}"))))?;
             command.timeout(timeout);
         }
+        command.track_changes(self.track_changes).learn(self.learn);
         let mut ours = None;
         let (stdout, stderr) = match self.streams {
             [_, Some(PIPE), Some(STDOUT)] => {

@@ -1,34 +1,12 @@
 """Images: a store, runs of what is in it, and new ones."""
 
-import gc
 import json
 import os
-import shutil
 import stat
 
 import pytest
 
 import sandcell
-
-BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-
-
-@pytest.fixture
-def store(tmp_path):
-    # Runs of many ids want all of the caller's: sandboxes that earlier tests only forgot must be gone.
-    gc.collect()
-    store = sandcell.Store(tmp_path / "store")
-    root = tmp_path / "root"
-    (root / "bin").mkdir(parents=True)
-    (root / "etc").mkdir()
-    shutil.copy(BUSYBOX, root / "bin" / "sh")
-    (root / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    assert store.load(root, name="app:1", format="rootfs") == ["app:1"]
-    yield store
-    # What runs of many ids may have left is not shutil's to remove.
-    for image in store.images():
-        for name in image["Names"] or [image["Id"]]:
-            store.remove(name)
 
 
 def shell(line, **options):
@@ -44,6 +22,14 @@ def test_an_image_is_loaded_run_and_committed(store, tmp_path):
     assert store.history("app:2")[0]["createdBy"] == "sandcell commit"
     assert [image["Names"] for image in store.images()] == [["app:1"], ["app:2"]]
     assert store.inspect("app:1")["RepoTags"] == ["app:1"]
+    assert [(c.kind, c.path) for c in store.diff(tmp_path / "upper")] == [("added", "/x")]
+    assert store.diff(tmp_path / "upper", base="app:1") == store.diff(tmp_path / "upper")
+    said = {"change": ['CMD ["/bin/sh"]', "ENV WORD=x"], "message": "why", "author": "me", "created": "2024-01-02T03:04:05Z"}
+    store.commit(tmp_path / "upper", "app:3", base="app:1", created_by="a hand", **said)
+    told = store.inspect("app:3")
+    assert (told["Author"], told["Created"], told["Config"]["Cmd"]) == ("me", said["created"], ["/bin/sh"])
+    assert (store.history("app:3")[0]["comment"], store.history("app:3")[0]["createdBy"]) == ("why", "a hand")
+    store.remove("app:3")
     store.tag("app:2", "other")
     store.save(["app:1", "other"], tmp_path / "saved.tar")
     store.remove("other")
@@ -71,7 +57,12 @@ def test_a_dockerfile_is_built(store, tmp_path):
     lines = ["FROM app:1", "ARG WORD", "COPY f /f", "RUN echo $WORD >/made", 'CMD ["/bin/sh", "-c", "read x </made; echo $x"]']
     (context / "Dockerfile").write_text("\n".join(lines))
     first = store.build(context, name="built", args={"WORD": "given"}, timestamp=1_700_000_000)
-    assert store.build(context, args={"WORD": "given"}, timestamp=1_700_000_000) == first
+    steps = []
+    again = store.build(
+        context, args={"WORD": "given"}, timestamp=1_700_000_000, progress=lambda *step: steps.append(step)
+    )
+    assert again == first
+    assert steps[0] == (1, 5, "FROM app:1", False) and steps[3] == (4, 5, "RUN echo $WORD >/made", True)
     sandbox = sandcell.Sandbox(image="built", store=store.path)
     assert sandbox.run(sandbox.image_argv(), capture_output=True).stdout == b"given\n"
     assert sandbox.image_argv(["/bin/other", "x"]) == ["/bin/other", "x"]

@@ -68,9 +68,9 @@ def test_the_keywords_are_the_programs_options():
     shown = subprocess.run([program(), "run", "--help"], capture_output=True, text=True).stdout
     options = {name.replace("-", "_") for name in re.findall(r"^ +(?:-\w, )?--([a-z-]+)", shown, re.MULTILINE)}
     keywords = set(sandcell.Policy.__annotations__) | {"timeout", "env"}
-    # A file of variables and one for the report are a shell's ways; `layer` and
-    # `volume` are repeated there, and lists here; an entry point is what `image_argv` makes of it; isolation is not in Python yet.
-    missing = options - keywords - {"env_file", "report", "help", "layer", "volume", "entrypoint", "isolation"}
+    # A file of variables and one for the report are a shell's ways; `layer` and `volume` are repeated there, and lists
+    # here; an entry point is what `image_argv` makes of it.
+    missing = options - keywords - {"env_file", "report", "help", "layer", "volume", "entrypoint"}
     assert not missing
     assert "layers" in keywords
 

@@ -19,19 +19,32 @@ import subprocess as original
 import sandcell
 
 
+class Shim(types.ModuleType):
+    """The module subprocess, in which tests choose the selector of communicate."""
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "_PopenSelector":
+            # sandcell's communicate is the standard library's own, which looks there.
+            original._PopenSelector = value
+
+
 def shim(directory):
     """The module subprocess, with its Popen and run replaced, and its other functions made to use them."""
     shown = [*sandcell.interpreter_paths(), sysconfig.get_path("stdlib")]
     shown = [path for path in shown if not path.startswith("/usr/")]
-    box = sandcell.Sandbox(keep_env=True, user="caller", ro=shown, rw=[directory])
+    policy = {"keep_env": True, "user": "caller", "ro": shown, "rw": [directory]}
+    box = sandcell.Sandbox(**policy)
 
     def with_cwd(keywords):
         keywords["cwd"] = os.path.join(os.getcwdb(), os.fsencode(keywords.get("cwd") or b""))
         return keywords
 
     class Popen(sandcell.Popen):
-        def __init__(self, *args, **keywords):
-            super().__init__(*args, sandbox=box, **with_cwd(keywords))
+        def __init__(self, *args, umask=-1, **keywords):
+            # With sandcell it is the policy's.
+            chosen = box if umask == -1 else sandcell.Sandbox(**policy, umask=umask)
+            super().__init__(*args, sandbox=chosen, **with_cwd(keywords))
 
     def run(*args, **keywords):
         # Only what subprocess.run takes and sandcell.run does not say goes by way of Popen.
@@ -40,7 +53,7 @@ def shim(directory):
         return box.run(*args, **with_cwd(keywords))
 
     known = set(sandcell.Sandbox.run.__kwdefaults__)
-    module = types.ModuleType("subprocess", original.__doc__)
+    module = Shim("subprocess", original.__doc__)
     module.__dict__.update(original.__dict__)
     module.Popen = Popen
     rebound = types.SimpleNamespace()

@@ -44,6 +44,7 @@ pub struct Load<'a> {
     created: Option<String>,
     progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     durable: bool,
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 /// An image that was loaded.
@@ -84,6 +85,12 @@ impl<'a> Load<'a> {
         self
     }
 
+    /// Ends with an error soon after this is set; the store is as it was before. A load that fails sets it too.
+    pub fn stop(mut self, stop: Arc<AtomicBool>) -> Load<'a> {
+        self.stop = stop;
+        self
+    }
+
     /// Is told how far it is.
     pub fn progress(mut self, progress: &'a (dyn Fn(Progress) + Sync)) -> Load<'a> {
         self.progress = Some(progress);
@@ -105,7 +112,7 @@ impl Store {
         self.sweep_if_idle()?;
         let _lock = self.shared()?;
         let deadline = self.limits.time.map(|time| Instant::now() + time);
-        let stop = Stop { deadline, stopped: Arc::new(AtomicBool::new(false)) };
+        let stop = Stop { deadline, stopped: how.stop.clone() };
         // Kept until the last layer was read.
         let (mut found, _temp) = source::open(source, self, &stop)?;
         if let Some(name) = &how.name {

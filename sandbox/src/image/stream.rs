@@ -246,5 +246,5 @@ impl Stop {
     }
 }
 
-/// What a worker says that ended because another one failed; never shown.
-pub(crate) const STOPPED: &str = "another layer failed";
+/// What a worker says that ended because another one failed, or because the caller wants no more of it.
+pub(crate) const STOPPED: &str = "it was stopped";

@@ -2,6 +2,7 @@
 //! stay; what is left of those at the end goes.
 
 use std::fs::File;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,7 @@ use super::{Build, BuildStep, Instruction, Step, dockerfile};
 use crate::error::{Failure, Result};
 use crate::image::reference::{Digest, Reference};
 use crate::image::store::{Image, InUse, Store};
+use crate::image::stream::STOPPED;
 
 /// The image so far.
 pub(super) struct Making<'a> {
@@ -83,6 +85,9 @@ impl Making<'_> {
         self.start(&base)?;
         for (number, step) in (2..).zip(after) {
             let mut told = |cached| tell(&BuildStep { number, total, text: step.text.clone(), cached });
+            if build.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(self.failure(&step.text, step.line, STOPPED).setup());
+            }
             self.step(step, &mut told)?;
         }
         for key in build.args.keys() {

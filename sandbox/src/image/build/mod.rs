@@ -18,6 +18,8 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::reference::Reference;
 use crate::builder::Builder;
@@ -46,6 +48,7 @@ pub struct Build {
     timestamp: Option<i64>,
     cache: bool,
     show: bool,
+    stop: Option<Arc<AtomicBool>>,
     /// The Dockerfile's name, for errors.
     file: String,
     from_line: Option<usize>,
@@ -130,6 +133,7 @@ impl Build {
             timestamp: None,
             cache: true,
             show: false,
+            stop: None,
             file: String::new(),
             from_line: None,
             global_args: 0,
@@ -260,6 +264,12 @@ impl Build {
     /// default.
     pub fn cache(mut self, cache: bool) -> Build {
         self.cache = cache;
+        self
+    }
+
+    /// Ends with an error soon after this is set: the program that runs is killed, and no further step is made.
+    pub fn stop(mut self, stop: Arc<AtomicBool>) -> Build {
+        self.stop = Some(stop);
         self
     }
 

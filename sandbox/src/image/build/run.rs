@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caps::Capability;
@@ -18,8 +19,9 @@ use crate::image::pack::Owners;
 use crate::image::reference::Digest;
 use crate::image::run::user_of;
 use crate::image::store::{Store, failed, list, remove_any};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Output};
 use crate::policy::{Identity, Root, Upper, User};
+use crate::running::Child;
 
 /// The ids of a whole distribution, for package managers.
 const IDS: u32 = 65536;
@@ -81,12 +83,10 @@ impl Making<'_> {
         let sandbox = builder.build()?;
         let mut command = sandbox.command(program);
         command.args(arguments);
-        let (outcome, said) = if self.build.show {
-            (command.stdin(Stdio::Null).status()?.outcome, Vec::new())
-        } else {
-            let output = command.output()?;
-            (output.outcome.clone(), [&output.stdout[..], &output.stderr[..]].concat())
-        };
+        let stdio = || if self.build.show { Stdio::Inherit } else { Stdio::Piped };
+        let mut child = command.stdin(Stdio::Null).stdout(stdio()).stderr(stdio()).spawn()?;
+        let output = finish(&mut child, self.build.stop.as_deref())?;
+        let (outcome, said) = (output.outcome.clone(), [&output.stdout[..], &output.stderr[..]].concat());
         if outcome != Outcome::Exited(0) {
             let said = String::from_utf8_lossy(&said[said.len().saturating_sub(TAIL)..]).trim().to_owned();
             let failure = wrong(self, &format!("`{}` {outcome}", words.join(" ")));
@@ -129,6 +129,28 @@ impl Making<'_> {
         });
         Ok(Digest::of(text.to_string().as_bytes()))
     }
+}
+
+/// To the program's end, or until the caller wants no more of it.
+fn finish(child: &mut Child, stop: Option<&AtomicBool>) -> Result<Output> {
+    let Some(stop) = stop else { return child.wait_with_output(None) };
+    let controller = child.controller();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
+                    return controller.kill();
+                }
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            Ok(())
+        });
+        let output = child.wait_with_output(None);
+        over.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        output
+    })
 }
 
 /// A directory for the changes of one program. Locked, so that others see that it is in use.

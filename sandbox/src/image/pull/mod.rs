@@ -89,6 +89,12 @@ impl<'a> Pull<'a> {
         self
     }
 
+    /// Ends with an error soon after this is set, as [`Load::stop`]; where a server is silent, within a minute.
+    pub fn stop(mut self, stop: Arc<AtomicBool>) -> Pull<'a> {
+        self.load = self.load.stop(stop);
+        self
+    }
+
     /// Is told how far it is.
     pub fn progress(mut self, progress: &'a (dyn Fn(Progress) + Sync)) -> Pull<'a> {
         self.load = self.load.progress(progress);
@@ -120,7 +126,7 @@ impl Store {
         self.sweep_if_idle()?;
         let _lock = self.shared()?;
         let deadline = self.limits.time.map(|time| Instant::now() + time);
-        let stop = Stop { deadline, stopped: Arc::new(AtomicBool::new(false)) };
+        let stop = Stop { deadline, stopped: how.load.stop.clone() };
         let registry = Arc::new(Registry::connect(image, how, stop.clone())?);
         let mut found = find(&registry, image, self.limits.layers)?;
         found.names = match &how.named {
