@@ -41,6 +41,9 @@ enum Group {
 /// held up by a terminal that takes no output, or by a file system that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long init may take to say of a program that it has ended.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// The supervisor of one sandbox. Everything in it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Init {
@@ -342,7 +345,8 @@ impl Child {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended. With an output limit, or where output is counted, a program has not ended before what it
+    /// wrote is read.
     pub fn try_wait(&mut self) -> Result<Option<Report>> {
         self.wait_timeout(Duration::ZERO)
     }
@@ -353,10 +357,16 @@ impl Child {
             let ready = sys::wait_readable(&[self.socket.as_fd()], soonest).map_err(talking)?;
             if ready[0] {
                 self.hear()?;
-            } else if self.pidfd.as_ref().is_some_and(|pidfd| sys::is_readable(pidfd.as_fd())) {
-                // It has ended: what init has to say of it is on its way.
-                sys::wait_readable(&[self.socket.as_fd()], self.overdue).map_err(talking)?;
-            } else if !self.give_up()? {
+                continue;
+            }
+            if self.pidfd.as_ref().is_some_and(|pidfd| sys::is_readable(pidfd.as_fd())) {
+                // It has ended: what init has to say of it is on its way, but for output that somebody has yet to read.
+                let moment = Instant::now().checked_add(MOMENT).max(soonest);
+                if sys::wait_readable(&[self.socket.as_fd()], moment).map_err(talking)?[0] {
+                    continue;
+                }
+            }
+            if !self.give_up()? {
                 return Ok(None);
             }
         }
