@@ -101,6 +101,7 @@ const TABLE: &[Entry] = &[
     fails(SYS_memfd_create, "memfd_create", &[EMFILE, EACCES, ENOMEM, ENOSYS]),
     fails(SYS_mkdir, "mkdir", &[EACCES, EEXIST, ENOSPC, EROFS]),
     fails(SYS_mkdirat, "mkdirat", &[EACCES, ENOSPC, EDQUOT, EROFS, EIO]),
+    fails(SYS_mknodat, "mknodat", &[EACCES, ENOSPC, EDQUOT, EROFS, EIO]),
     fails(SYS_mmap, "mmap", &[ENOMEM, EPERM]),
     fails(SYS_mount, "mount", &[EPERM, EINVAL, ENOMEM, ENODEV, EACCES, EBUSY]),
     fails(SYS_mount_setattr, "mount_setattr", &[EPERM, EINVAL, EBUSY, ENOSYS]),

@@ -148,8 +148,15 @@ fn nested(uid_map: &[u8], gid_map: &[u8]) -> Result<(), Fault> {
             rawsys::close(pipe[1]);
             let mut byte = 0u8;
             // The parent has entered when it closes its end.
-            let _ = call!(nr::READ, pipe[0], &raw mut byte, 1);
-            let result = write_map(c"/proc/1/uid_map", uid_map).and_then(|()| write_map(c"/proc/1/gid_map", gid_map));
+            let entered = loop {
+                match call!(nr::READ, pipe[0], &raw mut byte, 1) {
+                    Err(rawsys::EINTR) => {}
+                    other => break other,
+                }
+            };
+            let result = entered
+                .and_then(|_| write_map(c"/proc/1/uid_map", uid_map))
+                .and_then(|()| write_map(c"/proc/1/gid_map", gid_map));
             rawsys::exit(result.err().unwrap_or(0));
         }
         call!(nr::UNSHARE, rawsys::CLONE_NEWUSER | rawsys::CLONE_NEWNS).at(stage::NESTED)?;
