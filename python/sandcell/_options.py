@@ -211,7 +211,7 @@ def _rlimit(key: str, value: Any) -> list[tuple[str, int, int]]:
 
 def _files(key: str, value: Any) -> list[tuple[str, bytes]]:
     if not isinstance(value, Mapping):
-        raise PolicyError(key, f"{value!r} is not a mapping", "write {'/etc/app.conf': 'text'}")
+        raise PolicyError(key, f"{value!r} is not a mapping", "write {'/run/app.conf': 'text'}")
     files = []
     for dest, content in value.items():
         if not isinstance(content, (str, bytes)):

@@ -90,9 +90,11 @@ class Runner(Generic[Native]):
         self, result: CompletedProcess[Any], codec: Codec, limit: float | None, check: bool
     ) -> CompletedProcess[Any]:
         """What run returns or raises when the program has ended; the outputs are bytes so far."""
-        if result.outcome.kind == "timed_out":
+        limit = limit if limit is not None else self._timeout
+        # Without a timeout it was the CPU time of the policy that was used up, which subprocess does not know.
+        if result.outcome.kind == "timed_out" and limit is not None:
             # Bytes whatever was asked for, as in subprocess: the output may end amid a character.
-            raise _expired(result, limit if limit is not None else self._timeout or 0.0)
+            raise _expired(result, limit)
         result.stdout, result.stderr = decoded(result.stdout, codec), decoded(result.stderr, codec)
         if self._leftovers_fail:
             refuse_leftovers(result)

@@ -12,6 +12,13 @@ def shell(line, **keywords):
     return sandcell.run(["/bin/sh", "-c", line], capture_output=True, text=True, **keywords)
 
 
+def disk():
+    """A block device of this machine, as MAJOR:MINOR."""
+    for name in sorted(os.listdir("/sys/block")):
+        with open(f"/sys/block/{name}/dev") as file:
+            return file.read().strip()
+
+
 def by(result, item):
     return [line.by for line in result.enforced if line.item == item]
 
@@ -50,8 +57,8 @@ def test_shared_ids_are_the_callers_own_on_the_host():
 
 
 def test_files_of_the_policy_are_there_and_read_only():
-    files = {"/etc/app.conf": "a = ä\n", b"/srv/data": b"\xff"}
-    told = shell("cat /etc/app.conf; wc -c </srv/data; echo x >/etc/app.conf", files=files)
+    files = {"/run/app.conf": "a = ä\n", b"/srv/data": b"\xff"}
+    told = shell("cat /run/app.conf; wc -c </srv/data; echo x >/run/app.conf", files=files)
     assert told.stdout == "a = ä\n1\n" and "ead-only" in told.stderr and told.returncode != 0
     for mistake in ("/x", {"/x": 7}, {7: "x"}):
         with pytest.raises(sandcell.PolicyError, match="files"):
@@ -59,7 +66,7 @@ def test_files_of_the_policy_are_there_and_read_only():
 
 
 def test_the_number_of_files_can_be_limited():
-    line = "cd /tmp; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do : >$n || exit 9; done; echo all"
+    line = "cd /tmp; for n in $(seq 200); do : >$n || exit 9; done; echo all"
     assert shell(line).stdout == "all\n"
     limited = shell(line, inodes=16)
     assert limited.returncode != 0 and by(limited, "inodes") == ["tmpfs"]
@@ -68,7 +75,7 @@ def test_the_number_of_files_can_be_limited():
 def test_cpu_time_ends_a_program_that_spins():
     spins = ["/bin/sh", "-c", "while :; do :; done"]
     ended = sandcell.run(spins, cpu_time="200ms", best_effort=["cpu_time"])
-    assert not ended.outcome.success and by(ended, "cpu_time") not in ([], ["nothing"])
+    assert ended.outcome.kind == "timed_out" and by(ended, "cpu_time") not in ([], ["nothing"])
     assert shell("echo x", cpu_time=60, best_effort=["cpu_time"]).stdout == "x\n"
 
 
@@ -78,7 +85,7 @@ def test_cpu_time_ends_a_program_that_spins():
         ("memory_high", "much", "1G"),
         ("cpu_weight", 0, 200),
         ("io_weight", 20_000, 100),
-        ("io_max", {"8:0": {"bytes": 1}}, {"8:0": {"read_bytes": "1M", "write_ops": 100}}),
+        ("io_max", {"8:0": {"bytes": 1}}, {disk(): {"read_bytes": "1M", "write_ops": 100}}),
     ],
 )
 def test_shares_are_checked_and_enforced_refused_or_told(keyword, value, good):
