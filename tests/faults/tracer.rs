@@ -311,6 +311,9 @@ impl Tracer<'_> {
                 self.trace.injected = true;
                 if errnos::how(&site) == How::Instead {
                     poke(pid, libc::ORIG_RAX, -1);
+                } else if site.call == libc::SYS_waitid {
+                    // ECHILD means that the child has been reaped: without this it might be ours still to let go.
+                    poke(pid, libc::R10, (entry.args[3] & !(libc::WNOHANG as u64)).cast_signed());
                 }
                 self.process(pid).forged = Some(-i64::from(fault.errno));
             }
