@@ -6,7 +6,7 @@
 //! - what four busy threads use of half a CPU in five seconds; bar 0.45 to 0.55
 //! - a start with limits against one without, in turn; bar 1.3 times
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sandcell::{Builder, Sandbox};
@@ -102,8 +102,9 @@ fn beside_it(beside: &Sandbox, rounds: usize, it: impl Fn(&AtomicBool) + Sync) -
 }
 
 /// Starts a bomb, and again when it has ended.
-fn bombs(sandbox: &Sandbox, script: &str, stop: &AtomicBool) {
+fn bombs(sandbox: &Sandbox, script: &str, stop: &AtomicBool, starts: &AtomicUsize) {
     while !stop.load(Ordering::Relaxed) {
+        starts.fetch_add(1, Ordering::Relaxed);
         let mut command = sandbox.command("/bin/sh");
         let command = command.args(["-c", script]).stdout(sandcell::Stdio::Piped).stderr(sandcell::Stdio::Null);
         let mut child = command.spawn().expect("a bomb");
@@ -142,13 +143,17 @@ fn neighbours() {
         "speed beside a sandbox that does its worst, of that before (median of {rounds}, caller / other sandbox):"
     );
     let beside = inside(Sandbox::builder());
-    let show = |name: &str, (caller, other): (f64, f64)| println!("  {name:<28} {caller:3.0} % / {other:3.0} %");
+    let show = |name: &str, (caller, other): (f64, f64)| println!("  {name:<32} {caller:3.0} % / {other:3.0} %");
     // What the machine itself takes: caller and sandbox leave no processor idle, so a tenth of one is taken from them.
     show("nothing", beside_it(&beside, rounds, |_| ()));
     show("a tenth of a CPU, no sandbox", beside_it(&beside, rounds, |stop| plain("tenth", stop)));
-    for (name, script) in BOMBS {
+    // Starting what has ended again is the caller's own work, and most of what a short-lived bomb costs.
+    for (name, script) in [("an empty program, over and over", "")].into_iter().chain(BOMBS) {
         let sandbox = limited().build().expect("a sandbox");
-        show(name, beside_it(&beside, rounds, |stop| bombs(&sandbox, script, stop)));
+        let starts = AtomicUsize::new(0);
+        let speeds = beside_it(&beside, rounds, |stop| bombs(&sandbox, script, stop, &starts));
+        show(name, speeds);
+        println!("  {:<32} {:.1} starts each", "", starts.into_inner() as f64 / rounds as f64);
     }
 }
 
