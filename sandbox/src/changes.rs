@@ -1,6 +1,9 @@
 //! What a run changed in its overlay: the upper directory, read as overlayfs wrote it.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -46,19 +49,16 @@ pub(crate) fn list(upper: BorrowedFd<'_>, policy: &Policy, identity: &Assigned) 
 /// `lower`: the layers' directories at this place, topmost first, as far as they show through.
 fn walk(top: &Path, at: &Path, lower: &[PathBuf], identity: &Assigned, changes: &mut Vec<Change>) -> Result<()> {
     let dir = top.join(at);
-    let fail = |path: &Path, error: &std::io::Error| {
-        Failure::new("changes", path.display().to_string(), "cannot read the upper").cause(error).io()
-    };
-    let opaque = is_opaque(&dir);
+    let opaque = is_opaque(&dir).map_err(|e| unread(at, &e))?;
     let through: &[PathBuf] = if opaque { &[] } else { lower };
     let mut seen = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(|e| fail(&dir, &e))? {
-        let entry = entry.map_err(|e| fail(&dir, &e))?;
+    for entry in fs::read_dir(&dir).map_err(|e| unread(at, &e))? {
+        let entry = entry.map_err(|e| unread(at, &e))?;
         let name = entry.file_name();
         let path = at.join(&name);
         let full = Path::new("/").join(&path);
-        let meta = entry.metadata().map_err(|e| fail(&path, &e))?;
-        let below = find(lower, &name);
+        let meta = entry.metadata().map_err(|e| unread(&path, &e))?;
+        let below = find(lower, &name).map_err(|e| unread(&path, &e))?;
         seen.push(name.clone());
         if meta.file_type().is_char_device() && meta.rdev() == 0 {
             if below.is_some() {
@@ -77,7 +77,8 @@ fn walk(top: &Path, at: &Path, lower: &[PathBuf], identity: &Assigned, changes: 
             (Some(_), _) => changes.push(Change { kind: ChangeKind::Modified, path: full }),
         }
         if meta.is_dir() {
-            walk(top, &path, &shown(through, &name), identity, changes)?;
+            let through = shown(through, &name).map_err(|e| unread(&path, &e))?;
+            walk(top, &path, &through, identity, changes)?;
         }
     }
     if opaque {
@@ -86,55 +87,72 @@ fn walk(top: &Path, at: &Path, lower: &[PathBuf], identity: &Assigned, changes: 
     Ok(())
 }
 
+/// A place that cannot be looked at: the list would be wrong.
+fn unread(path: &Path, error: &io::Error) -> crate::Error {
+    Failure::new("changes", Path::new("/").join(path).display().to_string(), "cannot compare upper and layers here")
+        .cause(error)
+        .hint("the caller must be able to read both")
+        .io()
+}
+
+/// What is there; nothing is no error.
+fn look(path: &Path) -> io::Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// The entry as the layers show it.
-fn find(lower: &[PathBuf], name: &std::ffi::OsStr) -> Option<fs::Metadata> {
+fn find(lower: &[PathBuf], name: &OsStr) -> io::Result<Option<fs::Metadata>> {
     for dir in lower {
-        if let Ok(meta) = fs::symlink_metadata(dir.join(name)) {
-            return if meta.file_type().is_char_device() && meta.rdev() == 0 { None } else { Some(meta) };
+        if let Some(meta) = look(&dir.join(name))? {
+            return Ok(Some(meta).filter(|meta| !(meta.file_type().is_char_device() && meta.rdev() == 0)));
         }
-        if is_opaque(dir) {
-            return None;
+        if is_opaque(dir)? {
+            return Ok(None);
         }
     }
-    None
+    Ok(None)
 }
 
 /// The directories of this name that show through each other.
-fn shown(lower: &[PathBuf], name: &std::ffi::OsStr) -> Vec<PathBuf> {
+fn shown(lower: &[PathBuf], name: &OsStr) -> io::Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     for dir in lower {
         let path = dir.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => {
-                let opaque = is_opaque(&path);
+        match look(&path)? {
+            Some(meta) if meta.is_dir() => {
+                let opaque = is_opaque(&path)?;
                 dirs.push(path);
                 if opaque {
                     break;
                 }
             }
-            Ok(_) => break,
-            Err(_) => {}
+            Some(_) => break,
+            None => {}
         }
     }
-    dirs
+    Ok(dirs)
 }
 
 /// What an opaque directory hides and does not replace is deleted.
-fn gone(lower: &[PathBuf], at: &Path, seen: &[std::ffi::OsString], changes: &mut Vec<Change>) -> Result<()> {
-    let mut names = std::collections::BTreeSet::new();
+fn gone(lower: &[PathBuf], at: &Path, seen: &[OsString], changes: &mut Vec<Change>) -> Result<()> {
+    let fail = |e: io::Error| unread(at, &e);
+    let mut names = BTreeSet::new();
     for dir in lower {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            names.insert(entry.file_name());
+        for entry in fs::read_dir(dir).map_err(fail)? {
+            names.insert(entry.map_err(fail)?.file_name());
         }
     }
     for name in names.into_iter().filter(|name| !seen.contains(name)) {
-        if find(lower, &name).is_some() {
+        if find(lower, &name).map_err(fail)?.is_some() {
             changes.push(Change { kind: ChangeKind::Deleted, path: Path::new("/").join(at).join(name) });
         }
     }
     Ok(())
 }
 
-fn is_opaque(dir: &Path) -> bool {
-    crate::sys::attribute(dir, c"user.overlay.opaque").is_some_and(|value| value == b"y")
+fn is_opaque(dir: &Path) -> io::Result<bool> {
+    Ok(crate::sys::attribute(dir, c"user.overlay.opaque")?.is_some_and(|value| value == b"y"))
 }

@@ -173,9 +173,9 @@ pub(crate) fn paths(policy: &Policy) -> Vec<(PathBuf, crate::landlock::Access)> 
 }
 
 /// The caller's name is the program's, and it has no home.
-pub(crate) fn account() -> (String, PathBuf) {
-    let name = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
-    (name.unwrap_or_else(|| "cell".to_owned()), Path::new("/").to_owned())
+pub(crate) fn account() -> Result<(String, PathBuf)> {
+    let name = crate::identity::name_of(nix::unistd::geteuid())?;
+    Ok((name.unwrap_or_else(|| "cell".to_owned()), Path::new("/").to_owned()))
 }
 
 /// What stands in for the lines about namespaces in a report.

@@ -707,6 +707,7 @@ fn not_started(program: &str, reply: &Reply) -> crate::Error {
             .hint("something around the caller listens to its system calls already, and the kernel allows one listener")
             .unsupported(),
         (stage::CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
+        (stage::TOO_MANY, _) => failure.hint("wait until one has ended, or start another cell").setup(),
         (stage::PROGRAM_RLIMIT, Errno::EPERM) => failure.hint("the caller's own hard limit is lower").setup(),
         _ => failure.setup(),
     }

@@ -206,13 +206,16 @@ pub(crate) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], until: Option<Instant>) 
 }
 
 /// A short extended attribute of a path; links are followed. `None` where there is none.
-pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> Option<Vec<u8>> {
+pub(crate) fn attribute(path: &std::path::Path, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
     use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let mut value = [0u8; 64];
     // SAFETY: NUL-terminated strings, and a buffer as long as is said.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    usize::try_from(length).ok().map(|length| value[..length].to_vec())
+    match Errno::result(length) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        other => other.map(|length| Some(value[..length.unsigned_abs()].to_vec())),
+    }
 }
 
 /// Sets an extended attribute of a path; links are followed.

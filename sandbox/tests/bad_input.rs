@@ -204,7 +204,7 @@ fn what_cannot_be_executed_is_told_as_the_kernel_says_it() {
         assert!(error.to_string().contains(program), "{error}");
     }
     let orphan = exec(&mut sandbox.command("/x/orphan"));
-    assert_ne!(orphan.stage(), exec(&mut sandbox.command("/x/none")).stage(), "the interpreter is missing: {orphan}");
+    assert_eq!((orphan.stage(), exec(&mut sandbox.command("/x/none")).stage()), ("interpreter", "exec"), "{orphan}");
     assert_eq!(sandbox.command("/x/good").output().unwrap().outcome, Outcome::Exited(7));
     let cell = sandbox.start().unwrap();
     assert_eq!(cell.command("/x/none").output().unwrap_err().kind(), "exec");
@@ -267,4 +267,20 @@ fn an_error_leaves_nothing_behind() {
     assert!(processes_with(&marker).is_empty());
     assert_eq!(shell(&sandbox, "true").output().unwrap().outcome, Outcome::Exited(0), "the next run works");
     assert_eq!(run(Sandbox::builder(), "exit 4").outcome, Outcome::Exited(4));
+}
+
+#[test]
+fn a_cell_that_runs_as_much_as_it_can_refuses_one_more_until_something_ends() {
+    let cell = Sandbox::builder().build().unwrap().start().unwrap();
+    let sleep = || cell.command("/bin/sleep").arg("1000").stdin(Stdio::Null).spawn();
+    let mut children: Vec<_> = (0..256).map(|number| sleep().unwrap_or_else(|e| panic!("{number}: {e}"))).collect();
+    for _ in 0..3 {
+        let error = sleep().unwrap_err();
+        assert_eq!((error.stage(), error.errno()), ("too-many-commands", Some(libc::EAGAIN)), "{error}");
+        assert!(error.hint().contains("another cell"), "{}", error.hint());
+    }
+    let mut last = children.pop().unwrap();
+    last.kill().unwrap();
+    assert_eq!(last.wait().unwrap().outcome, Outcome::Killed);
+    children.push(sleep().unwrap());
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Ways of building a sandbox; see `victim::set`.
-pub const SCENARIOS: &[&str] = &["shared", "leased", "cell", "layers", "kept", "limits"];
+pub const SCENARIOS: &[&str] = &["shared", "leased", "cell", "layers", "kept", "limits", "learned", "tier"];
 
 pub struct Campaign {
     victim: PathBuf,
@@ -57,6 +57,8 @@ pub struct Results {
     pub wrong: Vec<String>,
     /// Sites that were not reached again.
     pub missed: Vec<String>,
+    /// What the errors named.
+    pub stages: BTreeSet<String>,
     pub runs: usize,
 }
 
@@ -123,9 +125,9 @@ impl Campaign {
         Ok((said, trace.sites))
     }
 
-    /// Lets one call fail. A call that was not made this time (which locks were free, who was quicker) is given more
+    /// Lets one call fail: the verdict, and the stage that the error named. A call that was not made this time (which locks were free, who was quicker) is given more
     /// chances.
-    pub fn one(&self, usual: &Value, fault: &Fault) -> Result<Option<Verdict>, String> {
+    pub fn one(&self, usual: &Value, fault: &Fault) -> Result<Option<(Verdict, Option<String>)>, String> {
         for _ in 0..4 {
             let trace = self.run(Some(fault))?;
             if !trace.injected {
@@ -133,7 +135,8 @@ impl Campaign {
             }
             let left = self.left_behind();
             let verdict = judge(usual, &trace, fault)?;
-            return left.map_or(Ok(Some(verdict)), |left| Err(format!("left behind: {left}")));
+            let stage = judge::said(&trace)?["first"]["stage"].as_str().map(str::to_owned);
+            return left.map_or(Ok(Some((verdict, stage))), |left| Err(format!("left behind: {left}")));
         }
         Ok(None)
     }
@@ -154,9 +157,14 @@ impl Campaign {
                 row.errnos.insert(errno);
                 results.runs += 1;
                 match self.one(&usual, &Fault { site: site.clone(), errno }) {
-                    Ok(Some(Verdict::Error)) => row.errors += 1,
-                    Ok(Some(Verdict::Same)) => row.same += 1,
-                    Ok(Some(Verdict::Reported)) => row.reported += 1,
+                    Ok(Some((verdict, stage))) => {
+                        results.stages.extend(stage);
+                        *match verdict {
+                            Verdict::Error => &mut row.errors,
+                            Verdict::Same => &mut row.same,
+                            Verdict::Reported => &mut row.reported,
+                        } += 1;
+                    }
                     Ok(None) => results.missed.push(site.to_string()),
                     Err(wrong) => results.wrong.push(format!("{site} {}: {wrong}", errnos::errno_name(errno))),
                 }

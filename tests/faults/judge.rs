@@ -55,8 +55,8 @@ pub fn judge(usual: &Value, trace: &Trace, fault: &Fault) -> Result<Verdict, Str
         };
     }
     let text = |name: &str| first[name].as_str().unwrap_or_default();
-    if text("stage").is_empty() || text("error").is_empty() {
-        return Err(format!("an error without a name: {first}"));
+    if let Some(lacks) = ["stage", "error", "hint"].into_iter().find(|name| text(name).is_empty()) {
+        return Err(format!("an error without {lacks}: {first}"));
     }
     const WAITS: [i64; 5] = [libc::SYS_poll, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_wait4, libc::SYS_waitid];
     if fault.errno == libc::EINTR && WAITS.contains(&fault.site.call) {
@@ -74,6 +74,8 @@ fn in_words(stage: &str, fault: &Fault) -> bool {
     match stage {
         // They tell what each cgroup hierarchy lacks.
         "cgroup-find" | "cgroup-create" => true,
+        // It tells which ABI would do.
+        "landlock" => fault.site.call == libc::SYS_landlock_create_ruleset,
         // `create_dir_all` keeps what mkdir(2) said before it looked.
         "upper" => fault.site.call == libc::SYS_statx,
         // Asking in a second way whether that was the last capability.
@@ -127,6 +129,7 @@ fn different(usual: &Value, other: &Value) -> Option<String> {
     let lines = |value: &Value| -> Vec<String> {
         value["posture"].as_str().unwrap_or_default().lines().map(str::to_string).collect()
     };
+    let has_no_namespaces = usual["enforced"].to_string().contains("isolation=");
     let (usual, other) = (lines(usual), lines(other));
     let more = other.iter().filter(|line| !usual.contains(line)).map(|line| format!("+{line}"));
     let less = usual.iter().filter(|line| !other.contains(line)).map(|line| format!("-{line}"));
@@ -136,6 +139,10 @@ fn different(usual: &Value, other: &Value) -> Option<String> {
         let of_the_id =
             ["-uid_map: ", "+uid_map: ", "-try mkdir", "+try mkdir", "-/proc/1/fd: OPEN", "+/proc/1/fd: closed"];
         all.retain(|line| !of_the_id.iter().any(|start| line.starts_with(start)));
+    }
+    // Without namespaces they are the host's, which come and go.
+    if has_no_namespaces {
+        all.retain(|line| !line[1..].starts_with("processes: "));
     }
     (!all.is_empty()).then(|| all.join("; "))
 }

@@ -61,6 +61,7 @@ fn run() -> Result<(), String> {
                 println!("{process:12} {call:24} {sites:4} sites {errors:4} errors {same:4} same  {}", names.join(" "));
             }
             println!("{} runs, {} wrong, not reached {:?}", results.runs, results.wrong.len(), results.missed);
+            println!("stages {}", Vec::from_iter(results.stages).join(" "));
             results.wrong.iter().for_each(|wrong| println!("{wrong}"));
         }
         _ => return Err("see the first lines of tests/faults/main.rs".into()),

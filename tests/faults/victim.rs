@@ -5,7 +5,7 @@
 //! PLACE has the probe in `bin`, a `layer`, and the directories `rw` and `upper`. It stops itself (SIGSTOP) before and
 //! after what is to be disturbed, so that the tracer knows where that begins and ends.
 
-use sandcell::{Builder, Error, HostIds, Outcome, Report, Root, Sandbox, Upper};
+use sandcell::{Builder, Error, HostIds, Isolation, Outcome, Report, Root, Sandbox, Upper};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn main() {
     }
     // The same handle where there is one: a failure must not have spoiled it.
     let again = match &sandbox {
-        Some(sandbox) => once(scenario, sandbox, &host),
+        Some(sandbox) => once(scenario, place, sandbox, &host),
         None => run(scenario, place, &host, &mut sandbox),
     };
     drop(sandbox);
@@ -78,9 +78,12 @@ fn words(result: &Result<Done, Error>) -> Value {
 }
 
 fn run(scenario: &str, place: &Path, host: &str, kept: &mut Option<Sandbox>) -> Result<Done, Error> {
-    let builder = Sandbox::builder().ro(place.join("bin"), "/escape").timeout(Duration::from_secs(15));
+    // Without a mount namespace paths are the host's.
+    let bin = place.join("bin");
+    let inside = if scenario == "tier" { bin.clone() } else { "/escape".into() };
+    let builder = Sandbox::builder().ro(bin, inside).timeout(Duration::from_secs(15));
     let sandbox = set(scenario, builder, place).build()?;
-    let done = once(scenario, &sandbox, host);
+    let done = once(scenario, place, &sandbox, host);
     *kept = Some(sandbox);
     done
 }
@@ -100,6 +103,8 @@ fn set(scenario: &str, builder: Builder, place: &Path) -> Builder {
             .root(Root::Layers(vec![place.join("layer")]))
             .upper(Upper::Dir(place.join("upper")))
             .cap_add(caps::Capability::CAP_NET_BIND_SERVICE),
+        "learned" => builder.host_ids(HostIds::Shared),
+        "tier" => builder.isolation(Isolation::Landlock),
         // What the judge has to notice.
         "weak" => builder.host_ids(HostIds::Shared).seccomp(sandcell::Seccomp::Off),
         "careless" => builder.host_ids(HostIds::Shared),
@@ -114,10 +119,11 @@ fn nix_resource() -> nix::sys::resource::Resource {
     nix::sys::resource::Resource::RLIMIT_NOFILE
 }
 
-fn once(scenario: &str, sandbox: &Sandbox, host: &str) -> Result<Done, Error> {
+fn once(scenario: &str, place: &Path, sandbox: &Sandbox, host: &str) -> Result<Done, Error> {
     // SAFETY: a call without arguments or effects.
     let caller = unsafe { libc::geteuid() }.to_string();
     let probe = "/escape/escape-probe";
+    let outside = place.join("bin/escape-probe");
     let arguments = ["--posture", host, &caller];
     let output = if scenario == "cell" {
         let cell = sandbox.start()?;
@@ -125,7 +131,8 @@ fn once(scenario: &str, sandbox: &Sandbox, host: &str) -> Result<Done, Error> {
         cell.command(probe).arg("--namespaces").output()?;
         output
     } else {
-        sandbox.command(probe).args(arguments).track_changes(scenario == "layers").output()?
+        let mut command = sandbox.command(if scenario == "tier" { outside.as_os_str() } else { probe.as_ref() });
+        command.args(arguments).track_changes(scenario == "layers").learn(scenario == "learned").output()?
     };
     let Report { outcome, enforced, warnings, .. } = output.report;
     let said = if outcome == Outcome::Exited(0) { &output.stdout } else { &output.stderr };

@@ -25,6 +25,7 @@ use lease::Lease;
 pub(crate) use map::IdMap;
 pub(crate) use namespace::Proxy;
 use record::Record;
+pub(crate) use source::name_of;
 use source::{Host, Source};
 #[cfg(feature = "image")]
 pub(crate) use store::StoreIds;

@@ -55,42 +55,50 @@ pub(crate) struct Source {
     pub namespace: UserNamespace,
 }
 
+/// What cannot be read must not pass for absent: on it hangs whether ids are shared.
+fn unread(path: &str, error: &std::io::Error) -> crate::Error {
+    Failure::new("identity", path, "cannot find out what the caller may do").cause(error).setup()
+}
+
+fn or_absent(path: &str, result: std::io::Result<String>) -> Result<String> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|error| unread(path, &error)),
+    }
+}
+
+/// The name of a user. A UID without one is nothing to stumble over: the files may name the number.
+pub(crate) fn name_of(uid: nix::unistd::Uid) -> Result<Option<String>> {
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => Ok(Some(user.name)),
+        // glibc also says so of a file that it could not read.
+        Ok(None) => Ok(or_absent("/etc/passwd", std::fs::read_to_string("/etc/passwd"))?
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>())
+            .find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(uid.as_raw()))
+            .map(|fields| fields[0].to_owned())),
+        // getpwuid(3): so some sources say that they do not know it.
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(unread("user name", &errno.into())),
+    }
+}
+
 impl Host {
     pub(crate) fn new() -> Result<Host> {
         let uid = nix::unistd::geteuid();
         let gid = nix::unistd::getegid();
         let groups = nix::unistd::getgroups()
             .map_err(|errno| Failure::new("identity", "", "getgroups failed").errno(errno as i32).setup())?;
-        // What cannot be read must not pass for absent: on it hangs whether ids are shared.
-        let unread = |path: &str, error: &std::io::Error| {
-            Failure::new("identity", path, "cannot find out what the caller may do").cause(error).setup()
-        };
         let has = |capability| {
             caps::has_cap(None, CapSet::Effective, capability)
                 .map_err(|_| unread("capabilities", &std::io::Error::last_os_error()))
-        };
-        let or_absent = |path: &str, result: std::io::Result<String>| match result {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            other => other.map_err(|error| unread(path, &error)),
         };
         let setgroups = or_absent("/proc/self/setgroups", std::fs::read_to_string("/proc/self/setgroups"))?;
         let own = std::fs::read_link("/proc/self").map(|link| link.to_string_lossy().into_owned());
         Ok(Host {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
-            // A UID without a name is nothing to stumble over: the files may name the number.
-            name: match nix::unistd::User::from_uid(uid) {
-                Ok(Some(user)) => Some(user.name),
-                // glibc also says so of a file that it could not read.
-                Ok(None) => or_absent("/etc/passwd", std::fs::read_to_string("/etc/passwd"))?
-                    .lines()
-                    .map(|line| line.split(':').collect::<Vec<_>>())
-                    .find(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(uid.as_raw()))
-                    .map(|fields| fields[0].to_owned()),
-                // getpwuid(3): so some sources say that they do not know it.
-                Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
-                Err(errno) => return Err(unread("user name", &errno.into())),
-            },
+            name: name_of(uid)?,
             has_groups: groups.iter().any(|&group| group != gid),
             allows_setgroups: setgroups.trim() == "allow",
             may_write_maps: has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?,

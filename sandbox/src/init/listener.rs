@@ -73,14 +73,18 @@ pub fn take(listener: i32) -> Option<Notice> {
     unsafe { call!(nr::IOCTL, listener, SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice) }.ok().map(|_| notice)
 }
 
-/// Lets the call go on: only to learn, because what its pointers lead to may have changed since.
+/// Lets the call go on: only to learn, because what its pointers lead to may have changed since. A program that cannot
+/// be let go would wait for us for ever; it is ended.
 pub fn let_pass(listener: i32, notice: &Notice) {
     const SECCOMP_IOCTL_NOTIF_SEND: u32 = 0xc018_2101;
     const SECCOMP_USER_NOTIF_FLAG_CONTINUE: u64 = 1 << 32;
     // struct seccomp_notif_resp: id, val, error and flags.
     let response = [notice.id, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE];
-    // SAFETY: the layout of struct seccomp_notif_resp; an error means that the thread is gone.
-    let _ = unsafe { call!(nr::IOCTL, listener, SECCOMP_IOCTL_NOTIF_SEND, response.as_ptr()) };
+    // SAFETY: the layout of struct seccomp_notif_resp.
+    let send = || unsafe { call!(nr::IOCTL, listener, SECCOMP_IOCTL_NOTIF_SEND, response.as_ptr()) };
+    if send().or_else(|_| send()).is_err() {
+        end(listener, notice);
+    }
 }
 
 /// Ends the process that made the call. It cannot do anything but wait for us, so its number is still its own.

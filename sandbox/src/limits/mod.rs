@@ -206,7 +206,7 @@ impl Wanted {
             let hint = match e.raw_os_error() {
                 Some(libc::EAGAIN) => "a group above allows no more groups: see cgroup.max.descendants",
                 Some(libc::ENOENT) => "the group was removed since the sandbox was built: build it anew",
-                _ => "",
+                _ => "the caller must be able to make groups there: `sandcell doctor`",
             };
             let subject = self.parent.display().to_string();
             Failure::new("cgroup-create", subject, "no group could be made here").cause(e).hint(hint).setup()

@@ -53,8 +53,9 @@ impl Placement {
 
     /// Puts a limit in force.
     pub(super) fn set(&mut self, setting: &Setting) -> Result<(), Refused> {
-        let group =
-            self.group(setting.controller).ok_or_else(|| Refused::Cannot(Cannot::new("its group was not made", "")))?;
+        let group = self.group(setting.controller).ok_or_else(|| {
+            Refused::Cannot(Cannot::new("its group was not made", "start it with a limit of this kind"))
+        })?;
         apply(group, setting)?;
         self.written.retain(|old| old.item != setting.item || setting.item == "io_max");
         self.written.push(setting.clone());
@@ -253,7 +254,10 @@ fn apply(group: &Group, setting: &Setting) -> Result<(), Refused> {
                 )));
             }
             Some(libc::ENOENT | libc::EACCES | libc::EPERM | libc::EROFS | libc::EOPNOTSUPP) => {
-                return Err(Refused::Cannot(Cannot::new(format!("{path}: {e}"), "")));
+                return Err(Refused::Cannot(Cannot::new(
+                    format!("{path}: {e}"),
+                    "the caller must be able to write there: `sandcell doctor`",
+                )));
             }
             _ => {
                 let failure =
@@ -281,7 +285,7 @@ fn hint(setting: &Setting, e: &io::Error) -> &'static str {
         (Controller::Cpu, Some(libc::EINVAL)) => "a group above has a lower CPU limit: ask for less",
         (Controller::Memory, Some(libc::EBUSY)) => "more than that is in use already and cannot be reclaimed",
         (Controller::Io, Some(libc::ENODEV)) => "name a whole disk: see lsblk",
-        _ => "",
+        _ => "look at the group: others may hold it, or the kernel refuses this value there",
     }
 }
 

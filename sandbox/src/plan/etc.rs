@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::unistd::{Uid, User as Account0};
+use nix::unistd::Uid;
 
 use crate::error::{Failure, Result};
-use crate::identity::Assigned;
+use crate::identity::{Assigned, name_of};
 use crate::policy::{Policy, Root, User};
 
 /// A layer's account files are read only up to this size: they are the image's word, not ours.
@@ -53,7 +53,7 @@ impl Account {
         }
         let name = match policy.identity.user {
             User::Root => "root".to_owned(),
-            User::Caller => caller_name(identity.uid),
+            User::Caller => caller_name(identity.uid)?,
             _ => "cell".to_owned(),
         };
         let home = PathBuf::from(if identity.uid == 0 { "/root".to_owned() } else { format!("/home/{name}") });
@@ -66,9 +66,9 @@ impl Account {
 }
 
 /// The caller's own name, unless it would not fit into a line of /etc/passwd or a path.
-fn caller_name(uid: u32) -> String {
-    let name = Account0::from_uid(Uid::from_raw(uid)).ok().flatten().map(|account| account.name);
-    name.filter(|name| !name.is_empty() && !name.contains([':', '/', '\n'])).unwrap_or_else(|| "cell".to_owned())
+fn caller_name(uid: u32) -> Result<String> {
+    let fits = |name: &String| !name.is_empty() && !name.contains([':', '/', '\n']);
+    Ok(name_of(Uid::from_raw(uid))?.filter(fits).unwrap_or_else(|| "cell".to_owned()))
 }
 
 /// Name and home of a UID, where they are of use.

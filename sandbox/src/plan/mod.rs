@@ -172,7 +172,7 @@ fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
     if inputs.keep_upper {
         steps.push(Step::Announce {});
     }
-    let (user, home) = crate::isolation::account();
+    let (user, home) = crate::isolation::account()?;
     Ok(Plan { bytes: steps.bytes, user, home })
 }
 
