@@ -97,15 +97,16 @@ impl Failure {
         Error::Unsupported(self.boxed())
     }
 
-    pub(crate) fn setup(mut self) -> Error {
-        if self.hint.is_empty() {
-            self.hint = "`sandcell doctor` (or `doctor()`) tries out what this host allows".to_owned();
-        }
-        Error::Setup(self.boxed())
+    pub(crate) fn setup(self) -> Error {
+        Error::Setup(self.or_hint("`sandcell doctor` (or `doctor()`) tries out what this host allows").boxed())
     }
 
     pub(crate) fn exec(self) -> Error {
-        Error::Exec(self.boxed())
+        Error::Exec(self.or_hint("execve(2) lists what this number can mean; the path is one inside").boxed())
+    }
+
+    fn or_hint(self, hint: &str) -> Failure {
+        if self.hint.is_empty() { self.hint(hint) } else { self }
     }
 
     pub(crate) fn io(self) -> Error {

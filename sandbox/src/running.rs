@@ -208,7 +208,10 @@ impl Drop for Init {
 }
 
 fn talking(errno: Errno) -> crate::Error {
-    Failure::new("protocol", "supervisor", "cannot talk with it").errno(errno as i32).io()
+    Failure::new("protocol", "supervisor", "cannot talk with it")
+        .errno(errno as i32)
+        .hint("the sandbox is out of reach and will be ended: start another")
+        .io()
 }
 
 /// What a command asked for that matters until its end.
