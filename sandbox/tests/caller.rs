@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::{marker, patiently, processes_with, sandbox, shell, text};
-use sandcell::Outcome;
+use sandcell::{Outcome, Sandbox};
 
 const ROLE: &str = "SANDCELL_TEST_ROLE";
 
@@ -228,10 +228,12 @@ fn starts_from_many_threads_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_caller_killed_at_any_moment_leaves_no_process() {
-    let name = "a_caller_killed_at_any_moment_leaves_no_process";
+fn a_caller_killed_at_any_moment_leaves_nothing() {
+    let name = "a_caller_killed_at_any_moment_leaves_nothing";
+    // With a cgroup, where there is one to be had.
+    let limited = || Sandbox::builder().memory(1 << 28).best_effort("memory").build().unwrap();
     if let Ok(marker) = std::env::var(ROLE) {
-        let sandbox = sandbox();
+        let sandbox = limited();
         println!("begun");
         loop {
             let script = format!("sleep {marker} & setsid sleep {marker} & sleep 0.005");
@@ -243,6 +245,7 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
     }
     let marker = marker();
     let mut seen = 0;
+    let mut callers = Vec::new();
     for round in 0..200u64 {
         let mut caller = helper(name, &marker).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
         let mut said = String::new();
@@ -258,8 +261,28 @@ fn a_caller_killed_at_any_moment_leaves_no_process() {
         caller.kill().unwrap();
         assert_eq!(caller.wait().unwrap().signal(), Some(libc::SIGKILL));
         patiently("the end of the sandboxes", || processes_with(&marker).is_empty());
+        callers.push(format!("sandcell-{}-", caller.id()));
     }
     assert!(seen > 0, "no round met a running program");
+    let left = |dir: &str| -> Vec<String> {
+        let found = Command::new("find").args([dir, "-xdev", "-type", "d", "-name", "sandcell-*"]).output().unwrap();
+        let found = text(&found.stdout);
+        found.lines().filter(|path| callers.iter().any(|name| path.contains(name))).map(str::to_owned).collect()
+    };
+    let mut dirs: Vec<String> = fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path().display().to_string())
+        .collect();
+    dirs.extend(["/sys/fs/cgroup", "/tmp", "/var/tmp", "/dev/shm", "/run"].map(str::to_owned));
+    // Empty groups of callers that were killed go with the next start beside them.
+    patiently("the end of their groups", || {
+        assert!(shell(&limited(), ":").status().unwrap().outcome.success());
+        dirs.iter().all(|dir| left(dir).is_empty())
+    });
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!callers.iter().any(|name| mounts.contains(name)), "{mounts}");
 }
 
 #[test]
