@@ -33,6 +33,7 @@ mod isolation;
 mod landlock;
 mod launch;
 mod limits;
+mod lock;
 mod outcome;
 pub mod owned;
 mod plan;

@@ -4,7 +4,7 @@
 //! Both are held by a lock of the kernel's (flock(2)) as long as the sandbox lives. What a caller that was killed has
 //! left of private ones is swept away by the next sandbox that needs one.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 use crate::owned;
 use crate::policy::{Policy, Root, Upper};
 use crate::sys;
@@ -27,7 +28,7 @@ pub(crate) struct DiskUpper {
     pub dir: PathBuf,
     private: bool,
     /// Unlocked when it is closed.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DiskUpper {
@@ -96,7 +97,7 @@ fn private(policy: &Policy) -> Result<DiskUpper> {
     }
     // Nobody sweeps while another one is between making and locking.
     let turn = File::open(&home).map_err(|e| fail(&home, "cannot be opened").cause(&e).setup())?;
-    turn.lock().map_err(|e| fail(&home, "cannot be locked").cause(&e).setup())?;
+    let _turn = Lock::exclusive(turn).map_err(|e| fail(&home, "cannot be locked").cause(&e).setup())?;
     sweep(&home);
     let random = sys::random().map_err(|errno| {
         fail(&home, "the kernel gives no random numbers for a name in it").errno(errno as i32).setup()
@@ -121,14 +122,9 @@ fn sweep(home: &Path) {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, Errno> {
+fn lock(dir: &Path) -> Result<Lock, Errno> {
     let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    let file = File::open(dir).map_err(errno)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Errno::EWOULDBLOCK),
-        Err(TryLockError::Error(error)) => Err(errno(error)),
-    }
+    Lock::try_exclusive(File::open(dir).map_err(errno)?).map_err(errno)?.ok_or(Errno::EWOULDBLOCK)
 }
 
 /// Whether files in memory can have user attributes, as overlays in user namespaces need them: tmpfs of Linux 6.6.

@@ -8,6 +8,7 @@ use super::lock;
 use super::reference::{Digest, Reference};
 use super::store::{Store, failed, list, remove_any};
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 
 /// What [`Store::prune`] or [`Store::remove`] took away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,11 +69,8 @@ impl Store {
     fn lock_unused(&self, id: Digest) -> Result<bool> {
         let path = self.image_dir(id).join("config.json");
         let file = File::open(&path).map_err(|e| failed(&path, "reading an image", &e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(fs::TryLockError::WouldBlock) => Ok(false),
-            Err(fs::TryLockError::Error(e)) => Err(failed(&path, "looking whether an image is in use", &e)),
-        }
+        let lock = Lock::try_exclusive(file).map_err(|e| failed(&path, "looking whether an image is in use", &e))?;
+        Ok(lock.is_some())
     }
 
     /// Removes these images and all layers that are left without one. Under the exclusive lock.

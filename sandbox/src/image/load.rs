@@ -1,7 +1,6 @@
 //! A source into the store: what is missing is made, layers side by side, and the images appear when all is there.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,6 +15,7 @@ use super::source::{self, Found, Source};
 use super::store::{LayerInfo, Store, write_file};
 use super::stream::{STOPPED, Stop};
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 
 /// Told while a load runs, from several threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Store {
         }
         let tell = |progress| how.progress.map_or((), |tell| tell(progress));
         // In the order of the digests, so that two loads never wait for each other.
-        let mut locks: Vec<File> = Vec::new(); // until the layers are in their places
+        let mut locks: Vec<Lock> = Vec::new(); // until the layers are in their places
         for (diff_id, layer) in wanted {
             if self.layer(diff_id)?.is_none() {
                 let lock = self.lock_layer(diff_id)?;

@@ -5,11 +5,12 @@
 //! - `locks/HEX`: exclusive while a layer is made, so that it is made once. Taken in the order of the digests.
 //! - `images/HEX/config.json`: shared while an image is in use by a run.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new()
@@ -27,30 +28,21 @@ fn failed(path: &Path, error: std::io::Error) -> crate::Error {
 }
 
 /// Waits; others may hold it shared too.
-pub(crate) fn shared(path: &Path) -> Result<File> {
-    let file = open(path)?;
-    file.lock_shared().map_err(|e| failed(path, e))?;
-    Ok(file)
+pub(crate) fn shared(path: &Path) -> Result<Lock> {
+    Lock::shared(open(path)?).map_err(|e| failed(path, e))
 }
 
 /// Waits until nobody else holds it.
-pub(crate) fn exclusive(path: &Path) -> Result<File> {
-    let file = open(path)?;
-    file.lock().map_err(|e| failed(path, e))?;
-    Ok(file)
+pub(crate) fn exclusive(path: &Path) -> Result<Lock> {
+    Lock::exclusive(open(path)?).map_err(|e| failed(path, e))
 }
 
 /// At once, or an error.
-pub(crate) fn exclusive_now(path: &Path) -> Result<File> {
+pub(crate) fn exclusive_now(path: &Path) -> Result<Lock> {
     try_exclusive(path)?.ok_or_else(|| failed(path, std::io::ErrorKind::WouldBlock.into()))
 }
 
 /// None where somebody else holds it.
-pub(crate) fn try_exclusive(path: &Path) -> Result<Option<File>> {
-    let file = open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(failed(path, e)),
-    }
+pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
+    Lock::try_exclusive(open(path)?).map_err(|e| failed(path, e))
 }

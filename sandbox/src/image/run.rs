@@ -1,13 +1,13 @@
 //! A run of an image: what the image says becomes the policy's defaults, and what the run uses is kept while it lives.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use super::config::RunConfig;
 use super::store::{Image, InUse, Store, failed, write_file};
 use crate::error::{Failure, Result};
 use crate::identity::IdPool;
+use crate::lock::Lock;
 use crate::plan::read_beneath;
 use crate::policy::{Mount, Network, Policy, Root, Upper, User};
 
@@ -15,7 +15,7 @@ use crate::policy::{Mount, Network, Policy, Root, Upper, User};
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     image: Option<InUse>,
-    _volumes: Vec<File>,
+    _volumes: Vec<Lock>,
 }
 
 impl Kept {

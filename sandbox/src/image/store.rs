@@ -37,6 +37,7 @@ use super::remove::remove_tree;
 use super::unpack::Withheld;
 use super::{Limits, lock};
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 
 const VERSION: &str = "1\n";
 
@@ -108,7 +109,7 @@ pub struct InUse {
     pub image: Image,
     /// Directories for [`Root::Layers`](crate::Root::Layers), the lowest first.
     pub layers: Vec<PathBuf>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl InUse {
@@ -231,11 +232,11 @@ impl Store {
     }
 
     /// Keeps everything in the store while something is added or looked up.
-    pub(crate) fn shared(&self) -> Result<File> {
+    pub(crate) fn shared(&self) -> Result<Lock> {
         lock::shared(&self.dir.join("lock"))
     }
 
-    pub(crate) fn lock_layer(&self, diff_id: Digest) -> Result<File> {
+    pub(crate) fn lock_layer(&self, diff_id: Digest) -> Result<Lock> {
         lock::exclusive(&self.dir.join("locks").join(diff_id.hex()))
     }
 
@@ -510,11 +511,11 @@ impl Store {
         let id = self.resolve(name, &refs)?;
         let config = self.image_dir(id).join("config.json");
         let file = File::open(&config).map_err(|e| failed(&config, "reading an image", &e))?;
-        file.lock_shared().map_err(|e| failed(&config, "keeping an image", &e))?;
+        let lock = Lock::shared(file).map_err(|e| failed(&config, "keeping an image", &e))?;
         let image = self.read_image(id, &refs)?;
         let layers = image.layers.iter().map(|layer| self.layer_dir(layer.diff_id)).chain(self.implied_dir(id));
         let layers = layers.map(|dir| dir.join("fs")).collect();
-        Ok(InUse { image, layers, _lock: file })
+        Ok(InUse { image, layers, _lock: lock })
     }
 
     /// First out of sight in one step, then gone: a kill in between leaves something in `tmp/` only.

@@ -3,7 +3,7 @@
 //! `volumes/NAME/data` is what a run sees; `volumes/NAME/lock` is locked shared by every run that has it, so that only
 //! one that nobody uses can be removed.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::lock;
 use super::store::{Store, failed, list};
 use crate::error::{Failure, Result};
+use crate::lock::Lock;
 
 /// A volume of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Store {
     }
 
     /// The volume's directory, made where it is not there yet, and the lock that keeps it.
-    pub(crate) fn use_volume(&self, name: &str) -> Result<(PathBuf, File)> {
+    pub(crate) fn use_volume(&self, name: &str) -> Result<(PathBuf, Lock)> {
         check(name)?;
         let _lock = self.shared()?;
         let dir = self.volume_dir(name);

@@ -1,7 +1,6 @@
 //! One step after another. After each that has a layer, the image so far is in the store and in use, so that its layers
 //! stay; what is left of those at the end goes.
 
-use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
@@ -14,6 +13,7 @@ use crate::error::{Failure, Result};
 use crate::image::reference::{Digest, Reference};
 use crate::image::store::{Image, InUse, Store};
 use crate::image::stream::STOPPED;
+use crate::lock::Lock;
 
 /// The image so far.
 pub(super) struct Making<'a> {
@@ -34,7 +34,7 @@ pub(super) struct Making<'a> {
 pub(super) struct Layer {
     pub diff_id: Digest,
     /// The store's: until an image has the layer, nobody may tidy up.
-    pub _lock: File,
+    pub _lock: Lock,
 }
 
 impl Store {

@@ -1,6 +1,6 @@
 //! `RUN`: a program in a sandbox on the image so far, and what it changed as a layer.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ use crate::image::pack::Owners;
 use crate::image::reference::Digest;
 use crate::image::run::user_of;
 use crate::image::store::{Store, failed, list, remove_any};
+use crate::lock::Lock;
 use crate::outcome::{Outcome, Output};
 use crate::policy::{Identity, Root, Upper, User};
 use crate::running::Child;
@@ -156,7 +157,7 @@ fn finish(child: &mut Child, stop: Option<&AtomicBool>) -> Result<Output> {
 /// A directory for the changes of one program. Locked, so that others see that it is in use.
 pub(super) struct BuildDir {
     pub dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Drop for BuildDir {
