@@ -365,7 +365,11 @@ fn check(policy: &mut Policy) -> Result<()> {
             return Err(wrong("layers", "no layer is given", "name at least one directory"));
         }
         (Root::Layers(layers), _) if layers.len() > 498 => {
-            return Err(wrong("layers", "the kernel stacks at most 500 layers", "flatten some of them"));
+            return Err(wrong(
+                "layers",
+                "at most 498 layers: the kernel stacks 500, and two are the sandbox's",
+                "flatten some of them",
+            ));
         }
         (Root::Layers(_), _) | (_, None) => {}
         (_, Some(_)) => {
