@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Failure, Result};
 use crate::policy::{HostIds, Identity, Policy, Upper, User};
 pub(crate) use idmapped::MappedTree;
-use lease::Lease;
+pub(crate) use lease::Lease;
 pub(crate) use map::IdMap;
 pub(crate) use namespace::Proxy;
 use record::Record;
@@ -113,6 +113,11 @@ impl Assigned {
             trees: Vec::new(),
             lease: None,
         }
+    }
+
+    /// The ids stay taken as long as this lives, however long the rest does.
+    pub(crate) fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
     }
 
     /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.
