@@ -61,6 +61,8 @@ pub(crate) struct Init {
     pub rlimits: Vec<Rlimit>,
     group: Mutex<Group>,
     over: AtomicBool,
+    /// The caller has ended it.
+    killed: AtomicBool,
     /// It was waited for in vain.
     lives_on: AtomicBool,
     /// Where it goes then.
@@ -92,6 +94,7 @@ impl Init {
             rlimits,
             group,
             over: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
             lives_on: AtomicBool::new(false),
             stuck,
             disk_upper: upper,
@@ -413,6 +416,7 @@ impl Child {
     fn give_up(&mut self) -> Result<bool> {
         let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
         if overdue {
+            self.init.killed.store(true, Ordering::Release);
             self.init.kill();
             self.init.reap();
             self.report = Some(self.report(Outcome::TimedOut, self.watched())?);
@@ -459,6 +463,7 @@ impl Child {
             }
             None if self.one_shot => return Err(self.init.lost("wait")),
             // The cell was ended while the program ran.
+            None if !self.init.killed.load(Ordering::Acquire) => return Err(self.init.lost("wait")),
             None => self.report(Outcome::Killed, self.watched()),
         };
         self.report = Some(report?);
@@ -680,6 +685,7 @@ impl Cell {
 
     /// Ends it now and everything in it, whoever else holds a clone.
     pub fn kill(&self) {
+        self.inside.init.killed.store(true, Ordering::Release);
         self.inside.init.kill();
         self.inside.init.reap();
     }

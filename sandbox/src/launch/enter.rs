@@ -50,8 +50,12 @@ pub(crate) fn join(init: BorrowedFd<'_>, network: bool) -> Result<(), Fault> {
         | rawsys::CLONE_NEWUTS
         | rawsys::CLONE_NEWCGROUP
         | network;
-    // SAFETY: a descriptor and flags.
-    unsafe { call!(nr::SETNS, init.as_raw_fd(), all) }.at(stage::ENTER_NAMESPACES)?;
+    // SAFETY: numbers, a descriptor and flags.
+    unsafe {
+        // What is inside must not get hold of it before it is confined (CVE-2016-9962), nor of what it forks.
+        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0, 0, 0, 0).at(stage::DUMPABLE)?;
+        call!(nr::SETNS, init.as_raw_fd(), all).at(stage::ENTER_NAMESPACES)?;
+    }
     Ok(())
 }
 
