@@ -98,6 +98,9 @@ impl Assigned {
     /// The caller itself, in a sandbox without a user namespace.
     pub(crate) fn caller() -> Assigned {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        // Whoever may lay groups down does so: root. Where that cannot be found out, the report says that they are kept.
+        let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETGID).unwrap_or(false);
+        let may = may && std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "allow");
         Assigned {
             uid,
             gid,
@@ -105,8 +108,8 @@ impl Assigned {
             host_gid: gid,
             disjoint: false,
             why_shared: None,
-            groups_dropped: false,
-            setgroups: false,
+            groups_dropped: may,
+            setgroups: may,
             namespace: UserNamespace::Absent,
             uid_map: IdMap::one(uid, uid),
             gid_map: IdMap::one(gid, gid),
