@@ -196,7 +196,9 @@ fn readable_by_all(top: &Path) -> Vec<(PathBuf, crate::landlock::Access)> {
         };
         let needed = if meta.is_dir() { 0o5 } else { 0o4 };
         if meta.is_symlink() {
-        } else if meta.mode() & needed != needed {
+            continue;
+        }
+        if meta.mode() & needed != needed {
             whole = false;
         } else if meta.is_dir() {
             let mut below = readable_by_all(&entry);

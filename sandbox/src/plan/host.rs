@@ -126,11 +126,14 @@ impl HostFiles {
 /// by themselves.
 pub(super) fn closed(top: &Path, found: &mut Vec<(PathBuf, bool)>) -> Result<()> {
     for entry in fs::read_dir(top).map_err(|e| unseen(top, &e))? {
-        let path = entry.map_err(|e| unseen(top, &e))?.path();
+        let entry = entry.map_err(|e| unseen(top, &e))?;
+        let path = entry.path();
+        if entry.file_type().map_err(|e| unseen(&path, &e))?.is_symlink() {
+            continue;
+        }
         let Some(meta) = look(&path)? else { continue };
         let needed = if meta.is_dir() { 0o5 } else { 0o4 };
-        if meta.is_symlink() {
-        } else if meta.mode() & needed != needed {
+        if meta.mode() & needed != needed {
             found.push((path, meta.is_dir()));
         } else if meta.is_dir() {
             closed(&path, found)?;
