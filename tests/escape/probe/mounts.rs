@@ -76,13 +76,13 @@ pub const CHECKS: &[Check] = &[
         "fs.matrix_flags",
         "CVE-2025-38498, hakoniwa 1.8",
         "sources of 32 sets of flags, bound read-only and writable: one is lost",
-        |f| matrix::kept(f),
+        matrix::kept,
     ),
     p1(
         "fs.matrix_remount",
         "CVE-2025-38498, trap 11",
         "any way of remounting makes one of these 64 less strict",
-        |f| matrix::remounted(f),
+        matrix::remounted,
     ),
     p1("fs.locked_mounts", "CVE-2014-5206, CVE-2014-5207", "lifts a mount to see below it", |f| unmount(f, "ro_sub")),
     p1("fs.unmount_proc", "masks lifted", "unmounts /proc", |f| {
