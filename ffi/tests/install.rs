@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -95,6 +95,40 @@ fn header_and_package_files_have_the_version_of_the_crate() {
     assert!(header.contains(&format!("#define SANDCELL_VERSION \"{VERSION}\"\n")));
     let told = output(pkg_config(&mut Command::new("pkg-config")).args(["--modversion", "sandcell"]));
     assert_eq!(told.trim(), VERSION);
+}
+
+/// Files below a directory that give rights to whoever executes them.
+fn privileged(top: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(top).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if meta.is_dir() {
+            found.extend(privileged(&path));
+        } else if meta.is_file() {
+            let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+            #[allow(unsafe_code)]
+            // SAFETY: two strings; no room for the value is no question for it.
+            let length =
+                unsafe { libc::getxattr(name.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
+            if meta.mode() & 0o6000 != 0 || length > 0 {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// No set-id helper is shipped, so that there is none to be fooled (CVE-2016-8659, CVE-2020-5291).
+#[test]
+fn nothing_that_is_installed_gives_rights_to_whoever_executes_it() {
+    assert_eq!(privileged(prefix()), Vec::<PathBuf>::new());
+    // The twin.
+    let scratch = Scratch::new("set-id");
+    let program = scratch.path("program");
+    fs::write(&program, "").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).unwrap();
+    assert_eq!(privileged(&scratch.0), [program]);
 }
 
 fn pkg_config(command: &mut Command) -> &mut Command {

@@ -57,6 +57,21 @@ def test_the_program_comes_along():
     )
 
 
+def privileged(paths):
+    """Those that give rights to whoever executes them."""
+    return [path for path in paths if os.stat(path).st_mode & 0o6000 or "security.capability" in os.listxattr(path)]
+
+
+def test_nothing_that_is_installed_gives_rights_to_whoever_executes_it(tmp_path):
+    package = os.path.dirname(sandcell.__file__)
+    files = [os.path.join(place, name) for place, _, names in os.walk(package) for name in names]
+    assert len(files) > 3 and privileged([*files, program()]) == []
+    twin = tmp_path / "program"
+    twin.touch()
+    twin.chmod(0o2755)
+    assert privileged([twin]) == [twin]
+
+
 def test_the_doctor_tells_what_works():
     told = python("-m", "sandcell", "doctor")
     assert told.returncode == 0 and "sandbox" in told.stdout, told.stdout + told.stderr

@@ -73,6 +73,8 @@ pub(crate) fn check_kernel(policy: &Policy, abi: landlock::ABI) -> Result<()> {
 
 /// The profile without what a namespace would have kept apart, or that Landlock does not look at:
 ///
+/// - Descriptors of processes, of which one can be had of any on the host; a profile of the caller's may want them, for
+///   sandboxes in the sandbox.
 /// - System V IPC, message queues, and sockets unless the host's network was asked for. Pairs of connected sockets stay;
 ///   those of datagrams could be pointed elsewhere.
 /// - Limits, priorities and processors of other processes: a limit on the caller's CPU time would end it.
@@ -91,6 +93,9 @@ pub(crate) fn narrow(profile: Profile, policy: &Policy) -> Profile {
     profile = int(int(profile, &["setpriority"], 0, 2), &["ioprio_set"], 0, 3);
     if !writes(policy) {
         profile = profile.refusing(METADATA);
+    }
+    if policy.seccomp == Seccomp::Default {
+        profile = profile.refusing(&["pidfd_open"]);
     }
     if policy.network == Network::Host {
         return profile;
@@ -156,6 +161,10 @@ pub(crate) fn paths(policy: &Policy) -> Vec<(PathBuf, crate::landlock::Access)> 
     use crate::landlock::Access;
     let read = |path: &str| (PathBuf::from(path), Access::Read);
     let mut paths: Vec<_> = crate::plan::VIEW.iter().map(|path| read(path)).collect();
+    if nix::unistd::geteuid().is_root() {
+        paths.retain(|(path, _)| path != Path::new("/etc"));
+        paths.extend(readable_by_all(Path::new("/etc")));
+    }
     // Of /proc only what is the program's own can be read: Landlock keeps others' memory and environment shut.
     paths.extend([read("/proc"), read("/sys/devices/system/cpu")]);
     if policy.network == Network::Host {
@@ -170,6 +179,40 @@ pub(crate) fn paths(policy: &Policy) -> Vec<(PathBuf, crate::landlock::Access)> 
         }
     }
     paths
+}
+
+/// What everybody may read beneath a directory: no id of its own keeps root's program from the rest. A directory that has
+/// nothing else in it is one rule, whatever comes into it later; of the others the names can be listed.
+fn readable_by_all(top: &Path) -> Vec<(PathBuf, crate::landlock::Access)> {
+    use crate::landlock::Access;
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    let mut whole = true;
+    for entry in std::fs::read_dir(top).into_iter().flatten() {
+        // What cannot be looked at is not shown. A link is nothing by itself: where it leads to counts.
+        let Ok((entry, meta)) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))) else {
+            whole = false;
+            continue;
+        };
+        let needed = if meta.is_dir() { 0o5 } else { 0o4 };
+        if meta.is_symlink() {
+            continue;
+        }
+        if meta.mode() & needed != needed {
+            whole = false;
+        } else if meta.is_dir() {
+            let mut below = readable_by_all(&entry);
+            whole &= below.len() == 1 && below[0].1 == Access::Read;
+            found.append(&mut below);
+        } else {
+            found.push((entry, Access::Read));
+        }
+    }
+    if whole {
+        return vec![(top.to_owned(), Access::Read)];
+    }
+    found.push((top.to_owned(), Access::List));
+    found
 }
 
 /// The caller's name is the program's, and it has no home.
@@ -194,7 +237,10 @@ pub(crate) fn report(policy: &Policy, identity: &Assigned) -> Vec<Enforced> {
     };
     let mut lines = vec![
         who,
-        open("groups", "none", "it keeps the caller's supplementary groups"),
+        match identity.groups_dropped {
+            true => Enforced::new("groups", word("none"), Mechanism::Supervisor),
+            false => open("groups", "none", "it keeps the caller's supplementary groups"),
+        },
         network,
         open("isolation", "mounts", "it sees the host's files where Landlock lets it, and can name all"),
         open("isolation", "processes", "it sees the names of the host's processes"),

@@ -15,6 +15,8 @@ use crate::policy::Network;
 /// What a program may do with a file, or with everything beneath a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// Only see which names there are, in it and beneath.
+    List,
     /// Look at it and execute it.
     Read,
     /// Everything, except commands to devices.
@@ -102,6 +104,7 @@ impl LandlockPlan {
         self.handled_fs = all.bits();
         for (path, access) in &wanted.paths {
             let rights = match access {
+                Access::List => AccessFs::ReadDir.into(),
                 Access::Read => AccessFs::from_read(abi),
                 Access::Write => all & !make_bitflags!(AccessFs::{IoctlDev | MakeChar | MakeBlock}),
                 Access::Devices => all,

@@ -39,6 +39,7 @@ pub mod owned;
 mod plan;
 mod policy;
 mod rawsys;
+mod remains;
 #[cfg(feature = "json")]
 pub mod report;
 mod running;

@@ -23,6 +23,7 @@ use crate::limits::{Closed, Placed, Placement, Rlimit};
 use crate::outcome::{Enforced, IdentityReport, Leftover, Mechanism, Outcome, Output, Report, Usage};
 use crate::plan::Plan;
 use crate::policy::{Leftovers, Limits};
+use crate::remains::{Remains, Stuck};
 use crate::sandbox::{Runner, Shared, send_request, setup_failure};
 use crate::sys;
 use crate::syscalls;
@@ -41,6 +42,10 @@ enum Group {
 /// held up by a terminal that takes no output, or by a file system that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a sandbox that was told to end is waited for: its memory may take a while, but what waits in the kernel for a
+/// file system that does not answer ends when that does, and not before. See `remains.rs`.
+const DEATH: Duration = Duration::from_secs(5);
+
 /// How long init may take to say of a program that it has ended.
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -56,8 +61,14 @@ pub(crate) struct Init {
     pub rlimits: Vec<Rlimit>,
     group: Mutex<Group>,
     over: AtomicBool,
+    /// The caller has ended it.
+    killed: AtomicBool,
+    /// It was waited for in vain.
+    lives_on: AtomicBool,
+    /// Where it goes then.
+    stuck: Arc<Stuck>,
     /// Held, or kept from others, until everything in it is gone.
-    _upper: Option<DiskUpper>,
+    disk_upper: Option<DiskUpper>,
     /// The process that made it: a copy of it in a forked process must not end it.
     owner: u32,
 }
@@ -69,6 +80,7 @@ impl Init {
         enforced: Vec<Enforced>,
         placed: Placed,
         upper: Option<DiskUpper>,
+        stuck: Arc<Stuck>,
     ) -> Init {
         let group = Mutex::new(placed.placement.map_or(Group::None, Group::Live));
         let rlimits = placed.rlimits;
@@ -82,7 +94,10 @@ impl Init {
             rlimits,
             group,
             over: AtomicBool::new(false),
-            _upper: upper,
+            killed: AtomicBool::new(false),
+            lives_on: AtomicBool::new(false),
+            stuck,
+            disk_upper: upper,
             owner: std::process::id(),
         }
     }
@@ -91,10 +106,17 @@ impl Init {
         sys::receive(self.control.as_fd()).map_err(talking)
     }
 
-    /// Waits until the sandbox and everything in it is gone, and takes the last figures of its groups.
+    /// Waits until the sandbox and everything in it is gone, and takes the last figures of its groups. It must have been
+    /// told to end. Once only where it does not.
     fn reap(&self) {
-        if !self.over.swap(true, Ordering::AcqRel) {
-            sys::reap(self.pidfd.as_fd());
+        if !self.over.load(Ordering::Acquire) {
+            let patience = if self.lives_on.load(Ordering::Acquire) { Duration::ZERO } else { DEATH };
+            let ended = sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + patience));
+            if ended.is_ok_and(|ended| !ended[0]) {
+                self.lives_on.store(true, Ordering::Release);
+            } else if !self.over.swap(true, Ordering::AcqRel) {
+                sys::reap(self.pidfd.as_fd());
+            }
         }
         let mut group = self.group();
         if matches!(*group, Group::Live(_))
@@ -129,10 +151,15 @@ impl Init {
 
     /// What went wrong in cleaning up.
     fn warnings(&self) -> Vec<String> {
-        match &*self.group() {
-            Group::Over { closed: Closed { removed: Err(error), .. }, .. } => vec![error.to_string()],
-            _ => Vec::new(),
+        let mut warnings = Vec::new();
+        if self.lives_on.load(Ordering::Acquire) && !self.over.load(Ordering::Acquire) {
+            let what = "a process of it was killed and lives on: it waits in the kernel, for a file system that does not answer?";
+            warnings.push(what.to_owned());
         }
+        if let Group::Over { closed: Closed { removed: Err(error), .. }, .. } = &*self.group() {
+            warnings.push(error.to_string());
+        }
+        warnings
     }
 
     /// Where a process joins the groups of the sandbox, by writing "0".
@@ -203,6 +230,13 @@ impl Drop for Init {
         if !self.over.load(Ordering::Acquire) {
             self.kill();
             self.reap();
+        }
+        if !self.over.load(Ordering::Acquire) {
+            let (lease, upper) = (self.identity.take_lease(), self.disk_upper.take());
+            match self.pidfd.try_clone() {
+                Ok(pidfd) => self.stuck.keep(Remains { pidfd, _lease: lease, _upper: upper }),
+                Err(_) => std::mem::forget((lease, upper)),
+            }
         }
     }
 }
@@ -385,7 +419,9 @@ impl Child {
     fn give_up(&mut self) -> Result<bool> {
         let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
         if overdue {
+            self.init.killed.store(true, Ordering::Release);
             self.init.kill();
+            self.init.reap();
             self.report = Some(self.report(Outcome::TimedOut, self.watched())?);
         }
         Ok(overdue)
@@ -430,6 +466,7 @@ impl Child {
             }
             None if self.one_shot => return Err(self.init.lost("wait")),
             // The cell was ended while the program ran.
+            None if !self.init.killed.load(Ordering::Acquire) => return Err(self.init.lost("wait")),
             None => self.report(Outcome::Killed, self.watched()),
         };
         self.report = Some(report?);
@@ -651,6 +688,7 @@ impl Cell {
 
     /// Ends it now and everything in it, whoever else holds a clone.
     pub fn kill(&self) {
+        self.inside.init.killed.store(true, Ordering::Release);
         self.inside.init.kill();
         self.inside.init.reap();
     }

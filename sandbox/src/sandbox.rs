@@ -17,6 +17,7 @@ use crate::plan::{self, Filter, Inputs, Plan};
 #[cfg(feature = "landlock")]
 use crate::policy::Landlock;
 use crate::policy::{Isolation, Network, Policy, Seccomp};
+use crate::remains::Stuck;
 use crate::running::{Cell, Child, Init, Options};
 use crate::sys;
 use crate::syscalls::{Action, Profile};
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub landlock: landlock::ABI,
     /// Resource limits that stand in for others, and those that always hold.
     pub rlimits: Vec<(nix::sys::resource::Resource, u64, u64)>,
+    /// Sandboxes that were killed and could not be waited for.
+    pub stuck: Arc<Stuck>,
     /// What the store may not remove while this lives.
     #[cfg_attr(not(feature = "image"), expect(dead_code, reason = "there are no images"))]
     pub kept: Kept,
@@ -146,6 +149,7 @@ impl Sandbox {
                 #[cfg(feature = "landlock")]
                 landlock: crate::landlock::running_abi(),
                 rlimits,
+                stuck: Arc::default(),
                 kept,
             }),
         })
@@ -277,6 +281,7 @@ impl Sandbox {
     /// Starts init. With a request it is sent along, so that init finds it when the sandbox is built.
     fn launch(&self, keep_upper: bool, learn: bool, request: Option<FirstRequest<'_>>) -> Result<(Init, Plan)> {
         let policy = &self.shared.policy;
+        self.shared.stuck.look_again();
         let upper = DiskUpper::of(policy, self.shared.host_files()?.upper_in_memory)?;
         let mut identity = self.shared.identity()?;
         if let Some(crate::policy::Upper::Dir(dir)) = &self.shared.policy.upper {
@@ -297,7 +302,7 @@ impl Sandbox {
         let launch = Launch { plan: &plan.bytes, identity: &identity, placement: placed.placement.as_ref() };
         let started = launch.start(&self.shared.image).map_err(|error| self.name_the_limit(error))?;
         identity.trees.clear();
-        let mut init = Init::new(started, identity, enforced, placed, upper);
+        let mut init = Init::new(started, identity, enforced, placed, upper, self.shared.stuck.clone());
         if let Some(request) = request {
             request(&init, &plan)?;
         }

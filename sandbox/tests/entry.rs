@@ -57,7 +57,11 @@ fn enter_by(mut entry: Entry, fork_twice: bool, act: impl FnOnce() -> String) ->
                     }
                 }
             }
+            let before = is_dumpable();
             match entry.confine() {
+                // Nobody inside can trace it before it is confined (CVE-2016-9962); then it is what a program is.
+                Ok(()) if before => say("traceable before it was confined"),
+                Ok(()) if !is_dumpable() => say("not traceable at all"),
                 Ok(()) => say(&act()),
                 Err(error) => {
                     say(&words(&error));
@@ -67,6 +71,11 @@ fn enter_by(mut entry: Entry, fork_twice: bool, act: impl FnOnce() -> String) ->
             leave(0)
         }
     }
+}
+
+fn is_dumpable() -> bool {
+    // SAFETY: asks.
+    unsafe { nix::libc::prctl(nix::libc::PR_GET_DUMPABLE) == 1 }
 }
 
 fn leave(status: i32) -> ! {

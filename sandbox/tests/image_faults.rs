@@ -2,7 +2,7 @@
 //! Killed, or out of space, at any moment: the store is whole, and trying again works.
 //!
 //! The tests start themselves: the victim is `a_victim` in a process of its own, which does nothing when it is run as a
-//! test. `SANDCELL_FAULTS=200` sets how many moments are tried (20).
+//! test. `SANDCELL_IMAGE_FAULTS=200` sets how many moments are tried (20).
 
 mod image_support;
 #[cfg(feature = "pull")]
@@ -21,7 +21,7 @@ use image_support::*;
 use sandcell::image::{Commit, Digest, Load, Source, Store};
 
 fn moments() -> u64 {
-    std::env::var("SANDCELL_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+    std::env::var("SANDCELL_IMAGE_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
 }
 
 /// Loads, pulls, commits, untags and prunes in the store of `dir`, whatever is there already.

@@ -276,7 +276,7 @@ fn an_image_of_as_many_layers_as_the_kernel_stacks_runs_and_one_of_more_is_refus
     let scratch = Scratch::new("run-layers");
     let store = scratch.store();
     let mut tars = vec![tar(&busybox())];
-    tars.extend((1..499).map(|n| tar(&[file(&format!("layer-{n}"), &n.to_string())])));
+    tars.extend((1..499).map(|n| tar(&[file(format!("layer-{n}"), n.to_string())])));
     let upper = scratch.path("upper");
     for count in [131, 498] {
         let name = format!("many:{count}");
@@ -289,4 +289,68 @@ fn an_image_of_as_many_layers_as_the_kernel_stacks_runs_and_one_of_more_is_refus
     store_image(&store, "many:499", &tars, json!({"Entrypoint": ["sh", "-c"]}));
     let error = builder(&store, "many:499").build().expect_err("the kernel refuses them");
     assert!(matches!(error, Error::Config(_)) && error.to_string().contains("at most 498 layers"), "{error}");
+}
+
+/// CVE-2022-1227: a tool of the host that enters a container and runs what it takes for its own `ps`.
+#[test]
+fn nothing_of_an_image_is_executed_outside_of_its_sandbox() {
+    use std::os::unix::fs::PermissionsExt;
+    const TOOLS: [&str; 16] = [
+        "sh",
+        "ps",
+        "nsenter",
+        "newuidmap",
+        "newgidmap",
+        "getsubids",
+        "getent",
+        "id",
+        "tar",
+        "gzip",
+        "cp",
+        "mount",
+        "umount",
+        "sandcell-init",
+        "bwrap",
+        "true",
+    ];
+    let scratch = Scratch::new("run-canaries");
+    let store = scratch.store();
+    let marker = scratch.path("marker");
+    // On the host, whose shell there is, it leaves a mark; inside, the shell is another one of these.
+    let canary = format!("#!/bin/sh\necho \"$0 $$\" >>'{}'\n", marker.display());
+    let is_tool = |member: &Member| TOOLS.iter().any(|tool| member.name == format!("bin/{tool}").as_bytes());
+    let mut members: Vec<Member> = busybox().into_iter().filter(|member| !is_tool(member)).collect();
+    members.extend([dir("usr"), dir("usr/bin"), dir("sbin")]);
+    for place in ["bin", "sbin", "usr/bin"] {
+        members.extend(TOOLS.map(|tool| file(format!("{place}/{tool}"), &canary).mode(0o755)));
+    }
+    store_image(&store, "canaries", &[tar(&members)], json!({"Entrypoint": ["/bin/busybox"], "User": "web:staff"}));
+    // The twin: whoever executes one outside is seen.
+    let tree = store.use_image("canaries").unwrap().layers[0].join("usr/bin/ps");
+    assert_eq!(fs::metadata(&tree).unwrap().permissions().mode() & 0o111, 0o111);
+    assert!(std::process::Command::new(&tree).status().unwrap().success());
+    assert_eq!(fs::read_to_string(&marker).unwrap().lines().count(), 1);
+    fs::remove_file(&marker).unwrap();
+
+    let upper = scratch.path("upper");
+    let kept = builder(&store, "canaries").upper(Upper::Dir(upper.clone()));
+    assert_eq!(told(kept.clone(), &["id", "-u"]), "33");
+    let sandbox = kept.leftovers(sandcell::Leftovers::Report).build().unwrap();
+    sandbox.explain().unwrap();
+    let cell = sandbox.start().unwrap();
+    let output = cell.command("/bin/busybox").args(["id", "-g"]).output().unwrap();
+    assert_eq!(output.stdout, b"50\n");
+    // A canary inside finds no shell but another of its kind.
+    assert!(cell.command("/usr/bin/ps").output().is_err());
+    drop(cell);
+    changes(&upper.join("upper"), &store.use_image("canaries").unwrap().layers).unwrap();
+    let commit = Commit::on(base_of(&upper).unwrap().unwrap()).name("canaries:2".parse().unwrap());
+    store.commit(Some(&upper.join("upper")), &commit).unwrap();
+    store.export(&["canaries:2"], sandcell::image::Format::OciDir, &scratch.path("out")).unwrap();
+    drop(sandbox);
+    let copy = scratch.path("copy");
+    sandcell::owned::copy_out(&upper, &copy).unwrap();
+    sandcell::owned::remove(&copy).unwrap();
+    sandcell::owned::remove(&upper).unwrap();
+    assert!(!marker.exists(), "{}", fs::read_to_string(&marker).unwrap());
 }

@@ -62,6 +62,17 @@ fn files_are_read_and_written_only_where_that_was_asked_for() {
     assert_eq!(text(&output.stderr).matches("ermission denied").count(), 9, "{}", text(&output.stderr));
 }
 
+/// There is no other id that the modes of /etc would keep out.
+#[test]
+fn of_etc_root_reads_what_everybody_may_and_an_ordinary_user_what_it_may() {
+    let script = "cat /etc/passwd >/dev/null && ls /etc >/dev/null && echo read; cat /etc/shadow";
+    let output = run(bare(), script);
+    assert_eq!((text(&output.stdout), &output.outcome), ("read".into(), &Outcome::Exited(1)), "{output:?}");
+    // The twin: root reads it where that was asked for.
+    let output = run(bare().ro("/etc/shadow", "/etc/shadow"), script);
+    assert_eq!(output.outcome == Outcome::Exited(0), common::is_root(), "{output:?}");
+}
+
 #[test]
 fn other_processes_of_the_caller_cannot_be_signalled_traced_or_looked_into() {
     let mut victim = Command::new("sleep").arg("1000").env("SECRET", "secret").stdout(Stdio::null()).spawn().unwrap();
@@ -168,7 +179,6 @@ fn the_report_says_what_is_not_isolated() {
     };
     for (item, word) in [
         ("identity", "random"),
-        ("groups", "none"),
         ("isolation", "mounts"),
         ("isolation", "processes"),
         ("isolation", "hostname"),
@@ -179,6 +189,9 @@ fn the_report_says_what_is_not_isolated() {
     }
     assert_eq!((line("network", "loopback").by, line("isolation", "ipc").by), (Mechanism::Seccomp, Mechanism::Seccomp));
     assert_eq!(line("landlock", "files").by, Mechanism::Landlock);
+    // Root may lay its groups down.
+    let by = if common::is_root() { Mechanism::Supervisor } else { Mechanism::Nothing };
+    assert_eq!(line("groups", "none").by, by);
     assert_eq!(output.identity.host_uid, nix::unistd::geteuid().as_raw());
 }
 

@@ -42,7 +42,7 @@ fn a_memory_bomb_is_out_of_memory() {
 
 #[test]
 fn memory_counts_however_it_is_taken() {
-    const KINDS: [(&str, &str); 6] = [
+    const KINDS: [(&str, &str); 8] = [
         ("a file in memory", "f = os.memfd_create('f'); [os.write(f, b'x' * MIB) for _ in range(128)]"),
         ("/dev/shm", "f = open('/dev/shm/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
         ("/tmp", "f = open('/tmp/f', 'wb', 0); [f.write(b'x' * MIB) for _ in range(128)]"),
@@ -57,15 +57,56 @@ fn memory_counts_however_it_is_taken() {
             "s = threading.stack_size(MIB); e = threading.Event(); t = lambda: (bytearray(4 * MIB), e.wait()); \
           [threading.Thread(target=t, daemon=True).start() for _ in range(32)]; e.wait(20)",
         ),
+        // What was written and nobody reads.
+        (
+            "pipes",
+            "p = [os.pipe() for _ in range(1500)]; [os.set_blocking(w, False) or os.write(w, b'x' * 65536) for r, w in p]",
+        ),
+        (
+            "sockets",
+            "p = [socket.socketpair() for _ in range(400)]; \
+          [a.setblocking(False) or [a.send(b'x' * 32768) for _ in range(5)] for a, b in p]",
+        ),
     ];
     for (what, code) in KINDS {
-        let script =
-            format!("exec /usr/bin/python3 -c \"import mmap, os, threading; MIB = 1 << 20; {code}; os._exit(0)\"");
+        let script = format!(
+            "ulimit -n $(ulimit -Hn); exec /usr/bin/python3 -c \"import mmap, os, socket, threading; MIB = 1 << 20; {code}; os._exit(0)\""
+        );
         let Some(output) = held(Sandbox::builder().memory(MEMORY), &script) else { return };
         assert_eq!(output.outcome, Outcome::OutOfMemory, "{what}: {output:?}");
         let twin = held(Sandbox::builder().memory(MEMORY * 64), &script.replace("e.wait(20)", "1")).expect("as before");
         assert_eq!(twin.outcome, Outcome::Exited(0), "{what}: {twin:?}");
     }
+}
+
+/// POSIX timers take memory of the kernel's and, when they go off, time: both are bounded.
+#[test]
+fn a_storm_of_timers_is_bounded_in_number_and_ends_at_its_timeout() {
+    // timer_create, timer_settime: each goes off every 100 µs, and its signal has a handler.
+    const TIMERS: &str = "
+import ctypes, signal
+call = ctypes.CDLL(None).syscall
+signal.signal(signal.SIGALRM, lambda *_: None)
+timers = []
+while len(timers) < 3000:
+    timer = ctypes.c_long()
+    if call(222, 1, None, ctypes.byref(timer)): break
+    timers.append(timer)
+print(len(timers), flush=True)
+for timer in timers: call(223, timer, 0, (ctypes.c_long * 4)(0, 100000, 0, 100000), None)
+while True: pass
+";
+    let storm = |builder: Builder| {
+        let sandbox = builder.timeout(Duration::from_secs(2)).grace(Duration::ZERO).build().expect("the policy");
+        let output = sandbox.command("/usr/bin/python3").args(["-c", TIMERS]).output().expect("a run");
+        assert_eq!(output.outcome, Outcome::TimedOut, "{output:?}");
+        assert!(output.usage.wall < Duration::from_millis(2500), "{output:?}");
+        text(&output.stdout).parse::<u64>().expect("a number")
+    };
+    // Each may have a signal pending.
+    let pending = nix::sys::resource::Resource::RLIMIT_SIGPENDING;
+    assert!(storm(Sandbox::builder().rlimit(pending, 100, 100)) <= 100);
+    assert_eq!(storm(Sandbox::builder()), 3000);
 }
 
 #[test]

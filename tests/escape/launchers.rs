@@ -16,6 +16,8 @@ pub struct Shared {
     pub ro: PathBuf,
     /// Mounted nosuid,nodev,noexec outside: handed in read-only, and once more writable.
     pub flagged: Option<PathBuf>,
+    /// 32 mounts, one for each set of flags: handed in read-only, and once more writable.
+    pub matrix: Option<PathBuf>,
     /// Writable.
     pub rw: PathBuf,
 }
@@ -135,8 +137,9 @@ pub const ALL: &[Launcher] = &[
         ..cell(LANDLOCK_TIER, "without namespaces: Landlock, seccomp and resource limits only", |s| {
             let mut argv = sandcell();
             argv.extend(words(&["--isolation", "landlock"]));
+            let read_only = [Some(&s.bin), Some(&s.ro), s.flagged.as_ref(), s.matrix.as_ref()];
             for (option, directory) in
-                [("--ro", Some(&s.bin)), ("--ro", Some(&s.ro)), ("--ro", s.flagged.as_ref()), ("--rw", Some(&s.rw))]
+                read_only.map(|directory| ("--ro", directory)).into_iter().chain([("--rw", Some(&s.rw))])
             {
                 argv.extend(directory.into_iter().flat_map(|directory| [option.into(), directory.into()]));
             }
@@ -179,8 +182,14 @@ pub fn named(name: &str) -> Option<&'static Launcher> {
 impl Launcher {
     /// Why it cannot be used here, if so.
     pub fn unavailable(&self) -> Option<String> {
-        let shared =
-            Shared { base: PathBuf::new(), bin: PathBuf::new(), ro: PathBuf::new(), flagged: None, rw: PathBuf::new() };
+        let shared = Shared {
+            base: PathBuf::new(),
+            bin: PathBuf::new(),
+            ro: PathBuf::new(),
+            flagged: None,
+            matrix: None,
+            rw: PathBuf::new(),
+        };
         let program = (self.arguments)(&shared).into_iter().next()?;
         let path = Path::new(&program);
         let found = if path.components().count() > 1 {
@@ -246,6 +255,10 @@ fn bubblewrap(shared: &Shared) -> Vec<OsString> {
         bind("--ro-bind", flagged, "flagged");
         bind("--bind", flagged, "flagged_rw");
     }
+    if let Some(matrix) = &shared.matrix {
+        bind("--ro-bind", matrix, "matrix");
+        bind("--bind", matrix, "matrix_rw");
+    }
     bind("--bind", &shared.rw, "rw");
     argv.extend(words(&["--chdir", "/", "--"]));
     argv
@@ -298,6 +311,10 @@ fn add_options(argv: &mut Vec<OsString>, shared: &Shared, options: &[&str]) {
     if let Some(flagged) = &shared.flagged {
         bind("--ro", flagged, "flagged");
         bind("--rw", flagged, "flagged_rw");
+    }
+    if let Some(matrix) = &shared.matrix {
+        bind("--ro", matrix, "matrix");
+        bind("--rw", matrix, "matrix_rw");
     }
     bind("--rw", &shared.rw, "rw");
     argv.extend(words(late));

@@ -96,6 +96,7 @@ impl Scene {
             bin: base.join("bin"),
             ro: base.join("ro"),
             flagged: privileged.then(|| base.join("flagged")),
+            matrix: privileged.then(|| base.join("matrix")),
             rw: base.join("rw"),
         };
         let mut scene = Scene {
@@ -202,6 +203,22 @@ impl Scene {
             mode(flagged, 0o777)?;
             fs::copy(probe, flagged.join("escape-probe"))?;
         }
+        if let Some(matrix) = &shared.matrix {
+            const FLAGS: [libc::c_ulong; 5] =
+                [libc::MS_RDONLY, libc::MS_NOSUID, libc::MS_NODEV, libc::MS_NOEXEC, libc::MS_NOATIME];
+            fs::create_dir(matrix)?;
+            mode(matrix, 0o755)?;
+            // The number says which: the probe counts in the same way.
+            for set in 0..1 << FLAGS.len() {
+                let directory = matrix.join(set.to_string());
+                fs::create_dir(&directory)?;
+                mount("tmpfs", &directory, "tmpfs", 0)?;
+                mode(&directory, 0o777)?;
+                let flags =
+                    FLAGS.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, flag)| flag).sum::<u64>();
+                mount("none", &directory, "none", libc::MS_REMOUNT | libc::MS_BIND | flags)?;
+            }
+        }
         // Set-id programs of an id that nobody has: what they would give is harmless.
         for (name, bits) in [("suid", 0o4755), ("sgid", 0o2755), ("filecap", 0o755)] {
             let path = ro.join(name);
@@ -276,6 +293,10 @@ impl Scene {
         if self.privileged {
             let flagged = self.base.join("flagged");
             let second = if launcher.in_place { flagged.clone() } else { self.base.join("flagged_rw") };
+            lines.push(("matrix".into(), inside(&self.base.join("matrix"))));
+            if !launcher.in_place {
+                lines.push(("matrix_rw".into(), inside(&self.base.join("matrix_rw"))));
+            }
             lines.extend([
                 ("ro_sub".into(), format!("{ro}/sub")),
                 ("flagged".into(), inside(&flagged)),

@@ -66,7 +66,7 @@ fn run(sandbox: &Sandbox, random: &mut Random) -> bool {
     let (socket, its) = sys::message_sockets().expect("sockets");
     let started = Started { control, pidfd: process(random) };
     let placed = Placed { placement: None, enforced: Vec::new(), rlimits: Vec::new() };
-    let init = Arc::new(Init::new(started, identity, enforced, placed, None));
+    let init = Arc::new(Init::new(started, identity, enforced, placed, None, Arc::default()));
     say(&theirs, random);
     say(&its, random);
     drop((theirs, its));

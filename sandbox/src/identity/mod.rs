@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Failure, Result};
 use crate::policy::{HostIds, Identity, Policy, Upper, User};
 pub(crate) use idmapped::MappedTree;
-use lease::Lease;
+pub(crate) use lease::Lease;
 pub(crate) use map::IdMap;
 pub(crate) use namespace::Proxy;
 use record::Record;
@@ -99,6 +99,9 @@ impl Assigned {
     /// The caller itself, in a sandbox without a user namespace.
     pub(crate) fn caller() -> Assigned {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        // Whoever may lay groups down does so: root. Where that cannot be found out, the report says that they are kept.
+        let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETGID).unwrap_or(false);
+        let may = may && std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "allow");
         Assigned {
             uid,
             gid,
@@ -106,14 +109,19 @@ impl Assigned {
             host_gid: gid,
             disjoint: false,
             why_shared: None,
-            groups_dropped: false,
-            setgroups: false,
+            groups_dropped: may,
+            setgroups: may,
             namespace: UserNamespace::Absent,
             uid_map: IdMap::one(uid, uid),
             gid_map: IdMap::one(gid, gid),
             trees: Vec::new(),
             lease: None,
         }
+    }
+
+    /// The ids stay taken as long as this lives, however long the rest does.
+    pub(crate) fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
     }
 
     /// Notes in a kept upper whose its files will be, where that changes from one sandbox to the next.

@@ -42,9 +42,16 @@ impl Pump {
     pub fn carry(&mut self, room: u64) -> u64 {
         let mut buffer = [0u8; CHUNK];
         self.loaded = false;
-        // SAFETY: the buffer is as long as is said.
-        let length = match unsafe { call!(nr::READ, self.from, buffer.as_mut_ptr(), CHUNK) } {
-            Err(rawsys::EAGAIN | rawsys::EINTR) => return 0,
+        // Once more when it is interrupted: no answer is taken for "nothing left" when the program is over.
+        let read = loop {
+            // SAFETY: the buffer is as long as is said.
+            match unsafe { call!(nr::READ, self.from, buffer.as_mut_ptr(), CHUNK) } {
+                Err(rawsys::EINTR) => {}
+                read => break read,
+            }
+        };
+        let length = match read {
+            Err(rawsys::EAGAIN) => return 0,
             Ok(0) => {
                 self.close();
                 return 0;

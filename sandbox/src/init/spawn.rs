@@ -82,32 +82,14 @@ pub fn learns() -> bool {
     common().learn
 }
 
-/// Drops all capabilities but `keep` from the bounding set: no program can ever get them back.
+/// See `rawsys::bound_capabilities`.
 pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
     common().keep = keep;
-    for capability in 0..64u32 {
-        if keep & (1 << capability) != 0 {
-            continue;
-        }
-        // SAFETY: numbers only.
-        match unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
-            Ok(_) => {}
-            // Past the last capability of this kernel: asked for in another way too, because what is taken for the
-            // end here stays with the programs.
-            Err(rawsys::EINVAL) if !is_capability(capability) => break,
-            // Without a user namespace an ordinary caller may not; nor can its programs get one (no_new_privs).
-            Err(rawsys::EPERM) if !end::is_first() => break,
-            Err(errno) => return Err(Fault { stage: stage::BOUNDING, errno }),
-        }
+    match rawsys::bound_capabilities(keep) {
+        // Without a user namespace an ordinary caller may not; nor can its programs get one (no_new_privs).
+        Err(rawsys::EPERM) if !end::is_first() => Ok(()),
+        answer => answer.at(stage::BOUNDING),
     }
-    Ok(())
-}
-
-/// Whether this kernel has a capability of that number. In doubt it has.
-fn is_capability(number: u32) -> bool {
-    // SAFETY: numbers only.
-    let answer = unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_READ, number, 0, 0, 0) };
-    answer != Err(rawsys::EINVAL)
 }
 
 /// All is built: init keeps only what it needs to end its programs and to give them theirs.

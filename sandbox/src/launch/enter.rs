@@ -50,8 +50,12 @@ pub(crate) fn join(init: BorrowedFd<'_>, network: bool) -> Result<(), Fault> {
         | rawsys::CLONE_NEWUTS
         | rawsys::CLONE_NEWCGROUP
         | network;
-    // SAFETY: a descriptor and flags.
-    unsafe { call!(nr::SETNS, init.as_raw_fd(), all) }.at(stage::ENTER_NAMESPACES)?;
+    // SAFETY: numbers, a descriptor and flags.
+    unsafe {
+        // What is inside must not get hold of it before it is confined (CVE-2016-9962), nor of what it forks.
+        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0, 0, 0, 0).at(stage::DUMPABLE)?;
+        call!(nr::SETNS, init.as_raw_fd(), all).at(stage::ENTER_NAMESPACES)?;
+    }
     Ok(())
 }
 
@@ -81,7 +85,7 @@ pub(crate) fn confine(orders: &Orders, kept: &[RawFd]) -> Result<(), Fault> {
         }
         call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::PROGRAM_NO_NEW_PRIVS)?;
         landlock(orders)?;
-        bound_capabilities(orders.keep).at(stage::BOUNDING)?;
+        rawsys::bound_capabilities(orders.keep).at(stage::BOUNDING)?;
         // Or setresuid(2) takes what is to be kept.
         call!(nr::PRCTL, PR_SET_KEEPCAPS, 1, 0, 0, 0).at(stage::PROGRAM_CAPABILITIES)?;
         if orders.groups {
@@ -161,19 +165,6 @@ fn close_range(first: RawFd, last: RawFd) -> Result<(), i32> {
             Ok(())
         }
     }
-}
-
-fn bound_capabilities(keep: u64) -> Result<(), i32> {
-    for capability in (0..64u32).filter(|capability| keep & (1 << capability) == 0) {
-        // SAFETY: numbers only.
-        match unsafe { call!(nr::PRCTL, rawsys::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
-            Ok(_) => {}
-            // Past the last capability of this kernel.
-            Err(rawsys::EINVAL) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 fn keep_capabilities(keep: u64) -> Result<(), i32> {

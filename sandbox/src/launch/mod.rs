@@ -264,10 +264,15 @@ fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
     match (fault, pidfd) {
         (None, Some(pidfd)) => Ok(pidfd),
         (fault, pidfd) => {
+            let mut fault = fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32));
             if let Some(pidfd) = pidfd {
+                // Nobody can write the maps of a process that is gone: that is not what went wrong.
+                if fault.1 == rawsys::EACCES && sys::is_readable(pidfd.as_fd()) && fault.0 != stage::LAUNCH_EXEC {
+                    fault = (stage::PROTOCOL, Errno::ECONNRESET as i32);
+                }
                 end(pidfd.as_fd());
             }
-            Err(fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32)))
+            Err(fault)
         }
     }
 }

@@ -89,7 +89,8 @@ impl Group {
         if self.version == Version::V2 {
             return self.write("cgroup.kill", "1");
         }
-        self.freeze(true)?;
+        // As far as it goes: what waits in the kernel cannot be frozen.
+        let frozen = self.freeze(true);
         let killed = self.read("cgroup.procs").map(|procs| {
             for pid in procs.lines().filter_map(|line| line.parse().ok()) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -97,7 +98,7 @@ impl Group {
         });
         // Always thaw: frozen processes do not die.
         self.freeze(false)?;
-        killed
+        frozen.and(killed)
     }
 
     /// Stops all in it, or lets it go on, and waits until that is so.

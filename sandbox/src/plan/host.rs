@@ -122,6 +122,26 @@ impl HostFiles {
     }
 }
 
+/// Files and directories beneath this one that not everybody may read, and whether each is a directory. Links are nothing
+/// by themselves.
+pub(super) fn closed(top: &Path, found: &mut Vec<(PathBuf, bool)>) -> Result<()> {
+    for entry in fs::read_dir(top).map_err(|e| unseen(top, &e))? {
+        let entry = entry.map_err(|e| unseen(top, &e))?;
+        let path = entry.path();
+        if entry.file_type().map_err(|e| unseen(&path, &e))?.is_symlink() {
+            continue;
+        }
+        let Some(meta) = look(&path)? else { continue };
+        let needed = if meta.is_dir() { 0o5 } else { 0o4 };
+        if meta.mode() & needed != needed {
+            found.push((path, meta.is_dir()));
+        } else if meta.is_dir() {
+            closed(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn as_path(path: &CStr) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))
 }

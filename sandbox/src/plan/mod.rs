@@ -159,10 +159,14 @@ fn filters(inputs: &Inputs<'_>, steps: &mut Steps) {
     }
 }
 
-/// The tier without namespaces: nothing is mounted and nobody is renamed.
+/// The tier without namespaces: nothing is mounted, and nobody becomes another user.
 #[cfg(feature = "landlock")]
 fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = Steps::default();
+    let identity = inputs.identity;
+    if identity.setgroups {
+        steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: 1 });
+    }
     // Docker's filter refuses keyctl(2), and so does the default one.
     steps.push(Step::Keyring { shut: (inputs.policy.seccomp == Seccomp::Default).into() });
     cpu_time(inputs, &mut steps);

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::etc::Account;
-use super::host::{ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
+use super::host::{self, ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
-use crate::policy::{Mount, Network, Root};
+use crate::policy::{HostIds, Mount, Network, Root};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, INERT_VIEW, MAKE_DIR, MAKE_FILE, NEW, NO_SLOT, Step};
 
 /// Directories of base that appear in the root: name in base, destination, permission bits.
@@ -273,6 +273,17 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
         makes.push(Step::File { path: base, mode: 0o644, content: content.as_bytes() });
         let path = beneath(INERT_VIEW, as_path(base))?;
         makes.push(Step::BindBase { path: &path, dest, attributes: INERT | ATTR_RDONLY, make: MAKE_FILE });
+    }
+    // No other id keeps the program from what only root may read, and nobody asked for that.
+    let is_root = inputs.identity.maps_host_root() && inputs.policy.identity.host_ids != HostIds::Shared;
+    if host && is_root && look(Path::new("/etc"))?.is_some_and(|meta| meta.is_dir()) {
+        let mut secrets = Vec::new();
+        host::closed(Path::new("/etc"), &mut secrets)?;
+        for (path, is_dir) in secrets {
+            let cover = if is_dir { c"inert/empty" } else { c"inert/blank" };
+            let dest = path_string(&path)?;
+            makes.push(Step::BindBase { path: cover, dest: &dest, attributes: INERT | ATTR_RDONLY, make: 0 });
+        }
     }
     if host && inputs.host.machine_id {
         let random = crate::sys::random::<16>().map_err(|errno| {

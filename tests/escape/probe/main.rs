@@ -22,6 +22,7 @@ mod ipc;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod matrix;
 mod mounts;
 mod namespaces;
 mod network;

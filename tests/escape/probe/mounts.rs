@@ -1,6 +1,7 @@
 //! Mounts: read-only stays read-only, flags stay, what covers something cannot be lifted, nothing leads back.
 
 use crate::check::{Check, Facts, Held, NotApplicable, Open, Verdict, not_planted, p1, p2};
+use crate::matrix;
 use crate::sys::{Answer, Mount, c, call, close, denied, denied_io, mounts, name, nested_root, open};
 use std::fs;
 use std::process::Command;
@@ -71,6 +72,18 @@ pub const CHECKS: &[Check] = &[
         },
     ),
     p1("fs.remount_flags", "CVE-2025-38498", "takes nosuid,nodev,noexec off", |f| remount(f, "flagged_rw", classic)),
+    p1(
+        "fs.matrix_flags",
+        "CVE-2025-38498, hakoniwa 1.8",
+        "sources of 32 sets of flags, bound read-only and writable: one is lost",
+        matrix::kept,
+    ),
+    p1(
+        "fs.matrix_remount",
+        "CVE-2025-38498, trap 11",
+        "any way of remounting makes one of these 64 less strict",
+        matrix::remounted,
+    ),
     p1("fs.locked_mounts", "CVE-2014-5206, CVE-2014-5207", "lifts a mount to see below it", |f| unmount(f, "ro_sub")),
     p1("fs.unmount_proc", "masks lifted", "unmounts /proc", |f| {
         if f.control() {
@@ -214,7 +227,7 @@ fn flags(facts: &Facts, which: &str, wanted: u64) -> Verdict {
 }
 
 /// For controls: what they change must not reach the caller's mounts, which are shared.
-fn own_mount_table() {
+pub fn own_mount_table() {
     let _ = call!(libc::SYS_unshare, libc::CLONE_NEWNS);
     let _ = call!(libc::SYS_mount, 0, c("/").as_ptr(), 0, libc::MS_PRIVATE | libc::MS_REC, 0);
 }
