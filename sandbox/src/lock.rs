@@ -4,28 +4,36 @@ use std::fs::{File, TryLockError};
 use std::io;
 
 /// A lock that is held. It is let go and not only closed: a process that another thread is about to start has a copy
-/// of every descriptor until its exec, and the lock would live as long as the copy.
+/// of every descriptor until its exec, and the lock would live as long as the copy. A forked process that drops its
+/// copy of this value does not let go of what is its parent's.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    owner: u32,
+}
 
 impl Lock {
+    fn held(file: File) -> Lock {
+        Lock { file, owner: std::process::id() }
+    }
+
     /// Waits until nobody else holds it.
     pub(crate) fn exclusive(file: File) -> io::Result<Lock> {
         file.lock()?;
-        Ok(Lock(file))
+        Ok(Lock::held(file))
     }
 
     /// Waits; others may hold it shared too.
     #[cfg(feature = "image")]
     pub(crate) fn shared(file: File) -> io::Result<Lock> {
         file.lock_shared()?;
-        Ok(Lock(file))
+        Ok(Lock::held(file))
     }
 
     /// None where somebody else holds it.
     pub(crate) fn try_exclusive(file: File) -> io::Result<Option<Lock>> {
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock(file))),
+            Ok(()) => Ok(Some(Lock::held(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -34,7 +42,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = self.0.unlock();
+        if self.owner == std::process::id() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -47,10 +57,16 @@ mod tests {
         let path = std::env::temp_dir().join(format!("sandcell-lock-{}", std::process::id()));
         let open = || File::create(&path).unwrap();
         let held = Lock::exclusive(open()).unwrap();
-        let copy = held.0.try_clone().unwrap();
+        let copy = held.file.try_clone().unwrap();
         assert!(Lock::try_exclusive(open()).unwrap().is_none(), "it is held");
         drop(held);
         assert!(Lock::try_exclusive(open()).unwrap().is_some(), "it was let go");
+        drop(copy);
+        let mut kept = Lock::exclusive(open()).unwrap();
+        kept.owner = 1;
+        let copy = kept.file.try_clone().unwrap();
+        drop(kept);
+        assert!(Lock::try_exclusive(open()).unwrap().is_none(), "a forked process has let go of its parent's");
         drop(copy);
         std::fs::remove_file(&path).unwrap();
     }

@@ -40,6 +40,7 @@ pub mod nr {
     pub const SETGROUPS: usize = 116;
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
+    pub const CAPGET: usize = 125;
     pub const CAPSET: usize = 126;
     pub const PERSONALITY: usize = 135;
     pub const PIVOT_ROOT: usize = 155;
@@ -312,10 +313,21 @@ pub fn number(text: &[u8]) -> Option<i32> {
     (digits > 0).then_some(value)
 }
 
+/// `_LINUX_CAPABILITY_VERSION_3` of capset(2).
+const CAPABILITIES_3: u32 = 0x2008_0522;
+
+/// Whether the calling thread has this capability (below 32) in effect. In doubt it has.
+pub fn has_capability(number: u32) -> bool {
+    let header = [CAPABILITIES_3, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: header and data have the layout of version 3.
+    let answer = unsafe { call!(nr::CAPGET, header.as_ptr(), data.as_mut_ptr()) };
+    answer.is_err() || data[0] & 1 << number != 0
+}
+
 /// The two halves of a capability set as capset(2) wants them, for the calling thread.
 pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<(), i32> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
+    let header = [CAPABILITIES_3, 0];
     let low = |set: u64| set as u32;
     let high = |set: u64| (set >> 32) as u32;
     let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
