@@ -10,7 +10,8 @@
  *            No last error is kept anywhere, nothing is printed, and nothing here ends your process: a mistake in
  *            sandcell itself is the error SANDCELL_ERROR_INTERNAL.
  * Setters    What a setter refuses it remembers: every later run with that policy or command fails with that first
- *            mistake, so their numbers need not be looked at. A setter does nothing for a handle that is NULL.
+ *            mistake, so their numbers need not be looked at; so do builds and commits. A setter does nothing for a handle
+ *            that is NULL.
  * Text       Goes in as bytes that end with a NUL (paths, arguments, variables) or UTF-8 (names, words), read during the
  *            call only. What comes out as `const char *` lives as long as its handle; what comes out through a
  *            `char **` is freed with sandcell_text_free.
@@ -26,7 +27,7 @@
  *            sandboxes are the parent's.
  *            What is made for a fork, sandcell_entry_t, is the exception: its own functions, in a child with one thread.
  * Structs    Begin with their size, which you set. What the library writes it writes as far as that goes; what it reads
- *            (sandcell_pull_options_t) may be shorter or longer than it knows, but where it is longer only with zeros.
+ *            (sandcell_load_options_t) may be shorter or longer than it knows, but where it is longer only with zeros.
  *            Flags have 64 bits; those that nobody knows are refused.
  * Versions   Functions are never changed or taken away under the same SONAME; each has the symbol version of the release
  *            that it came with (SANDCELL_0, ...). New fields are added at the end of structs.
@@ -60,12 +61,12 @@
 // A mistake in sandcell itself.
 #define SANDCELL_ERROR_INTERNAL 6
 
-// Whoever is on the way may read the image and the password: HTTP without TLS. A registry on the loopback interface may
-// speak it without being asked.
-#define SANDCELL_PULL_PLAIN_HTTP 1
+// Pulls only: HTTP without TLS, so that whoever is on the way may read the image and the password. A registry on the
+// loopback interface may speak it without being asked.
+#define SANDCELL_LOAD_PLAIN_HTTP 1
 
 // The call waits until the layers are on the disk.
-#define SANDCELL_PULL_DURABLE 2
+#define SANDCELL_LOAD_DURABLE 2
 
 // No limit, for sandcell_policy_add_rlimit.
 #define SANDCELL_UNLIMITED UINT64_MAX
@@ -94,6 +95,9 @@
 // A device (an overlay's whiteout is one), a pipe or a socket.
 #define SANDCELL_OWNED_OTHER 4
 
+// The steps of an image. To be set up by one thread.
+typedef struct sandcell_build_t sandcell_build_t;
+
 // A started sandbox in which many programs can be run. Any number of threads may use it at once.
 typedef struct sandcell_cell_t sandcell_cell_t;
 
@@ -106,6 +110,9 @@ typedef struct sandcell_child_t sandcell_child_t;
 // A program to run: arguments, environment, streams. To be set up by one thread; then it can be run any number of
 // times, by several threads at once.
 typedef struct sandcell_command_t sandcell_command_t;
+
+// How to commit. To be set up by one thread.
+typedef struct sandcell_commit_t sandcell_commit_t;
 
 // What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
 typedef struct sandcell_entry_t sandcell_entry_t;
@@ -122,35 +129,59 @@ typedef struct sandcell_policy_t sandcell_policy_t;
 // What came of a run. It never changes: any number of threads may read it at once.
 typedef struct sandcell_result_t sandcell_result_t;
 
+// Ends loads, pulls and builds early. Any number of threads may use it at once; so may a signal handler.
+typedef struct sandcell_stop_t sandcell_stop_t;
+
 // A directory of images and volumes. Any number of threads and processes may use one at a time.
 typedef struct sandcell_store_t sandcell_store_t;
+
+// What was removed. Set `size` to `sizeof` before you pass it: as many bytes are written.
+typedef struct {
+  // sizeof(sandcell_pruned_t)
+  size_t size;
+  // Images.
+  uint64_t images;
+  // Layers that no image has any more.
+  uint64_t layers;
+  // Bytes of their files and blobs.
+  uint64_t bytes;
+} sandcell_pruned_t;
 
 // Is told how many bytes of the layers have come, and how many there are in all: from threads of the library, one call at
 // a time, before the function returns to which it was given. It may not throw, and calls nothing of sandcell's.
 typedef void (*sandcell_progress_t)(void *data, uint64_t done, uint64_t total);
 
-// How to pull. Set `size` to `sizeof` and what you do not need to zero, which is the default everywhere. A later version
+// How to load or pull. Set `size` to `sizeof` and what you do not need to zero, which is the default everywhere. A later version
 // may have more at the end: what this library does not know of is refused where it is not zero.
 typedef struct {
-  // sizeof(sandcell_pull_options_t)
+  // sizeof(sandcell_load_options_t)
   size_t size;
-  // SANDCELL_PULL_ bits; others are refused.
+  // SANDCELL_LOAD_ bits; others are refused.
   uint64_t flags;
-  // The image's name in the store, instead of the registry's.
+  // The image's name in the store, instead of the archive's or the registry's.
   const char *image_name;
-  // The file with credentials, as Docker's config.json has them, instead of those that are looked for.
+  // Pulls only: the file with credentials, as Docker's config.json has them, instead of those that are looked for.
   const char *auth_file;
-  // With `password`: who pulls, instead of what a file says.
+  // Pulls only, with `password`: who pulls, instead of what a file says.
   const char *user;
   // With `user`.
   const char *password;
-  // Certificates (PEM) of authorities that are trusted besides the system's.
+  // Pulls only: certificates (PEM) of authorities that are trusted besides the system's.
   const char *ca_file;
   // Is told how far it is.
   sandcell_progress_t progress;
   // Passed to `progress`.
   void *progress_data;
-} sandcell_pull_options_t;
+  // Loads only: the date (RFC 3339) of an image that is made of a plain root file system, which has none otherwise.
+  const char *created;
+  // Ends it early.
+  const sandcell_stop_t *stop;
+} sandcell_load_options_t;
+
+// Is told of a step that is about to be made: its number from 1 on, how many there are, its text as a Dockerfile has it, and
+// whether its layer was made before. From the thread that builds; it may not throw, and calls nothing of sandcell's but
+// sandcell_stop_now.
+typedef void (*sandcell_build_progress_t)(void *data, size_t number, size_t total, const char *step, bool cached);
 
 // What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
 // the library knows.
@@ -308,6 +339,24 @@ int sandcell_policy_set_leftovers(sandcell_policy_t *policy, const char *what);
 int sandcell_policy_add_best_effort(sandcell_policy_t *policy,
                                     const char *item);
 
+// Allows a named set of system calls, such as `ptrace`, on top of the filter that is set so far: the default, or the one of
+// sandcell_policy_set_seccomp_json. The sets are those of sandcell_seccomp_sets_json.
+int sandcell_policy_add_seccomp_set(sandcell_policy_t *policy,
+                                    const char *name);
+
+// Takes a named set of system calls, such as `network-client`, out of the filter that is set so far: they fail with EPERM.
+int sandcell_policy_remove_seccomp_set(sandcell_policy_t *policy,
+                                       const char *name);
+
+// The named sets of system calls, as a JSON array of `{name, about, default}`.
+int sandcell_seccomp_sets_json(char **json, sandcell_error_t **error);
+
+// The filter of a policy in the JSON form of Docker's profiles, which sandcell_policy_set_seccomp_json takes.
+int sandcell_policy_seccomp_json(const sandcell_policy_t *policy, char **json, sandcell_error_t **error);
+
+// The same in words, with the capabilities that the policy keeps taken into account.
+int sandcell_policy_seccomp_text(const sandcell_policy_t *policy, char **text, sandcell_error_t **error);
+
 // The root is a read-only view of the host's system directories, never the homes: the default.
 int sandcell_policy_set_root_host(sandcell_policy_t *policy);
 
@@ -340,21 +389,30 @@ int sandcell_policy_add_tmpfs(sandcell_policy_t *policy, const char *dest, uint6
 // A read-only file with these bytes at `dest`. They are copied; `content` may be NULL where `length` is 0.
 int sandcell_policy_add_file(sandcell_policy_t *policy, const char *dest, const char *content, size_t length);
 
+// The same with these permission bits, such as 0755 for a script.
+int sandcell_policy_add_file_mode(sandcell_policy_t *policy,
+                                  const char *dest,
+                                  const char *content,
+                                  size_t length,
+                                  uint32_t mode);
+
 // Opens a store, and makes it where it is not there. NULL for the user's own, $XDG_DATA_HOME/sandcell/images.
 int sandcell_store_open(const char *store_dir, sandcell_store_t **store, sandcell_error_t **error);
 
 // Frees the handle; what is in the store stays. NULL is fine.
 void sandcell_store_free(sandcell_store_t *store);
 
-// Loads images from an archive or a directory. `image_format` is `oci`, `docker`, `rootfs` (a plain root file system),
-// or `detect`, which NULL is too; `image_name` is the image's name instead of the archive's own, or NULL. `json`
-// becomes an array of the names.
-int sandcell_store_load(const sandcell_store_t *store,
-                        const char *from,
-                        const char *image_format,
-                        const char *image_name,
-                        char **json,
-                        sandcell_error_t **error);
+// Changes what an image may at most be that is loaded or pulled with this handle: `layers` (500 by default), `members` of
+// a layer (1,000,000), `layer_bytes` of its uncompressed tar (32 GiB), `ratio`, how many times larger than the compressed
+// layer that may be (250), `time_ms`, milliseconds for a whole load (0, the default, for no end). To be set before other
+// threads use the store.
+int sandcell_store_set_limit(sandcell_store_t *store,
+                             const char *limit,
+                             uint64_t number,
+                             sandcell_error_t **error);
+
+// The store's directory.
+int sandcell_store_dir(const sandcell_store_t *store, char **dir, sandcell_error_t **error);
 
 // The images of the store: an array of `{Id, Names, Created, Size, SharedSize, Layers}`.
 int sandcell_store_images_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
@@ -374,18 +432,18 @@ int sandcell_store_history_json(const sandcell_store_t *store,
 // The volumes of the store: an array of `{Name, Mountpoint, CreatedUnix, InUse}`.
 int sandcell_store_volumes_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
 
-// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `id` becomes
-// the new image's; `image_name` may be NULL.
-int sandcell_store_commit(const sandcell_store_t *store,
-                          const char *upper,
-                          const char *image_name,
-                          char **id,
-                          sandcell_error_t **error);
+// Which files runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `base` is the image, or NULL
+// for the one that was run.
+int sandcell_store_diff(const sandcell_store_t *store,
+                        const char *upper,
+                        const char *base,
+                        sandcell_changes_t **changes,
+                        sandcell_error_t **error);
 
-// Writes an image to a new file or directory. `image_format` is `oci-archive`, which NULL is too, `oci-dir` or
+// Writes images (a list of names with a NULL at its end) to a new file or directory. `image_format` is `oci-archive`, which NULL is too, `oci-dir` or
 // `docker-archive`.
 int sandcell_store_save(const sandcell_store_t *store,
-                        const char *image,
+                        const char *const *images,
                         const char *image_format,
                         const char *to,
                         sandcell_error_t **error);
@@ -396,23 +454,19 @@ int sandcell_store_tag(const sandcell_store_t *store,
                        const char *new_name,
                        sandcell_error_t **error);
 
-// Takes a name away; an image without any goes, with the layers that no other image has.
-int sandcell_store_remove(const sandcell_store_t *store, const char *image, sandcell_error_t **error);
+// Takes a name away; an image without any goes, with the layers that no other image has. `*pruned` (may be NULL) tells
+// what went.
+int sandcell_store_remove(const sandcell_store_t *store,
+                          const char *image,
+                          sandcell_pruned_t *pruned,
+                          sandcell_error_t **error);
 
 // Removes a volume with all that is in it.
 int sandcell_store_remove_volume(const sandcell_store_t *store, const char *volume, sandcell_error_t **error);
 
-// Removes images without a name, layers without an image, and what killed processes left.
-int sandcell_store_prune(const sandcell_store_t *store, sandcell_error_t **error);
-
-// Makes an image by the steps of a Dockerfile, which copy from the directory `context`. `id` becomes the image's;
-// `image_name` may be NULL.
-int sandcell_store_build(const sandcell_store_t *store,
-                         const char *dockerfile,
-                         const char *context,
-                         const char *image_name,
-                         char **id,
-                         sandcell_error_t **error);
+// Removes images without a name, layers without an image, and what killed processes left. `*pruned` (may be NULL) tells
+// what went.
+int sandcell_store_prune(const sandcell_store_t *store, sandcell_pruned_t *pruned, sandcell_error_t **error);
 
 // The root is an image of the store, by its name or id. What it says of its user, environment and working directory
 // is the default.
@@ -431,14 +485,129 @@ int sandcell_image_command(const sandcell_policy_t *policy,
                            sandcell_command_t **command,
                            sandcell_error_t **error);
 
+// Makes one. NULL only where sandcell itself is broken.
+sandcell_stop_t *sandcell_stop_new(void);
+
+// Ends all work that it was given to, soon and with an error; the store is as it was before. What is given it from now
+// on ends at once.
+void sandcell_stop_now(const sandcell_stop_t *stop);
+
+// Frees it; work that has it goes on. NULL is fine.
+void sandcell_stop_free(sandcell_stop_t *stop);
+
+// Loads images from an archive or a directory. `image_format` is `oci`, `docker`, `rootfs` (a plain root file system),
+// or `detect`, which NULL is too. `options` may be NULL. `json` becomes an array of the names.
+int sandcell_store_load(const sandcell_store_t *store,
+                        const char *from,
+                        const char *image_format,
+                        const sandcell_load_options_t *options,
+                        char **json,
+                        sandcell_error_t **error);
+
 // Gets an image from its registry: `image` is a name such as `debian:12`, also with a registry before it and a digest
 // behind it. `options` may be NULL. `id` becomes the image's. SANDCELL_ERROR_CONFIG where the library was built without
 // registries (`ffi/install --with-pull` builds it with them).
 int sandcell_store_pull(const sandcell_store_t *store,
                         const char *image,
-                        const sandcell_pull_options_t *options,
+                        const sandcell_load_options_t *options,
                         char **id,
                         sandcell_error_t **error);
+
+// Begins a build on an image of the store, or on nothing: `scratch`.
+sandcell_build_t *sandcell_build_new(const char *base);
+
+// Begins a build with the steps of a Dockerfile, which is read now. An instruction that is not supported is an error
+// that names it.
+int sandcell_build_read(const char *dockerfile, sandcell_build_t **made, sandcell_error_t **error);
+
+// Frees it. NULL is fine.
+void sandcell_build_free(sandcell_build_t *build);
+
+// Adds a step that is one text: `run` (a line of shell), `workdir`, `user`, `expose`, `volume` or
+// `stop_signal`.
+int sandcell_build_add_step(sandcell_build_t *build, const char *kind, const char *argument);
+
+// Adds a step that is a list of words (with a NULL at its end): `run` (without a shell), `cmd` or `entrypoint`.
+int sandcell_build_add_words(sandcell_build_t *build, const char *kind, const char *const *argv);
+
+// Adds a step that sets something: a variable (`env`) or a `label`.
+int sandcell_build_add_pair(sandcell_build_t *build, const char *kind, const char *key, const char *content);
+
+// Adds a step that copies files of the context (a list with a NULL at its end; `*`, `?` and `[...]` are patterns) to
+// `place`: a directory where it ends with a slash, is one in the image, or where there are several. `owner` is
+// `USER[:GROUP]`, or NULL for root; `mode` is UINT32_MAX for that of the files.
+int sandcell_build_add_copy(sandcell_build_t *build,
+                            const char *const *files,
+                            const char *place,
+                            const char *owner,
+                            uint32_t mode);
+
+// Where the files to be copied are, with its `.dockerignore`.
+int sandcell_build_set_context(sandcell_build_t *build, const char *dir);
+
+// The new image's name.
+int sandcell_build_set_name(sandcell_build_t *build, const char *name);
+
+// The value of an `ARG` of the Dockerfile.
+int sandcell_build_add_arg(sandcell_build_t *build, const char *key, const char *content);
+
+// What the programs of the steps run in: limits, network, mounts, as the policy has them now. Root, upper, user, working
+// directory and environment are the build's.
+int sandcell_build_set_policy(sandcell_build_t *build,
+                              const sandcell_policy_t *policy);
+
+// The image's date, and the latest that a file in a new layer can have, in seconds since 1970 (SOURCE_DATE_EPOCH). An image
+// has no date by default.
+int sandcell_build_set_timestamp(sandcell_build_t *build,
+                                 int64_t seconds);
+
+// Whether layers that were made before by the same step on the same layers are taken as they are; they are by default.
+int sandcell_build_set_cache(sandcell_build_t *build, bool cache);
+
+// Lets programs write to the caller's own standard output and error. Otherwise the end of what they wrote is in the error of
+// a step that fails.
+int sandcell_build_set_show_output(sandcell_build_t *build,
+                                   bool show);
+
+// Ends the build early: the program that runs is killed, and no further step is made.
+int sandcell_build_set_stop(sandcell_build_t *build, const sandcell_stop_t *stop);
+
+// Tells `progress` (NULL for nobody) of every step; `data` is passed to it.
+int sandcell_build_set_progress(sandcell_build_t *build, sandcell_build_progress_t progress, void *data);
+
+// Makes an image by its steps. `id` becomes the image's.
+int sandcell_store_build(const sandcell_store_t *store,
+                         const sandcell_build_t *build,
+                         char **id,
+                         sandcell_error_t **error);
+
+// Begins a commit in which everything has its default. NULL only where sandcell itself is broken.
+sandcell_commit_t *sandcell_commit_new(void);
+
+// Frees it. NULL is fine.
+void sandcell_commit_free(sandcell_commit_t *commit);
+
+// Says something about the commit: `name` (the new image's), `base` (the image that the upper lies on, instead of the one
+// that was run), `created` (a date, RFC 3339; none by default), `created_by` (the command, for the history),
+// `author`, `comment`, or `owners` (whom the files belong to in the image: `noted`, the default: as the run mapped them;
+// `root`; `kept`: as they are on the disk).
+int sandcell_commit_set(sandcell_commit_t *commit,
+                        const char *key,
+                        const char *content);
+
+// Changes the configuration as an instruction of a Dockerfile does: `CMD ["app"]`, `ENV A=b`.
+int sandcell_commit_add_change(sandcell_commit_t *commit, const char *line);
+
+// Sets a key of the image's `config` object (`Env`, `Cmd`, `User`, `Labels`) to a value in JSON; `null` takes it away.
+int sandcell_commit_set_config(sandcell_commit_t *commit, const char *key, const char *json);
+
+// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got, or NULL to change
+// the configuration alone, for which `commit` names the base. `commit` may be NULL otherwise. `id` becomes the new image's.
+int sandcell_store_commit(const sandcell_store_t *store,
+                          const char *upper,
+                          const sandcell_commit_t *commit,
+                          char **id,
+                          sandcell_error_t **error);
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);

@@ -33,6 +33,19 @@ impl From<&[Change]> for Changes {
     }
 }
 
+#[cfg(feature = "image")]
+impl From<&[sandcell::image::Change]> for Changes {
+    fn from(changes: &[sandcell::image::Change]) -> Changes {
+        let kind = |kind| match kind {
+            sandcell::image::ChangeKind::Added => SANDCELL_CHANGE_ADDED,
+            sandcell::image::ChangeKind::Modified => SANDCELL_CHANGE_MODIFIED,
+            sandcell::image::ChangeKind::Deleted => SANDCELL_CHANGE_DELETED,
+            _ => 0,
+        };
+        Changes { list: changes.iter().map(|c| (kind(c.kind), c_text(c.path.as_os_str().as_bytes()))).collect() }
+    }
+}
+
 /// How many there are; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_changes_count(changes: *const Changes) -> usize {

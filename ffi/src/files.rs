@@ -102,3 +102,16 @@ pub unsafe extern "C" fn sandcell_policy_add_file(
     // SAFETY: handles and texts are what the contract says.
     unsafe { set(policy, |b| Ok(b.file(path(dest, "file")?, blob(content, length, "file")?))) }
 }
+
+/// The same with these permission bits, such as 0755 for a script.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_policy_add_file_mode(
+    policy: *mut Policy,
+    dest: *const c_char,
+    content: *const c_char,
+    length: usize,
+    mode: u32,
+) -> c_int {
+    // SAFETY: handles and texts are what the contract says.
+    unsafe { set(policy, |b| Ok(b.file_mode(path(dest, "file")?, blob(content, length, "file")?, mode))) }
+}

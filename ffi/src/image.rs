@@ -1,15 +1,18 @@
 //! Images: the store, and runs of what is in it.
 
 use std::ffi::{c_char, c_int};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
 
 use sandcell::Error;
-use sandcell::image::{Build, Commit, Format, Load, Owners, Reference, Source};
+use sandcell::image::{Format, Reference};
 
+use crate::changes::Changes;
 use crate::command::Command;
 use crate::error::{ErrorObject, entry, free};
 use crate::policy::{Policy, set};
-use crate::text::{empty, hand_out, handle, list, maybe, path, word};
+use crate::text::{answer, empty, hand_out, handle, list, maybe, path, word, words, wrong};
 
 /// A directory of images and volumes. Any number of threads and processes may use one at a time.
 #[derive(Debug)]
@@ -17,7 +20,7 @@ pub struct Store {
     pub(crate) inner: sandcell::image::Store,
 }
 
-fn unknown(option: &str, given: &str, known: &str) -> Error {
+pub(crate) fn unknown(option: &str, given: &str, known: &str) -> Error {
     Error::option(option, format!("{given:?} is not one of {known}"))
 }
 
@@ -49,37 +52,49 @@ pub unsafe extern "C" fn sandcell_store_free(store: *mut Store) {
     unsafe { free(store) }
 }
 
-/// Loads images from an archive or a directory. `image_format` is `oci`, `docker`, `rootfs` (a plain root file system),
-/// or `detect`, which NULL is too; `image_name` is the image's name instead of the archive's own, or NULL. `json`
-/// becomes an array of the names.
+/// Changes what an image may at most be that is loaded or pulled with this handle: `layers` (500 by default), `members` of
+/// a layer (1,000,000), `layer_bytes` of its uncompressed tar (32 GiB), `ratio`, how many times larger than the compressed
+/// layer that may be (250), `time_ms`, milliseconds for a whole load (0, the default, for no end). To be set before other
+/// threads use the store.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_load(
-    store: *const Store,
-    from: *const c_char,
-    image_format: *const c_char,
-    image_name: *const c_char,
-    json: *mut *mut c_char,
+pub unsafe extern "C" fn sandcell_store_set_limit(
+    store: *mut Store,
+    limit: *const c_char,
+    number: u64,
     error: *mut *mut ErrorObject,
 ) -> c_int {
-    // SAFETY: NULL, live, writable, or C strings by contract.
+    // SAFETY: NULL, live, writable, or a C string by contract.
     unsafe {
         entry(error, || {
-            let place = empty(json, "json")?;
-            let (store, from) = (handle(store, "store")?, path(from, "from")?.to_owned());
-            let source = match maybe(image_format, "image_format")?.unwrap_or("detect") {
-                "detect" => Source::Detect(from),
-                "oci" => Source::Oci(from),
-                "docker" => Source::Docker(from),
-                "rootfs" => Source::RootFs(from),
-                other => return Err(unknown("image_format", other, "detect, oci, docker, rootfs").into()),
-            };
-            let mut how = Load::new();
-            if let Some(name) = maybe(image_name, "image_name")? {
-                how = how.name(name.parse()?);
+            let store = store.as_mut().ok_or_else(|| wrong("store", "is NULL"))?;
+            let limits = store.inner.limits_mut();
+            match word(limit, "limit")? {
+                "layers" => limits.layers = usize::try_from(number).unwrap_or(usize::MAX),
+                "members" => limits.members = number,
+                "layer_bytes" => limits.layer_bytes = number,
+                "ratio" => limits.ratio = number,
+                "time_ms" => limits.time = (number > 0).then(|| Duration::from_millis(number)),
+                other => {
+                    return Err(unknown("limit", other, "layers, members, layer_bytes, ratio, time_ms").into());
+                }
             }
-            let loaded = store.inner.load(&source, &how)?;
-            let names: Vec<&String> = loaded.iter().flat_map(|image| &image.names).collect();
-            *place = hand_out(serde_json::to_string(&names).expect("text is always JSON"));
+            Ok(())
+        })
+    }
+}
+
+/// The store's directory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_store_dir(
+    store: *const Store,
+    dir: *mut *mut c_char,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live or writable by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(dir, "dir")?;
+            *place = hand_out(handle(store, "store")?.inner.dir().as_os_str().as_bytes());
             Ok(())
         })
     }
@@ -151,39 +166,44 @@ pub unsafe extern "C" fn sandcell_store_volumes_json(
     unsafe { told(store, json, error, |store| store.volumes_json()) }
 }
 
-/// Makes an image of what runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `id` becomes
-/// the new image's; `image_name` may be NULL.
+/// Which files runs on an image changed: `upper` is what sandcell_policy_set_upper_dir got. `base` is the image, or NULL
+/// for the one that was run.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_commit(
+pub unsafe extern "C" fn sandcell_store_diff(
     store: *const Store,
     upper: *const c_char,
-    image_name: *const c_char,
-    id: *mut *mut c_char,
+    base: *const c_char,
+    changes: *mut *mut Changes,
     error: *mut *mut ErrorObject,
 ) -> c_int {
     // SAFETY: NULL, live, writable, or C strings by contract.
     unsafe {
         entry(error, || {
-            let place = empty(id, "id")?;
+            let place = empty(changes, "changes")?;
             let (store, upper) = (handle(store, "store")?, path(upper, "upper")?);
-            let base = sandcell::image::base_of(upper)?
-                .ok_or_else(|| Error::option("upper", "nothing in it says which image it lies on"))?;
-            let mut commit = Commit::on(base).owners(Owners::of_upper(upper)?).created_by("sandcell commit");
-            if let Some(name) = maybe(image_name, "image_name")? {
-                commit = commit.name(name.parse()?);
-            }
-            *place = hand_out(store.inner.commit(Some(&upper.join("upper")), &commit)?.id.to_string());
+            let kept = store.inner.use_image(&base_of(upper, maybe(base, "base")?)?)?;
+            let list = sandcell::image::changes(&upper.join("upper"), &kept.layers)?;
+            *place = Box::into_raw(Box::new(list.as_slice().into()));
             Ok(())
         })
     }
 }
 
-/// Writes an image to a new file or directory. `image_format` is `oci-archive`, which NULL is too, `oci-dir` or
+/// The image that an upper lies on: what was said, or what the run noted in it.
+pub(crate) fn base_of(upper: &Path, said: Option<&str>) -> Result<String, Error> {
+    match said {
+        Some(said) => Ok(said.to_owned()),
+        None => sandcell::image::base_of(upper)?
+            .ok_or_else(|| Error::option("upper", "nothing in it says which image it lies on")),
+    }
+}
+
+/// Writes images (a list of names with a NULL at its end) to a new file or directory. `image_format` is `oci-archive`, which NULL is too, `oci-dir` or
 /// `docker-archive`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_store_save(
     store: *const Store,
-    image: *const c_char,
+    images: *const *const c_char,
     image_format: *const c_char,
     to: *const c_char,
     error: *mut *mut ErrorObject,
@@ -199,7 +219,9 @@ pub unsafe extern "C" fn sandcell_store_save(
                     return Err(unknown("image_format", other, "oci-archive, oci-dir, docker-archive").into());
                 }
             };
-            Ok(handle(store, "store")?.inner.export(&[word(image, "image")?], format, path(to, "to")?)?)
+            let images = words(images, "images")?;
+            let names: Vec<&str> = images.iter().map(String::as_str).collect();
+            Ok(handle(store, "store")?.inner.export(&names, format, path(to, "to")?)?)
         })
     }
 }
@@ -221,15 +243,51 @@ pub unsafe extern "C" fn sandcell_store_tag(
     }
 }
 
-/// Takes a name away; an image without any goes, with the layers that no other image has.
+/// What was removed. Set `size` to `sizeof` before you pass it: as many bytes are written.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Pruned {
+    /// sizeof(sandcell_pruned_t)
+    pub size: usize,
+    /// Images.
+    pub images: u64,
+    /// Layers that no image has any more.
+    pub layers: u64,
+    /// Bytes of their files and blobs.
+    pub bytes: u64,
+}
+
+/// # Safety
+/// `place` is NULL, or its size can be read and as many bytes can be written.
+unsafe fn tell(
+    place: *mut Pruned,
+    remove: impl FnOnce() -> Result<sandcell::image::Pruned, ErrorObject>,
+) -> Result<(), ErrorObject> {
+    // SAFETY: by this function's contract.
+    let size = (!place.is_null()).then(|| unsafe { (&raw const (*place).size).read() });
+    if size.is_some_and(|size| size < size_of::<Pruned>()) {
+        return Err(wrong("pruned", "its size is not set"));
+    }
+    let gone = remove()?;
+    let (images, layers, bytes) = (gone.images.len() as u64, gone.layers.len() as u64, gone.bytes);
+    if size.is_some() {
+        // SAFETY: by this function's contract; no field is followed by padding.
+        unsafe { answer(place, size_of::<Pruned>(), |size| Pruned { size, images, layers, bytes }) };
+    }
+    Ok(())
+}
+
+/// Takes a name away; an image without any goes, with the layers that no other image has. `*pruned` (may be NULL) tells
+/// what went.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_store_remove(
     store: *const Store,
     image: *const c_char,
+    pruned: *mut Pruned,
     error: *mut *mut ErrorObject,
 ) -> c_int {
-    // SAFETY: NULL, live, or a C string by contract.
-    unsafe { entry(error, || Ok(handle(store, "store")?.inner.remove(word(image, "image")?).map(drop)?)) }
+    // SAFETY: NULL, live, writable as far as it says itself, or a C string by contract.
+    unsafe { entry(error, || tell(pruned, || Ok(handle(store, "store")?.inner.remove(word(image, "image")?)?))) }
 }
 
 /// Removes a volume with all that is in it.
@@ -243,40 +301,16 @@ pub unsafe extern "C" fn sandcell_store_remove_volume(
     unsafe { entry(error, || Ok(handle(store, "store")?.inner.remove_volume(word(volume, "volume")?)?)) }
 }
 
-/// Removes images without a name, layers without an image, and what killed processes left.
+/// Removes images without a name, layers without an image, and what killed processes left. `*pruned` (may be NULL) tells
+/// what went.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_prune(store: *const Store, error: *mut *mut ErrorObject) -> c_int {
-    // SAFETY: NULL or live by contract.
-    unsafe { entry(error, || Ok(handle(store, "store")?.inner.prune().map(drop)?)) }
-}
-
-/// Makes an image by the steps of a Dockerfile, which copy from the directory `context`. `id` becomes the image's;
-/// `image_name` may be NULL.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_build(
+pub unsafe extern "C" fn sandcell_store_prune(
     store: *const Store,
-    dockerfile: *const c_char,
-    context: *const c_char,
-    image_name: *const c_char,
-    id: *mut *mut c_char,
+    pruned: *mut Pruned,
     error: *mut *mut ErrorObject,
 ) -> c_int {
-    // SAFETY: NULL, live, writable, or C strings by contract.
-    unsafe {
-        entry(error, || {
-            let place = empty(id, "id")?;
-            let (store, file) = (handle(store, "store")?, path(dockerfile, "dockerfile")?);
-            let context: PathBuf = path(context, "context")?.to_owned();
-            let text = std::fs::read_to_string(file)
-                .map_err(|e| Error::option(format!("dockerfile {}", file.display()), format!("cannot be read: {e}")))?;
-            let mut build = Build::dockerfile(&text, &file.display().to_string())?.context(context);
-            if let Some(name) = maybe(image_name, "image_name")? {
-                build = build.name(name.parse()?);
-            }
-            *place = hand_out(store.inner.build(&build, &|_| {})?.id.to_string());
-            Ok(())
-        })
-    }
+    // SAFETY: NULL, live, or writable as far as it says itself by contract.
+    unsafe { entry(error, || tell(pruned, || Ok(handle(store, "store")?.inner.prune()?))) }
 }
 
 /// The root is an image of the store, by its name or id. What it says of its user, environment and working directory

@@ -10,13 +10,16 @@ mod command;
 mod entry;
 mod error;
 mod files;
+mod filter;
 #[cfg(feature = "image")]
 mod image;
 mod limits;
+#[cfg(feature = "image")]
+mod load;
+#[cfg(feature = "image")]
+mod make;
 mod owned;
 mod policy;
-#[cfg(feature = "image")]
-mod pull;
 mod result;
 mod run;
 mod text;
@@ -29,13 +32,16 @@ pub use command::*;
 pub use entry::*;
 pub use error::*;
 pub use files::*;
+pub use filter::*;
 #[cfg(feature = "image")]
 pub use image::*;
 pub use limits::*;
+#[cfg(feature = "image")]
+pub use load::*;
+#[cfg(feature = "image")]
+pub use make::*;
 pub use owned::*;
 pub use policy::*;
-#[cfg(feature = "image")]
-pub use pull::*;
 pub use result::*;
 pub use run::*;
 pub use text::sandcell_text_free;

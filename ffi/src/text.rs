@@ -96,6 +96,21 @@ pub(crate) unsafe fn list(argv: *const *const c_char) -> Result<Vec<OsString>, E
     Ok(words)
 }
 
+/// A list of words, each of which must be UTF-8; `name` is what an error calls it.
+///
+/// # Safety
+/// As for [`list`].
+#[cfg(feature = "image")]
+pub(crate) unsafe fn words(argv: *const *const c_char, name: &str) -> Result<Vec<String>, Error> {
+    if argv.is_null() {
+        return Err(Error::option(name, "is NULL"));
+    }
+    // SAFETY: passed on.
+    let words = unsafe { list(argv) }?;
+    let text = |word: OsString| word.into_string().map_err(|_| Error::option(name, "is not UTF-8"));
+    words.into_iter().map(text).collect()
+}
+
 pub(crate) fn wrong(subject: &str, message: &str) -> ErrorObject {
     ErrorObject::from(Error::option(subject, message))
 }

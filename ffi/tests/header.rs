@@ -9,8 +9,8 @@ fn the_header_is_the_one_that_the_code_makes() {
     let mut config = cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap();
     config.after_includes = Some(format!("\n#define SANDCELL_VERSION \"{}\"", env!("CARGO_PKG_VERSION")));
     let rooms = [
-        "error", "policy", "files", "image", "pull", "limits", "command", "run", "child", "cell", "entry", "result",
-        "usage", "changes", "owned", "text",
+        "error", "policy", "filter", "files", "image", "load", "make", "limits", "command", "run", "child", "cell",
+        "entry", "result", "usage", "changes", "owned", "text",
     ];
     let builder = rooms
         .iter()

@@ -10,7 +10,7 @@ use std::process::Command;
 use common::{HERE, Link, Scratch, compile, holds};
 
 /// Places in which NULL means something.
-const OPTIONAL: [&str; 11] = [
+const OPTIONAL: [&str; 17] = [
     "error",
     "group",
     "dest",
@@ -22,6 +22,12 @@ const OPTIONAL: [&str; 11] = [
     "words",
     "options",
     "left_out",
+    "pruned",
+    "base",
+    "owner",
+    "commit",
+    "progress",
+    "data",
 ];
 
 /// A declaration of the header: what it returns, its name, and type and name of each parameter.
@@ -76,6 +82,8 @@ const REACHING: [&str; 5] = [
 fn good(kind: &str, name: &str) -> String {
     match kind {
         "const char *const *" => "argv".to_owned(),
+        "void *" | "sandcell_build_progress_t" => "NULL".to_owned(),
+        "sandcell_pruned_t *" => "&gone".to_owned(),
         "const char *" => "\"1\"".to_owned(),
         "char **" => "&text".to_owned(),
         "size_t *" => "&size".to_owned(),

@@ -22,7 +22,7 @@ from ._errors import (
     TimeoutExpired,
     UnsupportedError,
 )
-from ._images import Store
+from ._images import Build, Pruned, Store, StoreLimits
 from ._native import __version__
 from ._options import IoMax, Policy
 from ._popen import Popen
@@ -38,6 +38,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Build",
     "CalledProcessError",
     "Cell",
     "Change",
@@ -53,11 +54,13 @@ __all__ = [
     "PolicyError",
     "Popen",
     "Process",
+    "Pruned",
     "Sandbox",
     "SandboxError",
     "SetupError",
     "Step",
     "Store",
+    "StoreLimits",
     "TaskError",
     "TimeoutExpired",
     "UnsupportedError",

@@ -35,7 +35,7 @@ class Sandbox:
 
 @final
 class Store:
-    def __new__(cls, dir: str | None) -> Store: ...
+    def __new__(cls, dir: str | None, limits: list[tuple[str, float]]) -> Store: ...
     @property
     def path(self) -> PathLike[str]: ...
     def pull(
@@ -54,6 +54,7 @@ class Store:
         path: str,
         format: str,
         as_name: str | None,
+        created: str | None,
         durable: bool,
         progress: Callable[[int, int], object] | None,
     ) -> list[str]: ...
@@ -64,7 +65,7 @@ class Store:
     def diff(self, upper: str, said: str | None) -> list[tuple[str, str]]: ...
     def commit(
         self,
-        upper: str,
+        upper: str | None,
         as_name: str | None,
         said: str | None,
         change: list[str],
@@ -75,16 +76,18 @@ class Store:
     ) -> str: ...
     def save(self, images: list[str], path: str, format: str) -> None: ...
     def tag(self, image: str, new_name: str) -> None: ...
-    def remove(self, image: str) -> None: ...
+    def remove(self, image: str) -> tuple[list[str], list[str], int]: ...
     def remove_volume(self, volume: str) -> None: ...
-    def prune(self) -> int: ...
+    def prune(self) -> tuple[list[str], list[str], int]: ...
     def build(
         self,
-        dockerfile: str,
-        context: str,
+        dockerfile: str | None,
+        base: str,
+        steps: list[tuple[str, list[str]]],
+        context: str | None,
         as_name: str | None,
         args: list[tuple[str, str]],
-        network: str,
+        policy: dict[str, Any],
         timestamp: int | None,
         cache: bool,
         show_output: bool,

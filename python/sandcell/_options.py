@@ -39,8 +39,8 @@ class Policy(TypedDict, total=False):
     ro: Iterable[Bind]
     rw: Iterable[Bind]
     tmpfs: Iterable[Path | tuple[Path, Size]]
-    #: Read-only files: what is in them, by where they are.
-    files: Mapping[Path, str | bytes]
+    #: Read-only files: what is in them, by where they are; with permission bits as ("#!/bin/sh\\n", 0o755), 0o644 otherwise.
+    files: Mapping[Path, str | bytes | tuple[str | bytes, int]]
     user: str | int | tuple[int, int]
     #: How many ids the sandbox has; 1 by default.
     id_count: int
@@ -209,14 +209,17 @@ def _rlimit(key: str, value: Any) -> list[tuple[str, int, int]]:
     return limits
 
 
-def _files(key: str, value: Any) -> list[tuple[str, bytes]]:
+def _files(key: str, value: Any) -> list[tuple[str, bytes, int]]:
     if not isinstance(value, Mapping):
         raise PolicyError(key, f"{value!r} is not a mapping", "write {'/run/app.conf': 'text'}")
     files = []
-    for dest, content in value.items():
+    for dest, given in value.items():
+        content, mode = given if isinstance(given, tuple) and len(given) == 2 else (given, 0o644)
         if not isinstance(content, (str, bytes)):
-            raise PolicyError(key, f"{content!r} is no content of a file", "give a str or bytes")
-        files.append((path(key, dest), content.encode() if isinstance(content, str) else content))
+            raise PolicyError(key, f"{content!r} is no content of a file", "give a str or bytes, or (content, 0o755)")
+        if whole(key, mode) > 0o777:
+            raise PolicyError(key, f"the mode {mode:o} has bits beyond 777", "three octal digits, such as 0o755")
+        files.append((path(key, dest), content.encode() if isinstance(content, str) else content, mode))
     return files
 
 

@@ -3,11 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
-use sandcell::image::{Build, Commit, Format, Load, Owners, Progress, Pull, Reference, Source, base_of, changes};
-use sandcell::{Error, Network};
+use pyo3::types::PyDict;
+use sandcell::Error;
+use sandcell::image::{
+    Build, Commit, Format, Load, Owners, Progress, Pruned, Pull, Reference, Source, base_of, changes,
+};
 
+use crate::options;
 use crate::patience::{Watch, patiently};
 use crate::raise;
 
@@ -25,6 +30,37 @@ fn name(text: Option<&str>) -> PyResult<Option<Reference>> {
     text.map(|text| text.parse().map_err(raise)).transpose()
 }
 
+/// The ids of the images and of the layers that went, and bytes.
+fn gone(pruned: Pruned) -> (Vec<String>, Vec<String>, u64) {
+    let words = |digests: Vec<sandcell::image::Digest>| digests.iter().map(ToString::to_string).collect();
+    (words(pruned.images), words(pruned.layers), pruned.bytes)
+}
+
+/// A step of a build that is calls: its kind and its words.
+fn step(build: Build, kind: &str, mut words: Vec<String>) -> Result<Build, Error> {
+    let mut take = || if words.is_empty() { String::new() } else { words.remove(0) };
+    Ok(match kind {
+        "run" => build.run(take()),
+        "workdir" => build.workdir(take()),
+        "user" => build.user(take()),
+        "expose" => build.expose(take()),
+        "volume" => build.volume(take()),
+        "stop_signal" => build.stop_signal(take()),
+        "env" => build.env(take(), take()),
+        "label" => build.label(take(), take()),
+        "copy" => {
+            let (dest, owner, mode) = (take(), take(), take());
+            let owner = Some(owner).filter(|owner| !owner.is_empty());
+            let mode = u32::from_str_radix(&mode, 8).ok();
+            build.copy_as(words, dest, owner, mode)
+        }
+        "run_words" => build.run_words(words),
+        "cmd" => build.cmd(words),
+        "entrypoint" => build.entrypoint(words),
+        other => return Err(Error::option("build", format!("{other:?} is no step"))),
+    })
+}
+
 /// The image that an upper lies on: what was said, or what the run noted in it.
 fn base(upper: &Path, said: Option<String>) -> sandcell::Result<String> {
     match said {
@@ -36,12 +72,24 @@ fn base(upper: &Path, said: Option<String>) -> sandcell::Result<String> {
 #[pymethods]
 impl Store {
     #[new]
-    fn new(py: Python<'_>, dir: Option<PathBuf>) -> PyResult<Store> {
+    fn new(py: Python<'_>, dir: Option<PathBuf>, limits: Vec<(String, f64)>) -> PyResult<Store> {
         let open = || match dir {
             Some(dir) => sandcell::image::Store::open(dir),
             None => sandcell::image::Store::open_default(),
         };
-        Ok(Store { inner: Arc::new(py.detach(open).map_err(raise)?) })
+        let mut inner = py.detach(open).map_err(raise)?;
+        let of = inner.limits_mut();
+        for (name, number) in limits {
+            // Whole numbers below 2^53, and seconds: the Python half has looked.
+            match name.as_str() {
+                "layers" => of.layers = number as usize,
+                "members" => of.members = number as u64,
+                "layer_bytes" => of.layer_bytes = number as u64,
+                "ratio" => of.ratio = number as u64,
+                _ => of.time = Some(Duration::from_secs_f64(number)),
+            }
+        }
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     #[getter]
@@ -94,12 +142,14 @@ impl Store {
         pulled.map(|image| image.id.to_string())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the Python half has keywords for them")]
     fn load(
         &self,
         py: Python<'_>,
         path: PathBuf,
         format: &str,
         as_name: Option<&str>,
+        created: Option<String>,
         durable: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<String>> {
@@ -120,6 +170,9 @@ impl Store {
             let mut how = Load::new().progress(&tell).stop(watch.stop.clone());
             if let Some(name) = name {
                 how = how.name(name);
+            }
+            if let Some(date) = created {
+                how = how.created(date);
             }
             if durable {
                 how = how.durable();
@@ -159,7 +212,7 @@ impl Store {
     fn commit(
         &self,
         py: Python<'_>,
-        upper: PathBuf,
+        upper: Option<PathBuf>,
         as_name: Option<&str>,
         said: Option<String>,
         change: Vec<String>,
@@ -170,7 +223,12 @@ impl Store {
     ) -> PyResult<String> {
         let name = name(as_name)?;
         let commit = || {
-            let commit = Commit::on(base(&upper, said)?).owners(Owners::of_upper(&upper)?).created_by(created_by);
+            let commit = match (&upper, said) {
+                (Some(upper), said) => Commit::on(base(upper, said)?).owners(Owners::of_upper(upper)?),
+                (None, Some(said)) => Commit::on(said),
+                (None, None) => return Err(Error::option("base", "is needed where there is no upper")),
+            };
+            let commit = commit.created_by(created_by);
             let mut commit = change.iter().try_fold(commit, |commit, line| commit.change(line))?;
             if let Some(name) = name {
                 commit = commit.name(name);
@@ -184,7 +242,7 @@ impl Store {
             if let Some(date) = created {
                 commit = commit.created(date);
             }
-            self.inner.commit(Some(&upper.join("upper")), &commit)
+            self.inner.commit(upper.map(|upper| upper.join("upper")).as_deref(), &commit)
         };
         py.detach(commit).map(|image| image.id.to_string()).map_err(raise)
     }
@@ -205,41 +263,53 @@ impl Store {
         py.detach(|| self.inner.tag(image, &name)).map_err(raise)
     }
 
-    fn remove(&self, py: Python<'_>, image: &str) -> PyResult<()> {
-        py.detach(|| self.inner.remove(image)).map(drop).map_err(raise)
+    fn remove(&self, py: Python<'_>, image: &str) -> PyResult<(Vec<String>, Vec<String>, u64)> {
+        py.detach(|| self.inner.remove(image)).map(gone).map_err(raise)
     }
 
     fn remove_volume(&self, py: Python<'_>, volume: &str) -> PyResult<()> {
         py.detach(|| self.inner.remove_volume(volume)).map_err(raise)
     }
 
-    fn prune(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.inner.prune()).map(|pruned| pruned.bytes).map_err(raise)
+    fn prune(&self, py: Python<'_>) -> PyResult<(Vec<String>, Vec<String>, u64)> {
+        py.detach(|| self.inner.prune()).map(gone).map_err(raise)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the Python half has keywords for them")]
     fn build(
         &self,
         py: Python<'_>,
-        dockerfile: PathBuf,
-        context: PathBuf,
+        dockerfile: Option<PathBuf>,
+        base: &str,
+        steps: Vec<(String, Vec<String>)>,
+        context: Option<PathBuf>,
         as_name: Option<&str>,
         args: Vec<(String, String)>,
-        network: &str,
+        policy: &Bound<'_, PyDict>,
         timestamp: Option<i64>,
         cache: bool,
         show_output: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
-        let network: Network = network.parse().map_err(raise)?;
-        let (name, store) = (name(as_name)?, self.inner.clone());
+        let sandbox = options::builder(policy)?;
+        let (name, store, base) = (name(as_name)?, self.inner.clone(), base.to_owned());
         let built = patiently(py, Watch::new(progress), move |watch| {
-            let file = dockerfile.display().to_string();
-            let text = std::fs::read_to_string(&dockerfile)
-                .map_err(|e| Error::option(format!("dockerfile {file}"), format!("cannot be read: {e}")))?;
-            let sandbox = sandcell::Sandbox::builder().network(network);
-            let mut build = Build::dockerfile(&text, &file)?.context(context).sandbox(sandbox).cache(cache);
-            build = build.show_output(show_output).stop(watch.stop.clone());
+            let mut build = match dockerfile {
+                Some(path) => {
+                    let file = path.display().to_string();
+                    let text = std::fs::read_to_string(&path)
+                        .map_err(|e| Error::option(format!("dockerfile {file}"), format!("cannot be read: {e}")))?;
+                    Build::dockerfile(&text, &file)?
+                }
+                None => Build::from(base),
+            };
+            for (kind, words) in steps {
+                build = step(build, &kind, words)?;
+            }
+            build = build.sandbox(sandbox).cache(cache).show_output(show_output).stop(watch.stop.clone());
+            if let Some(dir) = context {
+                build = build.context(dir);
+            }
             for (key, value) in args {
                 build = build.arg(key, value);
             }

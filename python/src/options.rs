@@ -49,8 +49,8 @@ fn set(builder: Builder, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Builde
             list.into_iter().fold(builder, |builder, (dest, size)| builder.tmpfs(dest, size))
         }
         "files" => {
-            let list: Vec<(PathBuf, Vec<u8>)> = value.extract()?;
-            list.into_iter().fold(builder, |builder, (dest, content)| builder.file(dest, content))
+            let list: Vec<(PathBuf, Vec<u8>, u32)> = value.extract()?;
+            list.into_iter().fold(builder, |builder, (dest, content, mode)| builder.file_mode(dest, content, mode))
         }
         "user" => builder.user(user(value)?),
         "host_ids" => builder.host_ids(parsed(value)?),

@@ -13,6 +13,9 @@ use crate::raise;
 /// How often it is looked whether a signal has come, and at most how often a callback is told of bytes.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// How long it is waited after an interrupt for the work to tidy up; with a slice well below what a person notices.
+const TIDY: Duration = Duration::from_millis(150);
+
 /// What the work is told, and what it has to tell.
 pub struct Watch {
     /// Set when the work is to end early.
@@ -72,15 +75,15 @@ pub fn patiently<T: Send + 'static>(
     })?;
     // For `detach`, which takes nothing that belongs to one thread.
     let heard = Mutex::new(heard);
-    let listen = || heard.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SLICE);
+    let listen = |time| heard.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(time);
     let done = loop {
-        match py.detach(listen) {
+        match py.detach(|| listen(SLICE)) {
             Ok(done) => break done,
             Err(RecvTimeoutError::Disconnected) => return Err(PyRuntimeError::new_err("the work on images panicked")),
             Err(RecvTimeoutError::Timeout) => {
                 if let Err(interrupt) = py.check_signals() {
                     watch.stop.store(true, Ordering::Relaxed);
-                    let _ = py.detach(listen);
+                    let _ = py.detach(|| listen(TIDY));
                     return Err(interrupt);
                 }
             }

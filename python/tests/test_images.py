@@ -29,13 +29,21 @@ def test_an_image_is_loaded_run_and_committed(store, tmp_path):
     told = store.inspect("app:3")
     assert (told["Author"], told["Created"], told["Config"]["Cmd"]) == ("me", said["created"], ["/bin/sh"])
     assert (store.history("app:3")[0]["comment"], store.history("app:3")[0]["createdBy"]) == ("why", "a hand")
+    store.commit(None, "app:4", base="app:1", change=["ENV ONLY=this"])
+    assert "ONLY=this" in store.inspect("app:4")["Config"]["Env"]
+    with pytest.raises(sandcell.PolicyError, match="base"):
+        store.commit(None, "app:5")
+    gone = store.remove("app:4")
+    assert (len(gone.images), gone.layers, gone.bytes) == (1, [], 0)
     store.remove("app:3")
     store.tag("app:2", "other")
     store.save(["app:1", "other"], tmp_path / "saved.tar")
     store.remove("other")
     again = sandcell.Store(tmp_path / "again")
     assert sorted(again.load(tmp_path / "saved.tar")) == ["app:1", "other:latest"]
-    assert store.prune() >= 0
+    assert store.prune() == ([], [], 0)
+    (both,) = {image["SharedSize"] for image in store.images()}
+    assert both == min(image["Size"] for image in store.images())
 
 
 def test_volumes_outlive_runs(store):
@@ -69,6 +77,48 @@ def test_a_dockerfile_is_built(store, tmp_path):
     (context / "Dockerfile").write_text("FROM app:1\nADD f /\n")
     with pytest.raises(sandcell.PolicyError, match="Dockerfile:2.*ADD is not supported"):
         store.build(context)
+
+
+def test_an_image_is_built_by_calls(store, tmp_path):
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "f").write_text("copied\n")
+    build = sandcell.Build("app:1").run("echo line >/made").run(["/bin/sh", "-c", "echo words >/words"])
+    build.copy(["f"], "/f", owner="7:8", mode=0o640).env("A", "b c").label("k", "v").workdir("/etc").expose("80")
+    build.volume("/kept").stop_signal("SIGINT").entrypoint(["/bin/sh", "-c"]).cmd(["read x </made; read y </words; echo $x $y $A; pwd"])
+    steps = []
+    how = {"context": context, "name": "calls", "timestamp": 1_700_000_000, "pids": 64, "best_effort": ["pids"]}
+    first = store.build(build, progress=lambda *step: steps.append(step), **how)
+    assert [step[0] for step in steps] == list(range(1, 13)) and steps[1][2] == "RUN echo line >/made"
+    assert store.build(build, **how) == first
+    config = store.inspect("calls")["Config"]
+    assert (config["StopSignal"], config["Labels"], list(config["ExposedPorts"])) == ("SIGINT", {"k": "v"}, ["80/tcp"])
+    sandbox = sandcell.Sandbox(image="calls", store=store.path)
+    assert sandbox.run(sandbox.image_argv(), capture_output=True).stdout == b"line words b c\n/etc\n"
+    for mistake in (
+        lambda: store.build(sandcell.Build("app:1").run(7)),
+        lambda: store.build(sandcell.Build("nowhere:1")),
+        lambda: store.build(sandcell.Build("app:1"), args={"A": "b"}),
+        lambda: store.build(sandcell.Build("app:1"), network="everywhere"),
+        lambda: store.build(),
+    ):
+        with pytest.raises((sandcell.PolicyError, TypeError)):
+            mistake()
+    with pytest.raises(sandcell.SandboxError, match="exit"):
+        store.build(sandcell.Build("app:1").run("exit 3"))
+
+
+def test_a_store_loads_nothing_beyond_its_limits(store, tmp_path):
+    root = tmp_path / "root"
+    small = sandcell.Store(store.path, limits={"members": 2, "time": "60s", "layer_bytes": "1G", "layers": 9, "ratio": 9})
+    with pytest.raises(sandcell.SetupError, match="members"):
+        small.load(root, name="app:2", format="rootfs")
+    assert [image["Names"] for image in store.images()] == [["app:1"]]
+    store.load(root, name="app:2", format="rootfs", created="2024-01-02T03:04:05Z")
+    assert store.inspect("app:2")["Created"] == "2024-01-02T03:04:05Z"
+    for limits in ({"size": 1}, {"members": 0}, {"layer_bytes": "much"}):
+        with pytest.raises(sandcell.PolicyError):
+            sandcell.Store(store.path, limits=limits)
 
 
 def test_mistakes_about_images_are_policy_errors(store, tmp_path):

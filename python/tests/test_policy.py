@@ -65,6 +65,15 @@ def test_files_of_the_policy_are_there_and_read_only():
             sandcell.Sandbox(files=mistake)
 
 
+def test_files_of_the_policy_have_the_mode_that_was_asked_for():
+    files = {"/run/script": ("#!/bin/sh\necho ran\n", 0o755), "/run/plain": b"#!/bin/sh\n", "/run/quiet": (b"", 0o400)}
+    told = shell("/run/script; /run/plain 2>/dev/null || echo no; stat -c %a /run/plain /run/quiet", files=files)
+    assert told.stdout == "ran\nno\n644\n400\n"
+    for mode in (0o4755, -1, "755", None):
+        with pytest.raises(sandcell.PolicyError, match="files"):
+            sandcell.Sandbox(files={"/run/x": ("", mode)})
+
+
 def test_the_number_of_files_can_be_limited():
     line = "cd /tmp; for n in $(seq 200); do : >$n || exit 9; done; echo all"
     assert shell(line).stdout == "all\n"

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -124,9 +125,31 @@ def interrupted(store, call, begun):
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as python:
         assert python.stdout.readline() == "ready\n"
         begun()
+        sent = time.monotonic()
         python.send_signal(signal.SIGINT)
         assert python.stdout.readline() == "interrupted\n"
+        took = time.monotonic() - sent
+    assert took < 0.3, f"the interrupt took {took} s"
     return python.returncode
+
+
+def test_an_interrupt_ends_a_load_and_leaves_the_store_as_it_was(store, tmp_path):
+    root = tmp_path / "large"
+    root.mkdir()
+    for number in range(8):
+        (root / str(number)).write_bytes(os.urandom(1 << 20) * 16)
+    begun = tmp_path / "begun"
+    call = f"store.load({str(root)!r}, name='large', format='rootfs', progress=lambda *_: open({str(begun)!r}, 'w').close())"
+
+    def some_bytes():
+        while not begun.exists():
+            time.sleep(0.001)
+
+    assert interrupted(store, call, some_bytes) == 0
+    assert [image["Names"] for image in store.images()] == [["app:1"]]
+    # What it had no time to remove before its process was gone, the next one does.
+    store.load(tmp_path / "root", name="app:1", format="rootfs")
+    assert os.listdir(os.path.join(store.path, "tmp")) == []
 
 
 def test_an_interrupt_ends_a_pull_from_a_server_that_is_silent(registry, store):

@@ -108,7 +108,12 @@ impl Builder {
 
     /// A read-only file with this content at `dest`.
     pub fn file(self, dest: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Builder {
-        self.mount(Mount::File { dest: dest.into(), content: content.into(), mode: 0o644 })
+        self.file_mode(dest, content, 0o644)
+    }
+
+    /// The same with these permission bits: 0o755 for a script.
+    pub fn file_mode(self, dest: impl Into<PathBuf>, content: impl Into<Vec<u8>>, mode: u32) -> Builder {
+        self.mount(Mount::File { dest: dest.into(), content: content.into(), mode })
     }
 
     /// Adds a mount; later ones may lie beneath earlier ones.
@@ -356,8 +361,15 @@ fn check(policy: &mut Policy) -> Result<()> {
     for mount in &mut policy.mounts {
         let (Mount::Bind { dest, .. } | Mount::Tmpfs { dest, .. } | Mount::File { dest, .. }) = mount;
         *dest = destination(dest)?;
-        if let Mount::Tmpfs { size: Some(0), .. } = mount {
-            return Err(wrong("tmpfs", "a size of 0 bytes", "leave the size out for no limit of its own"));
+        match mount {
+            Mount::Tmpfs { size: Some(0), .. } => {
+                return Err(wrong("tmpfs", "a size of 0 bytes", "leave the size out for no limit of its own"));
+            }
+            Mount::File { dest, mode, .. } if *mode > 0o777 => {
+                let message = format!("the mode {mode:o} of {} has bits beyond 777", dest.display());
+                return Err(wrong("file", message, "three octal digits, such as 755"));
+            }
+            _ => {}
         }
     }
     match (&policy.root, &policy.upper) {

@@ -58,6 +58,15 @@ fn a_bind_source_that_is_missing_is_named() {
 }
 
 #[test]
+fn a_file_has_the_mode_that_was_asked_for_and_no_set_id_bits() {
+    let script = |mode| Sandbox::builder().file_mode("/script", "#!/bin/sh\necho yes\n", mode);
+    assert_eq!(told(script(0o755), "/script"), "yes");
+    assert_eq!(told(script(0o640), "stat -c %a /script; /script 2>/dev/null || echo no"), "640\nno");
+    let error = error(script(0o4755));
+    assert_eq!((facts(&error), error.subject()), (("config", "option", None), "file"));
+}
+
+#[test]
 fn destinations_are_absolute_and_lead_nowhere_else() {
     for dest in ["relative", "", ".", "/a/../b", "/..", "/", "//", "/./", "/nul\0byte"] {
         for builder in [

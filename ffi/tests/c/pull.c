@@ -14,7 +14,7 @@ int main(int argc, char **argv)
     sandcell_store_t *store = NULL;
     char *id = NULL, *json = NULL, place[2048], image[256];
     struct {
-        sandcell_pull_options_t known;
+        sandcell_load_options_t known;
         uint64_t later;
     } how;
     int told = 0;
@@ -32,12 +32,18 @@ int main(int argc, char **argv)
     how.later = 0;
     how.known.flags = UINT64_C(1) << 63;
     REFUSED(sandcell_store_pull(store, "a", &how.known, &id, &error), SANDCELL_ERROR_CONFIG, "options");
-    how.known.flags = SANDCELL_PULL_DURABLE;
+    how.known.flags = SANDCELL_LOAD_DURABLE;
     how.known.user = "me";
     REFUSED(sandcell_store_pull(store, "a", &how.known, &id, &error), SANDCELL_ERROR_CONFIG, "options");
     CHECK(id == NULL);
     how.known.user = NULL;
-    how.known.flags |= SANDCELL_PULL_PLAIN_HTTP;
+    how.known.flags |= SANDCELL_LOAD_PLAIN_HTTP;
+
+    how.known.created = "2024-01-02T03:04:05Z";
+    CHECK(sandcell_store_pull(store, "a", &how.known, &id, &error) == SANDCELL_ERROR_CONFIG);
+    sandcell_error_free(error);
+    error = NULL;
+    how.known.created = NULL;
 
     if (argc == 2) {
         REFUSED(sandcell_store_pull(store, "a", NULL, &id, &error), SANDCELL_ERROR_CONFIG, "pull");
@@ -51,6 +57,15 @@ int main(int argc, char **argv)
     how.known.auth_file = place;
     how.known.progress = count;
     how.known.progress_data = &told;
+    /* What is stopped before it begins ends at once, and the same without a stop goes through. */
+    sandcell_stop_t *stop = sandcell_stop_new();
+    sandcell_stop_now(stop);
+    how.known.stop = stop;
+    CHECK(sandcell_store_pull(store, image, &how.known, &id, &error) == SANDCELL_ERROR_SETUP && id == NULL);
+    sandcell_error_free(error);
+    error = NULL;
+    how.known.stop = NULL;
+    sandcell_stop_free(stop);
     FINE(sandcell_store_pull(store, image, &how.known, &id, &error));
     CHECK(strncmp(id, "sha256:", 7) == 0 && told > 0);
     sandcell_text_free(id);
@@ -63,8 +78,8 @@ int main(int argc, char **argv)
     CHECK(*sandcell_error_message(error) != '\0');
     sandcell_error_free(error);
     error = NULL;
-    FINE(sandcell_store_remove(store, "mine:1", &error));
-    FINE(sandcell_store_prune(store, &error));
+    FINE(sandcell_store_remove(store, "mine:1", NULL, &error));
+    FINE(sandcell_store_prune(store, NULL, &error));
     sandcell_store_free(store);
     return 0;
 }

@@ -7,7 +7,7 @@
 int main(int argc, char **argv)
 {
     sandcell::Store store(std::string(argv[1]) + "/store");
-    sandcell::PullOptions options;
+    sandcell::LoadOptions options;
     options.name = "mine:1";
     options.auth_file = std::string(argv[1]) + "/no-credentials.json";
     options.plain_http = true;
@@ -35,6 +35,28 @@ int main(int argc, char **argv)
     options.progress = nullptr;
     if (store.pull(image, options).rfind("sha256:", 0) != 0)
         return 5;
+    // Builds, commits, limits and counts by the header's own hands. Without programs: there is no shell in the image.
+    store.set_limit("members", 1000);
+    sandcell::Build build("mine:1");
+    build.env("A", "b").cmd({"app", "x"}).label("k", "v").name("built:1");
+    if (store.build(build).rfind("sha256:", 0) != 0 || store.inspect_json("built:1").find("\"A=b\"") == std::string::npos)
+        return 6;
+    sandcell::Commit commit;
+    commit.set("base", "built:1").set("name", "committed:1").change("ENV C=d").config("User", "\"7\"");
+    store.commit({}, commit);
+    if (store.inspect_json("committed:1").find("\"C=d\"") == std::string::npos)
+        return 7;
+    sandcell::Stop stop;
+    stop.now();
+    options.stop = &stop;
+    try {
+        store.pull(image, options);
+        return 8;
+    } catch (const sandcell::Error &) {
+    }
+    if (store.remove("committed:1").images != 1)
+        return 9;
+    store.remove("built:1");
     store.remove("mine:1");
     store.prune();
     return 0;

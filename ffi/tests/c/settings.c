@@ -23,6 +23,28 @@ static bool ends(const sandcell_policy_t *policy, const char *script, const char
     return so;
 }
 
+/* A socket is opened with the default filter, not without its set, and again with it; an unknown set is refused. */
+static void policy_sets(void)
+{
+    const char *socket = "python3 -c 'import socket; socket.socket(socket.AF_INET)' 2>/dev/null";
+    sandcell_error_t *error = NULL;
+    sandcell_result_t *result = NULL;
+    const char *const nothing[] = {"/bin/true", NULL};
+    sandcell_policy_t *policy = sandcell_policy_new();
+    CHECK(ends(policy, socket, "exited", 0));
+    CHECK(sandcell_policy_remove_seccomp_set(policy, "network-client") == 0);
+    CHECK(ends(policy, socket, "exited", 1));
+    CHECK(sandcell_policy_add_seccomp_set(policy, "network-client") == 0);
+    CHECK(ends(policy, socket, "exited", 0));
+    CHECK(sandcell_policy_add_seccomp_set(policy, "everything") == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_run(policy, nothing, &result, &error), SANDCELL_ERROR_CONFIG, "everything");
+    sandcell_policy_free(policy);
+    policy = sandcell_policy_new();
+    sandcell_policy_set_seccomp(policy, "off");
+    CHECK(sandcell_policy_add_seccomp_set(policy, "ptrace") == SANDCELL_ERROR_CONFIG);
+    sandcell_policy_free(policy);
+}
+
 int main(void)
 {
     sandcell_result_t *result;
@@ -35,6 +57,7 @@ int main(void)
     sandcell_policy_add_ro(policy, "/usr", "/usr-again");
     sandcell_policy_add_tmpfs(policy, "/scratch", 1 << 20);
     sandcell_policy_add_file(policy, "/etc/motd", "be kind\n", 8);
+    sandcell_policy_add_file_mode(policy, "/hello", "#!/bin/sh\necho hello\n", 21, 0755);
     sandcell_policy_add_rlimit(policy, "nofile", 17, 18);
     sandcell_policy_add_rlimit(policy, "RLIMIT_CORE", 0, SANDCELL_UNLIMITED);
     sandcell_policy_set_chdir(policy, "/scratch");
@@ -42,9 +65,9 @@ int main(void)
     sandcell_policy_set_host_ids(policy, "auto");
     sandcell_policy_set_id_count(policy, 1);
     sandcell_policy_set_id_wait_ms(policy, 1000);
-    result = run(policy, "hostname; id -u; id -g; echo $WHAT; umask; pwd; ls -d /usr-again/bin; cat /etc/motd; ulimit -Sn; "
+    result = run(policy, "hostname; id -u; id -g; echo $WHAT; umask; pwd; ls -d /usr-again/bin; cat /etc/motd; /hello; ulimit -Sn; "
                          "ulimit -Hn; test -w /scratch && echo writable; test -w /usr-again || echo read-only");
-    CHECK(wrote(result, "cave\n7\n8\never\n0077\n/scratch\n/usr-again/bin\nbe kind\n17\n18\nwritable\nread-only\n"));
+    CHECK(wrote(result, "cave\n7\n8\never\n0077\n/scratch\n/usr-again/bin\nbe kind\nhello\n17\n18\nwritable\nread-only\n"));
     CHECK(strstr(sandcell_result_report_json(result), "\"item\":\"network\",\"requested\":\"none\"") != NULL);
     CHECK(sandcell_result_uid(result) == 7);
     sandcell_result_free(result);
@@ -64,6 +87,21 @@ int main(void)
     CHECK(sandcell_result_exit_code(result) == 1);
     CHECK(strstr(sandcell_result_stderr(result, NULL), "quota") != NULL);
     sandcell_result_free(result);
+    /* Named sets lie on the filter that is set so far. */
+    {
+        sandcell_error_t *error = NULL;
+        char *text = NULL;
+        policy_sets();
+        FINE(sandcell_seccomp_sets_json(&text, &error));
+        CHECK(strstr(text, "\"name\":\"network-client\"") != NULL);
+        sandcell_text_free(text);
+        FINE(sandcell_policy_seccomp_json(policy, &text, &error));
+        CHECK(strstr(text, "unlinkat") != NULL && strstr(text, "122") != NULL);
+        sandcell_text_free(text);
+        FINE(sandcell_policy_seccomp_text(policy, &text, &error));
+        CHECK(strstr(text, "unlinkat") != NULL);
+        sandcell_text_free(text);
+    }
     CHECK(sandcell_policy_set_seccomp(policy, "off") == 0);
     CHECK(sandcell_policy_set_landlock(policy, "off") == 0);
     CHECK(ends(policy, "touch /tmp/x && rm /tmp/x && grep -q 'Seccomp:.*0' /proc/self/status", "exited", 0));

@@ -46,6 +46,12 @@ impl Commit {
         }
     }
 
+    /// On top of another image.
+    pub fn base(mut self, base: impl Into<String>) -> Commit {
+        self.base = base.into();
+        self
+    }
+
     /// The new image's name.
     pub fn name(mut self, name: Reference) -> Commit {
         self.name = Some(name);

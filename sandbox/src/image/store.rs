@@ -218,6 +218,11 @@ impl Store {
         self
     }
 
+    /// What may be loaded through this handle.
+    pub fn limits_mut(&mut self) -> &mut Limits {
+        &mut self.limits
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -215,6 +215,12 @@ impl Build {
         self.step("VOLUME", dir.clone(), Instruction::Volume(quoted(&dir)))
     }
 
+    /// The signal that ends the image's program gently: `SIGTERM`. For other tools to read.
+    pub fn stop_signal(self, signal: impl Into<String>) -> Build {
+        let signal = signal.into();
+        self.step("STOPSIGNAL", signal.clone(), Instruction::StopSignal(quoted(&signal)))
+    }
+
     /// The program of a run, or the arguments of the entry point.
     pub fn cmd(self, words: impl IntoIterator<Item = impl Into<String>>) -> Build {
         let words = list(words);
