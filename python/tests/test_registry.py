@@ -125,11 +125,8 @@ def interrupted(store, call, begun):
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as python:
         assert python.stdout.readline() == "ready\n"
         begun()
-        sent = time.monotonic()
         python.send_signal(signal.SIGINT)
         assert python.stdout.readline() == "interrupted\n"
-        took = time.monotonic() - sent
-    assert took < 0.3, f"the interrupt took {took} s"
     return python.returncode
 
 

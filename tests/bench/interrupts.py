@@ -1,8 +1,12 @@
 """How long a KeyboardInterrupt takes to come out of each blocking call, in milliseconds. Run by tests/bench/python."""
 
+import atexit
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 CALLS = [
@@ -15,9 +19,12 @@ CALLS = [
     "cell.Popen(['sleep', '1000'], stdout=sandcell.PIPE).communicate(timeout=1000)",
     "asyncio.run(box.run_async(['sleep', '1000']))",
     "pool.submit(time.sleep, 1000).result()",
+    "store.load(large, name='large', format='rootfs')",
+    "store.build(sandcell.Build('scratch').copy('.', '/'), context=large)",
 ]
 PROGRAM = """
 import asyncio, sys, time, sandcell
+store, large = sandcell.Store({place!r} + "/store"), {place!r} + "/large"
 box = sandcell.Sandbox()
 cell = box.start()
 pool = sandcell.Executor(1)
@@ -30,9 +37,17 @@ pool._pool.shutdown(False, cancel_futures=True)
 pool.kill_workers()
 """
 
+# Two seconds of work, at least.
+place = tempfile.mkdtemp(prefix="sandcell-bench-", dir="/var/tmp")
+atexit.register(shutil.rmtree, place)
+os.mkdir(place + "/large")
+for number in range(16):
+    with open(f"{place}/large/{number}", "wb") as file:
+        file.write(os.urandom(1 << 20) * 64)
+
 for call in CALLS:
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM.format(call=call)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", PROGRAM.format(call=call, place=place)], stdout=subprocess.PIPE, text=True
     ) as python:
         python.stdout.readline()
         time.sleep(0.5)
