@@ -76,7 +76,7 @@ impl Shared {
     fn identity(&self) -> Result<Assigned> {
         match self.policy.isolation {
             Isolation::Namespaces => self.ids.assign_for(&self.policy),
-            Isolation::Landlock => Ok(Assigned::caller()),
+            Isolation::Landlock => Assigned::caller(),
         }
     }
 }

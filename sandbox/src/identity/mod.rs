@@ -97,12 +97,11 @@ pub(crate) enum UserNamespace {
 
 impl Assigned {
     /// The caller itself, in a sandbox without a user namespace.
-    pub(crate) fn caller() -> Assigned {
+    pub(crate) fn caller() -> Result<Assigned> {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        // Whoever may lay groups down does so: root. Where that cannot be found out, the report says that they are kept.
-        let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETGID).unwrap_or(false);
-        let may = may && std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "allow");
-        Assigned {
+        // Whoever may lay groups down does so: root.
+        let may = source::may_lay_groups_down()?;
+        Ok(Assigned {
             uid,
             gid,
             host_uid: uid,
@@ -116,7 +115,7 @@ impl Assigned {
             gid_map: IdMap::one(gid, gid),
             trees: Vec::new(),
             lease: None,
-        }
+        })
     }
 
     /// The ids stay taken as long as this lives, however long the rest does.

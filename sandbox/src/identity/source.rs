@@ -67,6 +67,22 @@ fn or_absent(path: &str, result: std::io::Result<String>) -> Result<String> {
     }
 }
 
+fn has(capability: Capability) -> Result<bool> {
+    caps::has_cap(None, CapSet::Effective, capability)
+        .map_err(|_| unread("capabilities", &std::io::Error::last_os_error()))
+}
+
+/// Whether setgroups(2) is allowed in the caller's user namespace.
+fn allows_setgroups() -> Result<bool> {
+    let path = "/proc/self/setgroups";
+    Ok(or_absent(path, std::fs::read_to_string(path))?.trim() == "allow")
+}
+
+/// Whether a program of the caller's, in no other user namespace, can be without the caller's groups.
+pub(super) fn may_lay_groups_down() -> Result<bool> {
+    Ok(has(Capability::CAP_SETGID)? && allows_setgroups()?)
+}
+
 /// The name of a user. A UID without one is nothing to stumble over: the files may name the number.
 pub(crate) fn name_of(uid: nix::unistd::Uid) -> Result<Option<String>> {
     match nix::unistd::User::from_uid(uid) {
@@ -89,18 +105,13 @@ impl Host {
         let gid = nix::unistd::getegid();
         let groups = nix::unistd::getgroups()
             .map_err(|errno| Failure::new("identity", "", "getgroups failed").errno(errno as i32).setup())?;
-        let has = |capability| {
-            caps::has_cap(None, CapSet::Effective, capability)
-                .map_err(|_| unread("capabilities", &std::io::Error::last_os_error()))
-        };
-        let setgroups = or_absent("/proc/self/setgroups", std::fs::read_to_string("/proc/self/setgroups"))?;
         let own = std::fs::read_link("/proc/self").map(|link| link.to_string_lossy().into_owned());
         Ok(Host {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
             name: name_of(uid)?,
             has_groups: groups.iter().any(|&group| group != gid),
-            allows_setgroups: setgroups.trim() == "allow",
+            allows_setgroups: allows_setgroups()?,
             may_write_maps: has(Capability::CAP_SETUID)? && has(Capability::CAP_SETGID)?,
             may_mount: has(Capability::CAP_SYS_ADMIN)?,
             own_proc: or_absent("/proc/self", own)? == std::process::id().to_string(),

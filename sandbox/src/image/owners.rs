@@ -128,7 +128,8 @@ pub(crate) fn owners_of(dir: &Path) -> Result<BTreeMap<PathBuf, Owner>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let Ok(parent) = rustix::fs::openat2(&root, parent, flags, Mode::empty(), how) else { continue };
+        let open = || rustix::fs::openat2(&root, parent, flags, Mode::empty(), how);
+        let Ok(parent) = super::unpack::undisturbed(open) else { continue };
         let parent = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(fail)?;
         let Ok(parent) = parent.strip_prefix(&real) else { continue };
         let path = parent.join(name);

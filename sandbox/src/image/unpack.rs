@@ -478,10 +478,14 @@ fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    undisturbed(|| rustix::fs::openat2(root, path, flags, Mode::empty(), how))
+}
+
+/// Again where something was renamed or mounted elsewhere in the system while the kernel walked a `..` of a link.
+pub(super) fn undisturbed<T>(open: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     let mut attempts = 0;
     loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), how) {
-            // Something was renamed elsewhere in the system while the kernel walked a `..` of a link.
+        match open() {
             Err(Errno::AGAIN) if attempts < 64 => attempts += 1,
             other => return other,
         }

@@ -332,8 +332,15 @@ impl Tree {
     /// Opens a path beneath the new root; links in it lead nowhere else.
     fn beneath(&self, path: &CStr, flags: usize) -> Result<i32, i32> {
         let how = [(rawsys::O_PATH | rawsys::O_CLOEXEC | flags) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS];
-        // SAFETY: `how` has the layout of struct open_how, whose size is given.
-        unsafe { call!(nr::OPENAT2, self.root, path.as_ptr(), how.as_ptr(), size_of_val(&how)) }.map(|fd| fd as i32)
+        let mut attempts = 0;
+        loop {
+            // SAFETY: `how` has the layout of struct open_how, whose size is given.
+            match unsafe { call!(nr::OPENAT2, self.root, path.as_ptr(), how.as_ptr(), size_of_val(&how)) } {
+                // Something was renamed or mounted elsewhere in the system while the kernel walked a `..` of a link.
+                Err(rawsys::EAGAIN) if attempts < 64 => attempts += 1,
+                other => return other.map(|fd| fd as i32),
+            }
+        }
     }
 
     /// The mount point, made with its parents where it is missing and `make` allows it.

@@ -96,7 +96,11 @@ pub(crate) fn read_beneath(topmost_first: &[impl AsRef<Path>], path: &str) -> Re
             let subject = layer.as_ref().join(path).display().to_string();
             Failure::new("account", subject, message).hint("the account files of a root must be ordinary files")
         };
-        let file = match openat2(&dir, path, how) {
+        // Again where something was renamed elsewhere in the system while the kernel walked a `..` of a link.
+        let open = || openat2(&dir, path, how);
+        let again = |opened: &nix::Result<_>| matches!(opened, Err(Errno::EAGAIN));
+        let opened = std::iter::repeat_with(open).take(64).find(|opened| !again(opened)).unwrap_or(Err(Errno::EAGAIN));
+        let file = match opened {
             Ok(file) => File::from(file),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
             // A whiteout, which nobody can open: deleted in this layer.
