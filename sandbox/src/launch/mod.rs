@@ -256,23 +256,23 @@ fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
     }
     // SAFETY: made by the kernel for this call, in our table of descriptors.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    // Nobody can write the maps of a process that is gone: that is not what went wrong.
+    let is_gone = || pidfd.as_ref().is_some_and(|pidfd| sys::is_readable(pidfd.as_fd()));
     let fault = match fault {
         // SAFETY: the child has executed or ended; nobody else has the pointer any more.
-        None if writing => child::write_maps(unsafe { &*orders }, pid).err(),
+        None if writing => match child::write_maps(unsafe { &*orders }, pid) {
+            Err((_, rawsys::EACCES)) if is_gone() => Some((stage::PROTOCOL, Errno::ECONNRESET as i32)),
+            other => other.err(),
+        },
         fault => fault,
     };
     match (fault, pidfd) {
         (None, Some(pidfd)) => Ok(pidfd),
         (fault, pidfd) => {
-            let mut fault = fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32));
             if let Some(pidfd) = pidfd {
-                // Nobody can write the maps of a process that is gone: that is not what went wrong.
-                if fault.1 == rawsys::EACCES && sys::is_readable(pidfd.as_fd()) && fault.0 != stage::LAUNCH_EXEC {
-                    fault = (stage::PROTOCOL, Errno::ECONNRESET as i32);
-                }
                 end(pidfd.as_fd());
             }
-            Err(fault)
+            Err(fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32)))
         }
     }
 }
