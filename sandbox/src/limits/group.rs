@@ -208,7 +208,10 @@ fn collect(parent: &Path) {
         }
         // Not whether the PID exists: it may be a zombie, or of another PID namespace. The lock knows.
         let path = entry.path();
-        if File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
+        // Held until it is gone: whoever has just made it would otherwise lock what is about to be removed.
+        if let Ok(dir) = File::open(&path)
+            && dir.try_lock().is_ok()
+        {
             let _ = remove_tree(&path);
         }
     }
