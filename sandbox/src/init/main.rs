@@ -38,7 +38,7 @@ extern "C" fn main() -> ! {
     if let Err((step, fault)) = run() {
         let reply =
             Reply { kind: reply::FAILED, value: step, detail: fault.stage, errno: fault.errno, ..Reply::default() };
-        socket::send(CONTROL, &reply, &[], -1);
+        socket::tell(CONTROL, &reply, &[], -1);
         rawsys::exit(1);
     }
     serve::forever();

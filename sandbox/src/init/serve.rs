@@ -270,7 +270,7 @@ impl Supervisor {
         }
         if spawn::learns() {
             let calls = Reply { kind: reply::CALLS, ..Reply::default() };
-            socket::send(command.socket, &calls, self.calls.bytes(), -1);
+            socket::tell(command.socket, &calls, self.calls.bytes(), -1);
         }
         let ended = Reply {
             detail: command.flags,
@@ -278,7 +278,7 @@ impl Supervisor {
             output: command.output,
             ..command.over
         };
-        socket::send(command.socket, &ended, &[], -1);
+        socket::tell(command.socket, &ended, &[], -1);
         if command.one_shot {
             rawsys::exit(0);
         }
@@ -450,7 +450,7 @@ impl Supervisor {
         {
             let reply =
                 Reply { kind: reply::NOT_STARTED, detail: fault.stage, errno: fault.errno, ..Reply::default() };
-            socket::send(fds[1], &reply, &[], -1);
+            socket::tell(fds[1], &reply, &[], -1);
             rawsys::close(fds[1]);
         }
         // The request's own descriptors: the program has its copies, the pumps theirs.
@@ -510,7 +510,7 @@ impl Supervisor {
         request.free();
         let reply = Reply { kind: reply::STARTED, value: pid as u32, ..Reply::default() };
         // Whoever waits for a one-shot sandbox waits for init itself.
-        socket::send(socket, &reply, &[], if one_shot { -1 } else { pidfd });
+        socket::tell(socket, &reply, &[], if one_shot { -1 } else { pidfd });
         rawsys::close(pidfd);
         Ok(())
     }
@@ -616,6 +616,6 @@ fn leftover(socket: i32, pid: i32) -> bool {
         text.push(&line[..end]);
     }
     let reply = Reply { kind: reply::LEFTOVER, value: pid as u32, ..Reply::default() };
-    socket::send(socket, &reply, text.bytes(), -1);
+    socket::tell(socket, &reply, text.bytes(), -1);
     true
 }

@@ -106,7 +106,8 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::Announce {} => {
             let upper = if tree.upper > 0 { tree.upper } else { -1 };
-            socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper);
+            // The caller waits for this, and the socket stays open.
+            socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper).at(stage::PROTOCOL)?;
             rawsys::close(upper);
             Ok(())
         }

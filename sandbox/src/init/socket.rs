@@ -114,18 +114,23 @@ fn receive_into(
 
 /// Sends a reply, a text behind it and perhaps a descriptor. A reader that is gone is no error here: its end is
 /// noticed where the sockets are watched.
-pub fn send(socket: i32, reply: &Reply, text: &[u8], fd: i32) {
-    send_vectors(socket, [[&raw const *reply as usize, size_of::<Reply>()], [text.as_ptr() as usize, text.len()]], fd);
+pub fn send(socket: i32, reply: &Reply, text: &[u8], fd: i32) -> Result<(), i32> {
+    send_vectors(socket, [[&raw const *reply as usize, size_of::<Reply>()], [text.as_ptr() as usize, text.len()]], fd)
+}
+
+/// The same where the other side will learn by the end of the socket, too.
+pub fn tell(socket: i32, reply: &Reply, text: &[u8], fd: i32) {
+    let _ = send(socket, reply, text, fd);
 }
 
 /// Hands a descriptor to another process of this program.
 pub fn pass(socket: i32, fd: i32) {
     let message = Message::default();
-    send_vectors(socket, [[&raw const message as usize, size_of::<Message>()], [0, 0]], fd);
+    let _ = send_vectors(socket, [[&raw const message as usize, size_of::<Message>()], [0, 0]], fd);
 }
 
 /// The vectors are address and length of what lives until this returns.
-fn send_vectors(socket: i32, vectors: [[usize; 2]; 2], fd: i32) {
+fn send_vectors(socket: i32, vectors: [[usize; 2]; 2], fd: i32) -> Result<(), i32> {
     let mut control = Control([0; CONTROL_BYTES]);
     let length = size_of::<ControlHeader>() + 4;
     // SAFETY: the buffer is aligned and longer than a header with one descriptor.
@@ -142,6 +147,11 @@ fn send_vectors(socket: i32, vectors: [[usize; 2]; 2], fd: i32) {
         control_length: if fd >= 0 { 24 } else { 0 },
         flags: 0,
     };
-    // SAFETY: the header describes buffers that live until the call returns.
-    while unsafe { call!(nr::SENDMSG, socket, &raw const header, MSG_NOSIGNAL) } == Err(rawsys::EINTR) {}
+    loop {
+        // SAFETY: the header describes buffers that live until the call returns.
+        match unsafe { call!(nr::SENDMSG, socket, &raw const header, MSG_NOSIGNAL) } {
+            Err(rawsys::EINTR) => {}
+            other => return other.map(|_| ()),
+        }
+    }
 }
