@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! Images from a base and steps, by calls and from Dockerfiles.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

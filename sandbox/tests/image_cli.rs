@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! The subcommands about images, as their users meet them.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

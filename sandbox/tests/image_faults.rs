@@ -1,8 +1,9 @@
-#![cfg(feature = "image")]
 //! Killed, or out of space, at any moment: the store is whole, and trying again works.
 //!
 //! The tests start themselves: the victim is `a_victim` in a process of its own, which does nothing when it is run as a
 //! test. `SANDCELL_IMAGE_FAULTS=200` sets how many moments are tried (20).
+
+#![cfg(feature = "image")]
 
 mod image_support;
 #[cfg(feature = "pull")]

@@ -1,7 +1,8 @@
-#![cfg(feature = "image")]
 //! Good layers with a few bytes changed: whatever comes of them stays inside.
 //!
 //! `SANDCELL_FUZZ=100000` sets how many (2,000), `SANDCELL_FUZZ_SEED` where to begin.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

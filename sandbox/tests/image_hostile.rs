@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! Layers made to break out, to fill the disk or to mean two things at once.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

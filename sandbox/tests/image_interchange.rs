@@ -1,8 +1,9 @@
-#![cfg(feature = "image")]
 //! Images that skopeo, umoci and podman write are read here, and theirs is what is written here: the same tree, owners,
 //! modes, times, attributes and configuration both ways.
 //!
 //! `SANDCELL_TEST_IMAGE=DIR:TAG` runs the same on a real image in an OCI layout.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

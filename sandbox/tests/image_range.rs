@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! Runs of images with many ids: the image's owners are kept, on the disk, in a commit, and on the way out.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

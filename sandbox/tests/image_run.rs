@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! Runs of images: what an image says is the default, what the caller says wins.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

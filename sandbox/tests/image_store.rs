@@ -1,5 +1,6 @@
-#![cfg(feature = "image")]
 //! Images into the store, out of it and what becomes of them in between.
+
+#![cfg(feature = "image")]
 
 mod image_support;
 

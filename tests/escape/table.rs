@@ -1,8 +1,10 @@
 //! The comparison in `docs/security.md`, between two marker comments.
 
 use super::judge::{Exception, Report, Who};
+use super::scene::Caller;
 use super::{Entry, Row};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,7 +62,20 @@ pub fn environment() -> String {
     let kernel: Vec<&str> = release.split(['.', '-']).take(2).collect();
     let output = Command::new("bwrap").arg("--version").output();
     let version = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default();
-    format!("Linux {}, {version}, each started by the same ordinary user, who has sub-ids.", kernel.join("."))
+    // A control group that is the user's own may be written by whoever maps that user: by plain `unshare`, for one.
+    let groups = if has_group() { "a control group" } else { "no control group" };
+    let kernel = kernel.join(".");
+    format!("Linux {kernel}, {version}, each started by the same ordinary user, who has sub-ids and {groups}.")
+}
+
+fn has_group() -> bool {
+    let Ok(user) = Caller::ordinary() else { return false };
+    let below = |directory: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let top = below(Path::new("/sys/fs/cgroup"));
+    let owned = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == user.uid);
+    top.iter().any(owned) || top.iter().any(|hierarchy| below(hierarchy).iter().any(owned))
 }
 
 pub fn render(entries: &[Entry], reports: &[Report]) -> String {

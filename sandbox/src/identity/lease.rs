@@ -2,8 +2,8 @@
 //!
 //! A lease is a byte-range lock on an empty file, one byte an id. It belongs to an open file description
 //! (`F_OFD_SETLK`, fcntl(2)), so the kernel drops it when the last descriptor of it is closed, whatever happens to its
-//! holder; there is nothing to clean up. A process forked without exec shares the descriptor and keeps the lease until
-//! it ends too.
+//! holder; there is nothing to clean up. A process forked without exec shares the descriptor: where the holder ends
+//! without letting go, the lease lasts until that process ends too.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -43,7 +43,14 @@ pub(crate) struct Places {
 pub(crate) struct Lease {
     pub uid: u32,
     pub gid: u32,
-    _files: Vec<File>,
+    _book: Book,
+}
+
+#[cfg(test)]
+impl Lease {
+    pub(crate) fn copies(&self) -> Vec<File> {
+        self._book.files.iter().map(|file| file.try_clone().expect("a descriptor is free")).collect()
+    }
 }
 
 impl Places {
@@ -66,7 +73,7 @@ impl Places {
         let mut pause = Duration::from_millis(2);
         loop {
             // A new open file description each time: locks of one and the same never stand in each other's way.
-            let book = Book { files: self.open()? };
+            let book = self.open()?;
             let free = match book.take("UID", uids, 0, count, None)? {
                 Ok(uid) => book.take("GID", gids, GIDS, count, Some(uid))?.map(|gid| (uid, gid)),
                 Err(full) => Err(full),
@@ -74,7 +81,7 @@ impl Places {
             let full = match free {
                 // Somebody tidied up between our open and our lock: the next one would make another file.
                 Ok(_) if book.is_unlinked() => continue,
-                Ok((uid, gid)) => return Ok(Lease { uid, gid, _files: book.files }),
+                Ok((uid, gid)) => return Ok(Lease { uid, gid, _book: book }),
                 Err(full) => full,
             };
             drop(book);
@@ -126,10 +133,10 @@ impl Places {
         let deadline = Instant::now().checked_add(wait.unwrap_or_default());
         let mut pause = Duration::from_millis(2);
         loop {
-            let book = Book { files: self.open()? };
+            let book = self.open()?;
             let lock = |start: u64| book.lock_as(libc::F_RDLCK, start, count.into());
             if lock(uid.into())? && lock(GIDS + u64::from(gid))? && !book.is_unlinked() {
-                return Ok(Lease { uid, gid, _files: book.files });
+                return Ok(Lease { uid, gid, _book: book });
             }
             drop(book);
             let now = Instant::now();
@@ -145,7 +152,7 @@ impl Places {
     }
 
     /// The lock file of each place that is there and safe.
-    fn open(&self) -> Result<Vec<File>, Refusal> {
+    fn open(&self) -> Result<Book, Refusal> {
         let mut files = Vec::new();
         let mut reasons = Vec::new();
         let mut errno = None;
@@ -167,7 +174,7 @@ impl Places {
                     .hint("Give the caller a writable /run/user/UID or /tmp, or remove what stands in the way there."),
             ));
         }
-        Ok(files)
+        Ok(Book { files, owner: std::process::id() })
     }
 
     fn open_in(&self, parent: &Path, name: &str) -> io::Result<File> {
@@ -202,8 +209,21 @@ impl Places {
 }
 
 /// The lock files of all places: what is locked is locked in each of them.
+#[derive(Debug)]
 struct Book {
     files: Vec<File>,
+    owner: u32,
+}
+
+/// Let go and not only closed, as `crate::lock::Lock` is and for its reasons.
+impl Drop for Book {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            for file in &self.files {
+                let _ = fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, 0, 0)));
+            }
+        }
+    }
 }
 
 /// Nothing is free.

@@ -1,7 +1,8 @@
-#![cfg(feature = "cli")]
 //! What people write by hand, with a few bytes changed: understood or refused with words, never a crash.
 //!
 //! `SANDCELL_FUZZ=100000` sets how many rounds, `SANDCELL_FUZZ_SEED` where to begin.
+
+#![cfg(feature = "cli")]
 
 #[path = "targets.rs"]
 mod targets;

@@ -1,5 +1,6 @@
-#![cfg(feature = "pull")]
 //! Images from registries: Debian's, and small ones that lie.
+
+#![cfg(feature = "pull")]
 
 #[path = "../image_support/mod.rs"]
 mod image_support;

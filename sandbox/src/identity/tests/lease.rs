@@ -171,6 +171,21 @@ fn a_lease_in_either_of_two_places_counts() {
     lease(&half, &one, 1);
 }
 
+/// As a process has one that another thread starts just now.
+#[test]
+fn a_dropped_lease_is_free_although_a_copy_of_its_descriptors_is_open() {
+    let dir = Scratch::new();
+    let (places, one) = (places(&dir), ids(100_000, 1));
+    let held = lease(&places, &one, 1);
+    let copies = held.copies();
+    refusal(places.lease(&one, &one, 1, None));
+    drop(held);
+    let again = lease(&places, &one, 1);
+    drop(copies);
+    refusal(places.lease(&one, &one, 1, None));
+    drop(again);
+}
+
 #[test]
 fn a_directory_that_others_control_is_refused_and_named() {
     let one = ids(100_000, 1);
