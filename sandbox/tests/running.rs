@@ -117,7 +117,8 @@ fn streams_can_be_talked_through_while_the_program_runs() {
 
 #[test]
 fn a_timeout_ends_a_program_and_one_in_time_is_left_alone() {
-    let builder = || Sandbox::builder().timeout(Duration::from_millis(200));
+    // Not shorter: an emulated machine takes its time until the program begins.
+    let builder = || Sandbox::builder().timeout(Duration::from_secs(2));
     let output = run(builder(), "echo begun; sleep 1000");
     assert_eq!((output.outcome.clone(), text(&output.stdout)), (Outcome::TimedOut, "begun".into()));
     assert_eq!(run(builder().timeout(Duration::from_secs(60)), "true").outcome, Outcome::Exited(0));
@@ -126,13 +127,13 @@ fn a_timeout_ends_a_program_and_one_in_time_is_left_alone() {
 #[test]
 fn a_timed_out_program_is_asked_to_end_first() {
     let script = "trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done";
-    let output = run(Sandbox::builder().timeout(Duration::from_millis(300)).grace(Duration::from_secs(60)), script);
+    let output = run(Sandbox::builder().timeout(Duration::from_secs(2)).grace(Duration::from_secs(60)), script);
     assert_eq!((output.outcome.clone(), text(&output.stdout)), (Outcome::TimedOut, "asked".into()));
 }
 
 #[test]
 fn a_program_that_ignores_term_is_killed_after_the_grace() {
-    let builder = Sandbox::builder().timeout(Duration::from_millis(200)).grace(Duration::from_millis(200));
+    let builder = Sandbox::builder().timeout(Duration::from_secs(2)).grace(Duration::from_millis(200));
     let output = run(builder, "trap '' TERM; echo begun; while :; do sleep 1000; done");
     assert_eq!((output.outcome.clone(), text(&output.stdout)), (Outcome::TimedOut, "begun".into()));
 }
