@@ -29,6 +29,8 @@
  * Structs    Begin with their size, which you set. What the library writes it writes as far as that goes; what it reads
  *            (sandcell_load_options_t) may be shorter or longer than it knows, but where it is longer only with zeros.
  *            Flags have 64 bits; those that nobody knows are refused.
+ * Images     What is about them is declared where the library has them, and SANDCELL_IMAGES is defined: ffi/install does so in
+ *            the header that it installs.
  * Versions   Functions are never changed or taken away under the same SONAME; each has the symbol version of the release
  *            that it came with (SANDCELL_0, ...). New fields are added at the end of structs.
  */
@@ -61,12 +63,14 @@
 // A mistake in sandcell itself.
 #define SANDCELL_ERROR_INTERNAL 6
 
+#if defined(SANDCELL_IMAGES)
 // Pulls only: HTTP without TLS, so that whoever is on the way may read the image and the password. A registry on the
 // loopback interface may speak it without being asked.
 #define SANDCELL_LOAD_PLAIN_HTTP 1
 
 // The call waits until the layers are on the disk.
 #define SANDCELL_LOAD_DURABLE 2
+#endif
 
 // No limit, for sandcell_policy_add_rlimit.
 #define SANDCELL_UNLIMITED UINT64_MAX
@@ -95,8 +99,10 @@
 // A device (an overlay's whiteout is one), a pipe or a socket.
 #define SANDCELL_OWNED_OTHER 4
 
+#if defined(SANDCELL_IMAGES)
 // The steps of an image. To be set up by one thread.
 typedef struct sandcell_build_t sandcell_build_t;
+#endif
 
 // A started sandbox in which many programs can be run. Any number of threads may use it at once.
 typedef struct sandcell_cell_t sandcell_cell_t;
@@ -111,8 +117,10 @@ typedef struct sandcell_child_t sandcell_child_t;
 // times, by several threads at once.
 typedef struct sandcell_command_t sandcell_command_t;
 
+#if defined(SANDCELL_IMAGES)
 // How to commit. To be set up by one thread.
 typedef struct sandcell_commit_t sandcell_commit_t;
+#endif
 
 // What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
 typedef struct sandcell_entry_t sandcell_entry_t;
@@ -129,6 +137,7 @@ typedef struct sandcell_policy_t sandcell_policy_t;
 // What came of a run. It never changes: any number of threads may read it at once.
 typedef struct sandcell_result_t sandcell_result_t;
 
+#if defined(SANDCELL_IMAGES)
 // Ends loads, pulls and builds early. Any number of threads may use it at once; so may a signal handler.
 typedef struct sandcell_stop_t sandcell_stop_t;
 
@@ -182,6 +191,7 @@ typedef struct {
 // whether its layer was made before. From the thread that builds; it may not throw, and calls nothing of sandcell's but
 // sandcell_stop_now.
 typedef void (*sandcell_build_progress_t)(void *data, size_t number, size_t total, const char *step, bool cached);
+#endif
 
 // What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
 // the library knows.
@@ -396,6 +406,7 @@ int sandcell_policy_add_file_mode(sandcell_policy_t *policy,
                                   size_t length,
                                   uint32_t mode);
 
+#if defined(SANDCELL_IMAGES)
 // Opens a store, and makes it where it is not there. NULL for the user's own, $XDG_DATA_HOME/sandcell/images.
 int sandcell_store_open(const char *store_dir, sandcell_store_t **store, sandcell_error_t **error);
 
@@ -608,6 +619,7 @@ int sandcell_store_commit(const sandcell_store_t *store,
                           const sandcell_commit_t *commit,
                           char **id,
                           sandcell_error_t **error);
+#endif
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);

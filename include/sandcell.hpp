@@ -433,6 +433,7 @@ public:
     Policy &root_host() { return sandcell_policy_set_root_host(get()), *this; }
     Policy &root_empty() { return sandcell_policy_set_root_empty(get()), *this; }
     Policy &root_dir(const std::string &dir) { return sandcell_policy_set_root_dir(get(), dir.c_str()), *this; }
+#ifdef SANDCELL_IMAGES
     /// An image of the store, by its name or id.
     Policy &root_image(const std::string &image) { return sandcell_policy_set_root_image(get(), image.c_str()), *this; }
     /// The store of images and volumes, instead of the user's own.
@@ -442,6 +443,7 @@ public:
     {
         return sandcell_policy_add_volume(get(), name.c_str(), dest.c_str(), writable), *this;
     }
+#endif
     Policy &layer(const std::string &dir) { return sandcell_policy_add_layer(get(), dir.c_str()), *this; }
     Policy &upper_tmpfs() { return sandcell_policy_set_upper_tmpfs(get()), *this; }
     Policy &upper_dir(const std::string &dir) { return sandcell_policy_set_upper_dir(get(), dir.c_str()), *this; }
@@ -543,6 +545,7 @@ public:
     Policy &leftovers(const std::string &what) { return sandcell_policy_set_leftovers(get(), what.c_str()), *this; }
     Policy &best_effort(const std::string &item) { return sandcell_policy_add_best_effort(get(), item.c_str()), *this; }
 
+#ifdef SANDCELL_IMAGES
     /// The program that the image names, with these words, or with the image's own where there are none.
     Command image_command(const std::vector<std::string> &words = {}) const
     {
@@ -552,6 +555,7 @@ public:
         list.push_back(nullptr);
         return Command(detail::make<sandcell_command_t>(sandcell_image_command, policy_.get(), list.data()));
     }
+#endif
     /// Checks the policy and does ahead of the first run what takes some milliseconds.
     void prepare() const { detail::call(sandcell_prepare, get()); }
     /// Runs a program to its end in a sandbox of its own and captures what it writes.
@@ -580,6 +584,8 @@ private:
 };
 
 inline void Cell::set_limits(const Policy &limits) { detail::call(sandcell_cell_set_limits, cell_.get(), limits.get()); }
+
+#ifdef SANDCELL_IMAGES
 
 /// Ends loads, pulls and builds early, from any thread.
 class Stop {
@@ -832,6 +838,8 @@ private:
 
     detail::Handle<sandcell_store_t, sandcell_store_free> store_;
 };
+
+#endif // SANDCELL_IMAGES
 
 /// Trees whose files belong to leased ids: kept uppers, homes and images that sandboxes wrote.
 namespace owned {
