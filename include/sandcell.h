@@ -29,6 +29,8 @@
  * Structs    Begin with their size, which you set. What the library writes it writes as far as that goes; what it reads
  *            (sandcell_load_options_t) may be shorter or longer than it knows, but where it is longer only with zeros.
  *            Flags have 64 bits; those that nobody knows are refused.
+ * Images     What is about them is declared where the library has them, and SANDCELL_IMAGES is defined: ffi/install does so in
+ *            the header that it installs.
  * Versions   Functions are never changed or taken away under the same SONAME; each has the symbol version of the release
  *            that it came with (SANDCELL_0, ...). New fields are added at the end of structs.
  */
@@ -61,12 +63,14 @@
 // A mistake in sandcell itself.
 #define SANDCELL_ERROR_INTERNAL 6
 
+#if defined(SANDCELL_IMAGES)
 // Pulls only: HTTP without TLS, so that whoever is on the way may read the image and the password. A registry on the
 // loopback interface may speak it without being asked.
 #define SANDCELL_LOAD_PLAIN_HTTP 1
 
 // The call waits until the layers are on the disk.
 #define SANDCELL_LOAD_DURABLE 2
+#endif
 
 // No limit, for sandcell_policy_add_rlimit.
 #define SANDCELL_UNLIMITED UINT64_MAX
@@ -95,8 +99,13 @@
 // A device (an overlay's whiteout is one), a pipe or a socket.
 #define SANDCELL_OWNED_OTHER 4
 
+// A filter as the kernel takes it. It never changes: any number of threads may read it at once.
+typedef struct sandcell_bpf_t sandcell_bpf_t;
+
+#if defined(SANDCELL_IMAGES)
 // The steps of an image. To be set up by one thread.
 typedef struct sandcell_build_t sandcell_build_t;
+#endif
 
 // A started sandbox in which many programs can be run. Any number of threads may use it at once.
 typedef struct sandcell_cell_t sandcell_cell_t;
@@ -111,14 +120,22 @@ typedef struct sandcell_child_t sandcell_child_t;
 // times, by several threads at once.
 typedef struct sandcell_command_t sandcell_command_t;
 
+#if defined(SANDCELL_IMAGES)
 // How to commit. To be set up by one thread.
 typedef struct sandcell_commit_t sandcell_commit_t;
+#endif
 
 // What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
 typedef struct sandcell_entry_t sandcell_entry_t;
 
 // Why a call failed. It never changes: any number of threads may read it at once.
 typedef struct sandcell_error_t sandcell_error_t;
+
+#if defined(SANDCELL_IMAGES)
+// An image that stays in the store, whoever wants to remove it, until this is freed. It never changes: any number of
+// threads may read it at once.
+typedef struct sandcell_image_t sandcell_image_t;
+#endif
 
 // The files of a tree. It never changes: any number of threads may read it at once.
 typedef struct sandcell_owned_t sandcell_owned_t;
@@ -129,6 +146,7 @@ typedef struct sandcell_policy_t sandcell_policy_t;
 // What came of a run. It never changes: any number of threads may read it at once.
 typedef struct sandcell_result_t sandcell_result_t;
 
+#if defined(SANDCELL_IMAGES)
 // Ends loads, pulls and builds early. Any number of threads may use it at once; so may a signal handler.
 typedef struct sandcell_stop_t sandcell_stop_t;
 
@@ -182,6 +200,7 @@ typedef struct {
 // whether its layer was made before. From the thread that builds; it may not throw, and calls nothing of sandcell's but
 // sandcell_stop_now.
 typedef void (*sandcell_build_progress_t)(void *data, size_t number, size_t total, const char *step, bool cached);
+#endif
 
 // What a run or a cell used. Set `size` to `sizeof` before you pass it: as many bytes are written, however many figures
 // the library knows.
@@ -357,6 +376,20 @@ int sandcell_policy_seccomp_json(const sandcell_policy_t *policy, char **json, s
 // The same in words, with the capabilities that the policy keeps taken into account.
 int sandcell_policy_seccomp_text(const sandcell_policy_t *policy, char **text, sandcell_error_t **error);
 
+// The same as the kernel takes it, with the capabilities that the policy keeps taken into account: for seccomp(2), or for
+// other launchers (`bwrap --seccomp FD`). To be freed with sandcell_bpf_free.
+int sandcell_policy_seccomp_bpf(const sandcell_policy_t *policy,
+                                sandcell_bpf_t **bpf,
+                                sandcell_error_t **error);
+
+// Its instructions, an array of `struct sock_filter`, and in `*length` (may be NULL) how many bytes they are: 8 for each. They
+// live as long as the handle; NULL for NULL.
+const void *sandcell_bpf_bytes(const sandcell_bpf_t *bpf,
+                               size_t *length);
+
+// Frees a filter. NULL is fine.
+void sandcell_bpf_free(sandcell_bpf_t *bpf);
+
 // The root is a read-only view of the host's system directories, never the homes: the default.
 int sandcell_policy_set_root_host(sandcell_policy_t *policy);
 
@@ -396,6 +429,7 @@ int sandcell_policy_add_file_mode(sandcell_policy_t *policy,
                                   size_t length,
                                   uint32_t mode);
 
+#if defined(SANDCELL_IMAGES)
 // Opens a store, and makes it where it is not there. NULL for the user's own, $XDG_DATA_HOME/sandcell/images.
 int sandcell_store_open(const char *store_dir, sandcell_store_t **store, sandcell_error_t **error);
 
@@ -428,6 +462,33 @@ int sandcell_store_history_json(const sandcell_store_t *store,
                                 const char *image,
                                 char **json,
                                 sandcell_error_t **error);
+
+// What the files of a layer are in the image and not on the disk, owners above all: an array of `{path, uid, gid, mode}`,
+// where there is one with `device`, `["c" or "b", major, minor]`, and `xattrs`, an array of `[name, value in hexadecimal]`.
+// In paths what is not printable ASCII, and `%`, is `%XX`. `layer` is one of `RootFS.Layers` of sandcell_store_inspect_json.
+int sandcell_store_withheld_json(const sandcell_store_t *store,
+                                 const char *layer,
+                                 char **json,
+                                 sandcell_error_t **error);
+
+// Keeps an image, as a run does, for one who uses its files: sandcell_policy_add_layer, or a program of another kind.
+int sandcell_store_use_image(const sandcell_store_t *store,
+                             const char *image,
+                             sandcell_image_t **kept,
+                             sandcell_error_t **error);
+
+// Its id, which lives as long as the handle; "" for NULL.
+const char *sandcell_image_id(const sandcell_image_t *image);
+
+// How many directories make its root; 0 for NULL. They may be one more than its layers.
+size_t sandcell_image_layer_count(const sandcell_image_t *image);
+
+// One of them, the lowest first; "" beyond the last. The path lives as long as the handle; nothing may be changed in it.
+const char *sandcell_image_layer(const sandcell_image_t *image,
+                                 size_t index);
+
+// Lets the image go. NULL is fine.
+void sandcell_image_free(sandcell_image_t *image);
 
 // The volumes of the store: an array of `{Name, Mountpoint, CreatedUnix, InUse}`.
 int sandcell_store_volumes_json(const sandcell_store_t *store, char **json, sandcell_error_t **error);
@@ -590,10 +651,20 @@ void sandcell_commit_free(sandcell_commit_t *commit);
 // Says something about the commit: `name` (the new image's), `base` (the image that the upper lies on, instead of the one
 // that was run), `created` (a date, RFC 3339; none by default), `created_by` (the command, for the history),
 // `author`, `comment`, or `owners` (whom the files belong to in the image: `noted`, the default: as the run mapped them;
-// `root`; `kept`: as they are on the disk).
+// `root`; `kept`: as they are on the disk; or see sandcell_commit_add_uids).
 int sandcell_commit_set(sandcell_commit_t *commit,
                         const char *key,
                         const char *content);
+
+// Says whose the files of UIDs on the disk are in the image: `count` UIDs from `host` on belong to those from `inside` on.
+// A file of an id that is in no range is root's. This is for what a run wrote that noted no ids, and is instead of `owners`.
+int sandcell_commit_add_uids(sandcell_commit_t *commit,
+                             uint32_t inside,
+                             uint32_t host,
+                             uint32_t count);
+
+// The same for groups.
+int sandcell_commit_add_gids(sandcell_commit_t *commit, uint32_t inside, uint32_t host, uint32_t count);
 
 // Changes the configuration as an instruction of a Dockerfile does: `CMD ["app"]`, `ENV A=b`.
 int sandcell_commit_add_change(sandcell_commit_t *commit, const char *line);
@@ -608,6 +679,7 @@ int sandcell_store_commit(const sandcell_store_t *store,
                           const sandcell_commit_t *commit,
                           char **id,
                           sandcell_error_t **error);
+#endif
 
 // Bytes of memory, page cache included.
 int sandcell_policy_set_memory(sandcell_policy_t *policy, uint64_t bytes);

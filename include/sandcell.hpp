@@ -425,6 +425,25 @@ private:
     detail::Handle<sandcell_cell_t, sandcell_cell_free> cell_;
 };
 
+/// A system call filter as the kernel takes it.
+class Bpf {
+public:
+    explicit Bpf(sandcell_bpf_t *bpf) noexcept : bpf_(bpf) {}
+
+    /// An array of `struct sock_filter`.
+    const void *data() const noexcept { return sandcell_bpf_bytes(bpf_.get(), nullptr); }
+    /// How many bytes they are.
+    std::size_t size() const noexcept
+    {
+        std::size_t length = 0;
+        sandcell_bpf_bytes(bpf_.get(), &length);
+        return length;
+    }
+
+private:
+    detail::Handle<sandcell_bpf_t, sandcell_bpf_free> bpf_;
+};
+
 /// What a sandbox is to be like. Sizes are bytes; words are those of sandcell.h.
 class Policy {
 public:
@@ -433,6 +452,7 @@ public:
     Policy &root_host() { return sandcell_policy_set_root_host(get()), *this; }
     Policy &root_empty() { return sandcell_policy_set_root_empty(get()), *this; }
     Policy &root_dir(const std::string &dir) { return sandcell_policy_set_root_dir(get(), dir.c_str()), *this; }
+#ifdef SANDCELL_IMAGES
     /// An image of the store, by its name or id.
     Policy &root_image(const std::string &image) { return sandcell_policy_set_root_image(get(), image.c_str()), *this; }
     /// The store of images and volumes, instead of the user's own.
@@ -442,6 +462,7 @@ public:
     {
         return sandcell_policy_add_volume(get(), name.c_str(), dest.c_str(), writable), *this;
     }
+#endif
     Policy &layer(const std::string &dir) { return sandcell_policy_add_layer(get(), dir.c_str()), *this; }
     Policy &upper_tmpfs() { return sandcell_policy_set_upper_tmpfs(get()), *this; }
     Policy &upper_dir(const std::string &dir) { return sandcell_policy_set_upper_dir(get(), dir.c_str()), *this; }
@@ -543,6 +564,7 @@ public:
     Policy &leftovers(const std::string &what) { return sandcell_policy_set_leftovers(get(), what.c_str()), *this; }
     Policy &best_effort(const std::string &item) { return sandcell_policy_add_best_effort(get(), item.c_str()), *this; }
 
+#ifdef SANDCELL_IMAGES
     /// The program that the image names, with these words, or with the image's own where there are none.
     Command image_command(const std::vector<std::string> &words = {}) const
     {
@@ -552,6 +574,7 @@ public:
         list.push_back(nullptr);
         return Command(detail::make<sandcell_command_t>(sandcell_image_command, policy_.get(), list.data()));
     }
+#endif
     /// Checks the policy and does ahead of the first run what takes some milliseconds.
     void prepare() const { detail::call(sandcell_prepare, get()); }
     /// Runs a program to its end in a sandbox of its own and captures what it writes.
@@ -570,6 +593,8 @@ public:
     std::string seccomp_json() const { return detail::text(sandcell_policy_seccomp_json, policy_.get()); }
     /// The filter in words.
     std::string seccomp_text() const { return detail::text(sandcell_policy_seccomp_text, policy_.get()); }
+    /// The filter as the kernel takes it.
+    Bpf seccomp_bpf() const { return Bpf(detail::make<sandcell_bpf_t>(sandcell_policy_seccomp_bpf, policy_.get())); }
     /// The steps that a run would take, as JSON.
     std::string explain_json() const { return detail::text(sandcell_explain_json, policy_.get()); }
 
@@ -580,6 +605,8 @@ private:
 };
 
 inline void Cell::set_limits(const Policy &limits) { detail::call(sandcell_cell_set_limits, cell_.get(), limits.get()); }
+
+#ifdef SANDCELL_IMAGES
 
 /// Ends loads, pulls and builds early, from any thread.
 class Stop {
@@ -685,6 +712,15 @@ public:
     }
     /// An instruction of a Dockerfile that changes the configuration.
     Commit &change(const std::string &line) { return sandcell_commit_add_change(commit_.get(), line.c_str()), *this; }
+    /// Whose the files of `count` ids from `host` on are in the image: see sandcell_commit_add_uids.
+    Commit &uids(std::uint32_t inside, std::uint32_t host, std::uint32_t count)
+    {
+        return sandcell_commit_add_uids(commit_.get(), inside, host, count), *this;
+    }
+    Commit &gids(std::uint32_t inside, std::uint32_t host, std::uint32_t count)
+    {
+        return sandcell_commit_add_gids(commit_.get(), inside, host, count), *this;
+    }
     /// A key of the image's `config` object, as JSON.
     Commit &config(const std::string &key, const std::string &json)
     {
@@ -694,6 +730,25 @@ public:
 
 private:
     detail::Handle<sandcell_commit_t, sandcell_commit_free> commit_;
+};
+
+/// An image that stays in the store as long as this lives.
+class Image {
+public:
+    explicit Image(sandcell_image_t *image) noexcept : image_(image) {}
+
+    std::string id() const { return sandcell_image_id(image_.get()); }
+    /// Directories for `Policy::layer`, the lowest first.
+    std::vector<std::string> layers() const
+    {
+        std::vector<std::string> list;
+        for (std::size_t i = 0; i < sandcell_image_layer_count(image_.get()); i++)
+            list.emplace_back(sandcell_image_layer(image_.get(), i));
+        return list;
+    }
+
+private:
+    detail::Handle<sandcell_image_t, sandcell_image_free> image_;
 };
 
 /// What was removed.
@@ -735,6 +790,16 @@ public:
     std::string history_json(const std::string &image) const
     {
         return detail::text(sandcell_store_history_json, get(), image.c_str());
+    }
+    /// What the files of a layer are in the image and not on the disk: see sandcell_store_withheld_json.
+    std::string withheld_json(const std::string &layer) const
+    {
+        return detail::text(sandcell_store_withheld_json, get(), layer.c_str());
+    }
+    /// Keeps an image for one who uses its files.
+    Image use_image(const std::string &image) const
+    {
+        return Image(detail::make<sandcell_image_t>(sandcell_store_use_image, get(), image.c_str()));
     }
     std::string volumes_json() const { return detail::text(sandcell_store_volumes_json, get()); }
     /// What runs with that upper directory changed in their image, or in `base`.
@@ -832,6 +897,8 @@ private:
 
     detail::Handle<sandcell_store_t, sandcell_store_free> store_;
 };
+
+#endif // SANDCELL_IMAGES
 
 /// Trees whose files belong to leased ids: kept uppers, homes and images that sandboxes wrote.
 namespace owned {

@@ -1,14 +1,21 @@
 //! System call filters beyond a file: named sets of calls, and a filter in words.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 
 use sandcell::syscalls::{Profile, sets};
 use sandcell::{Builder, Error, Seccomp};
 use serde_json::json;
 
-use crate::error::{ErrorObject, entry};
+use crate::error::{ErrorObject, entry, free};
 use crate::policy::{Policy, set};
 use crate::text::{empty, hand_out, handle, word};
+
+/// A filter as the kernel takes it. It never changes: any number of threads may read it at once.
+#[derive(Debug)]
+pub struct Bpf {
+    /// As long as a `struct sock_filter`, and aligned at least as it is.
+    instructions: Vec<u64>,
+}
 
 /// The filter that is set so far.
 fn profile(builder: &Builder) -> Result<Profile, Error> {
@@ -91,4 +98,46 @@ pub unsafe extern "C" fn sandcell_policy_seccomp_text(
             Ok(())
         })
     }
+}
+
+/// The same as the kernel takes it, with the capabilities that the policy keeps taken into account: for seccomp(2), or for
+/// other launchers (`bwrap --seccomp FD`). To be freed with sandcell_bpf_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_policy_seccomp_bpf(
+    policy: *const Policy,
+    bpf: *mut *mut Bpf,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live or writable by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(bpf, "bpf")?;
+            let builder = handle(policy, "policy")?.builder()?;
+            let bytes = profile(builder)?.to_bpf(&builder.policy().cap_add)?;
+            let (instructions, _) = bytes.as_chunks();
+            let instructions = instructions.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect();
+            *place = Box::into_raw(Box::new(Bpf { instructions }));
+            Ok(())
+        })
+    }
+}
+
+/// Its instructions, an array of `struct sock_filter`, and in `*length` (may be NULL) how many bytes they are: 8 for each. They
+/// live as long as the handle; NULL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_bpf_bytes(bpf: *const Bpf, length: *mut usize) -> *const c_void {
+    // SAFETY: NULL or a live handle by contract.
+    let bpf = unsafe { bpf.as_ref() };
+    if !length.is_null() {
+        // SAFETY: not NULL; writable by contract.
+        unsafe { length.write(bpf.map_or(0, |bpf| size_of_val(&bpf.instructions[..]))) };
+    }
+    bpf.map_or(std::ptr::null(), |bpf| bpf.instructions.as_ptr().cast())
+}
+
+/// Frees a filter. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_bpf_free(bpf: *mut Bpf) {
+    // SAFETY: NULL or a handle that is freed once, by contract.
+    unsafe { free(bpf) }
 }

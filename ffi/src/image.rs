@@ -1,18 +1,18 @@
 //! Images: the store, and runs of what is in it.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use sandcell::Error;
-use sandcell::image::{Format, Reference};
+use sandcell::image::{Format, InUse, Reference, Withheld};
 
 use crate::changes::Changes;
 use crate::command::Command;
 use crate::error::{ErrorObject, entry, free};
 use crate::policy::{Policy, set};
-use crate::text::{answer, empty, hand_out, handle, list, maybe, path, word, words, wrong};
+use crate::text::{answer, c_text, empty, hand_out, handle, list, maybe, path, word, words, wrong};
 
 /// A directory of images and volumes. Any number of threads and processes may use one at a time.
 #[derive(Debug)]
@@ -153,6 +153,82 @@ pub unsafe extern "C" fn sandcell_store_history_json(
 ) -> c_int {
     // SAFETY: NULL, live, writable, or a C string by contract.
     unsafe { told(store, json, error, |store| Ok(store.image(word(image, "image")?)?.history_json())) }
+}
+
+/// What the files of a layer are in the image and not on the disk, owners above all: an array of `{path, uid, gid, mode}`,
+/// where there is one with `device`, `["c" or "b", major, minor]`, and `xattrs`, an array of `[name, value in hexadecimal]`.
+/// In paths what is not printable ASCII, and `%`, is `%XX`. `layer` is one of `RootFS.Layers` of sandcell_store_inspect_json.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_store_withheld_json(
+    store: *const Store,
+    layer: *const c_char,
+    json: *mut *mut c_char,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live, writable, or a C string by contract.
+    unsafe {
+        told(store, json, error, |store| {
+            let files = store.withheld(word(layer, "layer")?.parse()?)?;
+            files.map(|file: Result<Withheld, Error>| Ok(serde_json::json!(file?))).collect()
+        })
+    }
+}
+
+/// An image that stays in the store, whoever wants to remove it, until this is freed. It never changes: any number of
+/// threads may read it at once.
+#[derive(Debug)]
+pub struct Image {
+    id: CString,
+    layers: Vec<CString>,
+    _kept: InUse,
+}
+
+/// Keeps an image, as a run does, for one who uses its files: sandcell_policy_add_layer, or a program of another kind.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_store_use_image(
+    store: *const Store,
+    image: *const c_char,
+    kept: *mut *mut Image,
+    error: *mut *mut ErrorObject,
+) -> c_int {
+    // SAFETY: NULL, live, writable, or a C string by contract.
+    unsafe {
+        entry(error, || {
+            let place = empty(kept, "kept")?;
+            let kept = handle(store, "store")?.inner.use_image(word(image, "image")?)?;
+            let layers = kept.layers.iter().map(|dir| c_text(dir.as_os_str().as_bytes())).collect();
+            *place = Box::into_raw(Box::new(Image { id: c_text(kept.image.id.to_string()), layers, _kept: kept }));
+            Ok(())
+        })
+    }
+}
+
+/// Its id, which lives as long as the handle; "" for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_image_id(image: *const Image) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { image.as_ref() }.map_or(c"", |image| &image.id).as_ptr()
+}
+
+/// How many directories make its root; 0 for NULL. They may be one more than its layers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_image_layer_count(image: *const Image) -> usize {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { image.as_ref() }.map_or(0, |image| image.layers.len())
+}
+
+/// One of them, the lowest first; "" beyond the last. The path lives as long as the handle; nothing may be changed in it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_image_layer(image: *const Image, index: usize) -> *const c_char {
+    // SAFETY: NULL or a live handle by contract.
+    unsafe { image.as_ref() }.and_then(|image| image.layers.get(index)).map_or(c"", |layer| layer).as_ptr()
+}
+
+/// Lets the image go. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_image_free(image: *mut Image) {
+    // SAFETY: NULL or a handle that is freed once, by contract.
+    unsafe { free(image) }
 }
 
 /// The volumes of the store: an array of `{Name, Mountpoint, CreatedUnix, InUse}`.

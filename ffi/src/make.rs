@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use sandcell::Error;
-use sandcell::image::{Build as Steps, BuildStep, Commit as Layer, Owners};
+use sandcell::image::{Build as Steps, BuildStep, Commit as Layer, IdRange, Owners};
 
 use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG, entry, free, guard};
 use crate::image::{Store, base_of, unknown};
@@ -318,6 +318,8 @@ struct How {
     layer: Layer,
     base: Option<String>,
     owners: Option<Owners>,
+    uids: Vec<IdRange>,
+    gids: Vec<IdRange>,
 }
 
 /// # Safety
@@ -329,7 +331,13 @@ unsafe fn with(commit: *mut Commit, change: impl FnOnce(How) -> Result<How, Erro
 
 impl Default for How {
     fn default() -> How {
-        How { layer: Layer::on("").created_by("sandcell commit"), base: None, owners: None }
+        How {
+            layer: Layer::on("").created_by("sandcell commit"),
+            base: None,
+            owners: None,
+            uids: Vec::new(),
+            gids: Vec::new(),
+        }
     }
 }
 
@@ -350,7 +358,7 @@ pub unsafe extern "C" fn sandcell_commit_free(commit: *mut Commit) {
 /// Says something about the commit: `name` (the new image's), `base` (the image that the upper lies on, instead of the one
 /// that was run), `created` (a date, RFC 3339; none by default), `created_by` (the command, for the history),
 /// `author`, `comment`, or `owners` (whom the files belong to in the image: `noted`, the default: as the run mapped them;
-/// `root`; `kept`: as they are on the disk).
+/// `root`; `kept`: as they are on the disk; or see sandcell_commit_add_uids).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandcell_commit_set(commit: *mut Commit, key: *const c_char, content: *const c_char) -> c_int {
     // SAFETY: NULL, live, or C strings by contract.
@@ -365,6 +373,7 @@ pub unsafe extern "C" fn sandcell_commit_set(commit: *mut Commit, key: *const c_
                 "author" => how.layer = how.layer.author(text),
                 "comment" => how.layer = how.layer.comment(text),
                 "owners" => {
+                    (how.uids, how.gids) = (Vec::new(), Vec::new());
                     how.owners = match text {
                         "noted" => None,
                         "root" => Some(Owners::root()),
@@ -380,6 +389,41 @@ pub unsafe extern "C" fn sandcell_commit_set(commit: *mut Commit, key: *const c_
             Ok(how)
         })
     }
+}
+
+/// # Safety
+/// As for [`with`].
+unsafe fn add_ids(
+    commit: *mut Commit,
+    (inside, host, count): (u32, u32, u32),
+    ranges: impl FnOnce(&mut How) -> &mut Vec<IdRange>,
+) -> c_int {
+    // SAFETY: passed on.
+    unsafe {
+        with(commit, |mut how| {
+            if count == 0 || [inside, host].iter().any(|first| first.checked_add(count).is_none()) {
+                return Err(Error::option("count", "is none, or more than there are ids from there on").into());
+            }
+            ranges(&mut how).push(IdRange { inside, host, count });
+            how.owners = Some(Owners::mapped(how.uids.clone(), how.gids.clone()));
+            Ok(how)
+        })
+    }
+}
+
+/// Says whose the files of UIDs on the disk are in the image: `count` UIDs from `host` on belong to those from `inside` on.
+/// A file of an id that is in no range is root's. This is for what a run wrote that noted no ids, and is instead of `owners`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_commit_add_uids(commit: *mut Commit, inside: u32, host: u32, count: u32) -> c_int {
+    // SAFETY: NULL or live by contract.
+    unsafe { add_ids(commit, (inside, host, count), |how| &mut how.uids) }
+}
+
+/// The same for groups.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandcell_commit_add_gids(commit: *mut Commit, inside: u32, host: u32, count: u32) -> c_int {
+    // SAFETY: NULL or live by contract.
+    unsafe { add_ids(commit, (inside, host, count), |how| &mut how.gids) }
 }
 
 /// Changes the configuration as an instruction of a Dockerfile does: `CMD ["app"]`, `ENV A=b`.
@@ -427,7 +471,7 @@ pub unsafe extern "C" fn sandcell_store_commit(
         entry(error, || {
             let place = empty(id, "id")?;
             let store = handle(store, "store")?;
-            let How { layer, base, owners } = match commit.as_ref() {
+            let How { layer, base, owners, .. } = match commit.as_ref() {
                 Some(commit) => commit.how.get()?.clone(),
                 None => How::default(),
             };

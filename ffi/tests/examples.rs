@@ -123,19 +123,3 @@ fn the_cell_runs_its_programs_at_once_and_gives_up_the_slow_one() {
     let (out, err, status) = both("cpp/cell.cpp", &scratch, |cell| cell.output().unwrap());
     assert_eq!((out.as_str(), status), ("1\n4\n9\n16\nkilled\n", Some(0)), "{err}");
 }
-
-#[test]
-fn what_the_readme_shows_is_a_program() {
-    let readme = fs::read_to_string(Path::new(HERE).join("../README.md")).unwrap();
-    let shown = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a piece of C");
-    let (includes, body): (Vec<&str>, Vec<&str>) = shown.lines().partition(|line| line.starts_with('#'));
-    let scratch = Scratch::new("readme");
-    let source = scratch.path("shown.c");
-    let text = format!("{}\n#include <stdio.h>\nint main(void)\n{{\n{}\n}}\n", includes.join("\n"), body.join("\n"));
-    fs::write(&source, text).unwrap();
-    let program = scratch.path("shown");
-    compile("cc", &["-std=c99"], &source, Link::Shared, &program);
-    let output = Command::new(program).output().unwrap();
-    let uid = String::from_utf8(output.stdout).unwrap();
-    assert!(uid.trim().parse::<u32>().is_ok_and(|uid| uid != 0) && output.stderr.is_empty(), "{uid:?}");
-}

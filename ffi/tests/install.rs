@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{HERE, Scratch, holds, is_release, prefix, said};
+use common::{HERE, Scratch, declarations, default_prefix, holds, prefix, said};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -18,16 +18,10 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Functions that the header declares.
-fn declared() -> BTreeSet<String> {
-    let header = fs::read_to_string(Path::new(HERE).join("../include/sandcell.h")).unwrap();
-    header
-        .lines()
-        .filter(|line| !line.starts_with(['/', ' ', '#']))
-        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
-        .filter(|name| name.starts_with("sandcell_"))
-        .map(str::to_owned)
-        .collect()
+/// Functions that the header of an installed library declares.
+fn declared(prefix: &Path) -> BTreeSet<String> {
+    let name = |head: &str| head.rsplit([' ', '*']).next().unwrap().to_owned();
+    declarations(prefix).iter().map(|(head, _)| name(head)).collect()
 }
 
 /// Symbols that a shared library defines for others, versions included.
@@ -36,23 +30,62 @@ fn exported(library: &Path) -> BTreeSet<String> {
     symbols.lines().filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect()
 }
 
+fn shared_in(prefix: &Path) -> PathBuf {
+    prefix.join(format!("lib/libsandcell.so.{VERSION}"))
+}
+
 fn shared() -> PathBuf {
-    prefix().join(format!("lib/libsandcell.so.{VERSION}"))
+    shared_in(prefix())
+}
+
+fn exports_what_it_declares(prefix: &Path) {
+    let mut wanted: BTreeSet<String> = declared(prefix).iter().map(|name| format!("{name}@@SANDCELL_0")).collect();
+    assert!(wanted.len() > 100, "{wanted:?}");
+    wanted.insert("SANDCELL_0".to_owned());
+    assert_eq!(exported(&shared_in(prefix)), wanted);
 }
 
 #[test]
 fn what_the_header_declares_is_exported_with_a_version_and_nothing_else_is() {
-    let mut wanted: BTreeSet<String> = declared().iter().map(|name| format!("{name}@@SANDCELL_0")).collect();
-    assert!(wanted.len() > 100, "{wanted:?}");
-    wanted.insert("SANDCELL_0".to_owned());
-    assert_eq!(exported(&shared()), wanted);
+    exports_what_it_declares(prefix());
+}
+
+#[test]
+fn images_are_declared_and_exported_where_they_were_asked_for() {
+    assert_eq!(declared(prefix()).contains("sandcell_store_open"), cfg!(feature = "image"));
+    if let Some(default) = default_prefix() {
+        assert!(!declared(&default).contains("sandcell_store_open"));
+        exports_what_it_declares(&default);
+    }
+}
+
+/// In C++, as in C from C23 on, what is not declared is an error; before, compilers may leave it to the linker.
+#[test]
+fn a_program_that_uses_images_is_not_built_with_a_library_that_has_none() {
+    let Some(default) = default_prefix() else { return };
+    let scratch = Scratch::new("no images");
+    let file = scratch.path("images.c");
+    let text = "#include <sandcell.h>\nint main(void) { sandcell_store_free(0); return 0; }\n";
+    fs::write(&file, text).unwrap();
+    let build = |prefix: &Path, compiler: &[&str]| {
+        let mut cc = Command::new(compiler[0]);
+        cc.args(&compiler[1..]).arg("-I").arg(prefix.join("include")).arg(&file).arg("-L").arg(prefix.join("lib"));
+        cc.args(["-lsandcell", "-o"]).arg(scratch.path("program")).output().unwrap()
+    };
+    for compiler in [&["c++", "-x", "c++"][..], &["clang", "-std=c2x"], &["cc", "-std=gnu89"]] {
+        let output = build(&default, compiler);
+        assert!(!output.status.success() && said(&output).contains("sandcell_store_free"), "{}", said(&output));
+        let output = build(prefix(), compiler);
+        assert!(output.status.success(), "{}", said(&output));
+    }
 }
 
 /// What cargo builds by itself has no versions, but no other names either.
 #[test]
 fn the_library_that_cargo_builds_exports_the_same_names() {
     let library = std::env::current_exe().unwrap().with_file_name("libsandcell_ffi.so");
-    assert_eq!(exported(&library), declared());
+    let declared = declared(prefix());
+    assert_eq!(exported(&library), declared);
     let dynamic = output(Command::new("readelf").arg("-d").arg(library));
     assert!(dynamic.contains("[libsandcell.so.0]"), "{dynamic}");
 }
@@ -73,19 +106,18 @@ fn the_shared_library_has_its_number_in_its_name_and_needs_only_the_c_library() 
 }
 
 #[test]
-fn the_shared_library_is_stripped_and_no_larger_than_a_megabyte_and_a_half() {
+fn the_shared_library_is_stripped() {
     let sections = output(Command::new("readelf").arg("-SW").arg(shared()));
     assert!(!sections.contains(".symtab") && !sections.contains(".debug_info"), "{sections}");
-    if is_release() {
-        let with_images = fs::metadata(shared()).unwrap().size();
-        let without = std::env::var_os("SANDCELL_C_SMALL").expect("a prefix of `ffi/install --without-images`");
-        let file = Path::new(&without).join("lib").join(shared().file_name().unwrap());
-        let size = fs::metadata(file).unwrap().size();
-        println!("{size} bytes, with images {with_images}");
-        assert!(size <= 1_500_000 && with_images <= 2_500_000, "{size} bytes, with images {with_images}");
-    } else {
-        println!("SKIPPED: only a release has a size that counts: set SANDCELL_C_PREFIX");
-    }
+}
+
+#[test]
+fn what_is_installed_by_default_is_no_larger_than_a_megabyte_and_a_half() {
+    let Some(default) = default_prefix() else { return };
+    let size = |prefix: &Path| fs::metadata(shared_in(prefix)).unwrap().size();
+    let (default, with_images) = (size(&default), size(prefix()));
+    println!("{default} bytes, with images {with_images}");
+    assert!(default <= 1_500_000 && with_images <= 2_500_000, "{default} bytes, with images {with_images}");
 }
 
 /// The third place, the library itself, is looked at by `misuse.c`.
@@ -176,16 +208,40 @@ fn a_cmake_project_finds_the_package() {
     }
 }
 
-#[test]
-fn a_cmake_project_that_wants_a_later_version_is_told_so() {
-    let scratch = Scratch::new("cmake later");
+/// Whether CMake goes on where a project wants this of the package, and what it says.
+fn cmake_wants(what: &str, prefix: &Path) -> (bool, String) {
+    let scratch = Scratch::new(&format!("cmake {what}"));
     let project = consumer(&scratch);
     let lists = fs::read_to_string(project.join("CMakeLists.txt")).unwrap();
-    fs::write(project.join("CMakeLists.txt"), lists.replace("sandcell 0.1", "sandcell 0.999")).unwrap();
+    fs::write(project.join("CMakeLists.txt"), lists.replace("sandcell 0.1 REQUIRED", what)).unwrap();
     let mut cmake = Command::new("cmake");
     cmake.args(["-S", ".", "-B", "build", "-DCMAKE_PREFIX_PATH="]).current_dir(&project);
-    let output = cmake.env("CMAKE_PREFIX_PATH", prefix()).output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("0.999"), "{}", said(&output));
+    let output = cmake.env("CMAKE_PREFIX_PATH", prefix).output().unwrap();
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn a_cmake_project_that_wants_a_later_version_is_told_so() {
+    let (found, said) = cmake_wants("sandcell 0.999 REQUIRED", prefix());
+    assert!(!found && said.contains("0.999"), "{said}");
+}
+
+#[test]
+fn a_project_that_wants_images_is_told_whether_they_are_there() {
+    let images = |prefix: &Path| {
+        let mut pkg_config = Command::new("pkg-config");
+        pkg_config.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        output(pkg_config.args(["--variable=images", "sandcell"])).trim() == "true"
+    };
+    let wanted = "sandcell 0.1 REQUIRED COMPONENTS images";
+    let (found, said) = cmake_wants(wanted, prefix());
+    assert_eq!((found, images(prefix())), (cfg!(feature = "image"), cfg!(feature = "image")), "{said}");
+    if let Some(default) = default_prefix() {
+        let (found, said) = cmake_wants(wanted, &default);
+        assert!(!found && !images(&default) && said.contains("built without images"), "{said}");
+        let (found, said) = cmake_wants("sandcell 0.1 REQUIRED OPTIONAL_COMPONENTS images", &default);
+        assert!(found, "{said}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{HERE, Link, Scratch, compile, holds};
+use common::{HERE, Link, Scratch, compile, declarations, holds, prefix};
 
 /// Places in which NULL means something.
 const OPTIONAL: [&str; 17] = [
@@ -38,24 +38,17 @@ struct Function {
 }
 
 fn declared() -> Vec<Function> {
-    let header = fs::read_to_string(Path::new(HERE).join("../include/sandcell.h")).unwrap();
-    let code: Vec<&str> =
-        header.lines().filter(|line| !line.starts_with(['/', '#', ' ']) || line.contains("  ")).collect();
-    let code = code.join(" ");
     let split = |text: &str| {
         let text = text.trim();
         let at = text.rfind([' ', '*']).unwrap() + 1;
         (text[..at].trim().to_owned(), text[at..].to_owned())
     };
-    let declarations = code.split(';').filter_map(|d| d.trim().strip_suffix(')')?.split_once('('));
-    declarations
-        .map(|(head, inside)| {
-            let (answer, name) = split(head);
-            let parameters = if inside == "void" { Vec::new() } else { inside.split(',').map(split).collect() };
-            Function { answer: answer.rsplit(['}', '{']).next().unwrap().trim().to_owned(), name, parameters }
-        })
-        .filter(|function| function.name.starts_with("sandcell_"))
-        .collect()
+    let function = |(head, inside): &(String, String)| {
+        let (answer, name) = split(head);
+        let parameters = if inside == "void" { Vec::new() } else { inside.split(',').map(split).collect() };
+        Function { answer, name, parameters }
+    };
+    declarations(prefix()).iter().map(function).collect()
 }
 
 /// What starts a process, or moves ours.

@@ -5,10 +5,11 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Link, SUITE, Scratch, arguments, compile, holds};
+use common::{IMAGES, Link, SUITE, Scratch, arguments, compile, default_prefix, holds};
 
 fn suite(link: Link, flags: &[&str]) {
-    for name in SUITE {
+    let images = if link == Link::Default { &[] } else { IMAGES };
+    for name in SUITE.iter().chain(images) {
         let scratch = Scratch::new(&format!("{name} {link:?} {}", flags.len()));
         let program = scratch.path("program");
         compile("cc", flags, Path::new(&format!("tests/c/{name}.c")), link, &program);
@@ -26,18 +27,29 @@ fn the_c_suite_holds_with_the_static_library() {
     suite(Link::Static, &["-std=gnu11"]);
 }
 
+#[test]
+fn the_suite_holds_with_the_library_that_is_installed_by_default() {
+    if default_prefix().is_some() {
+        suite(Link::Default, &["-std=gnu11"]);
+        wrapper(Link::Default, "-std=c++17");
+    }
+}
+
 /// AddressSanitizer counts what the library allocates, too: leaks of either side are found.
 #[test]
 fn the_c_suite_shows_no_error_and_no_leak_under_address_and_undefined_behaviour_sanitizer() {
     suite(Link::Static, &["-std=gnu11", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
 }
 
+fn wrapper(link: Link, standard: &str) {
+    let scratch = Scratch::new(&format!("wrapper {link:?} {standard}"));
+    let program = scratch.path("program");
+    compile("c++", &[standard], Path::new("tests/c/wrapper.cpp"), link, &program);
+    holds(&mut Command::new(&program));
+}
+
 #[test]
 fn the_c_plus_plus_header_holds_in_both_of_its_standards() {
-    for standard in ["-std=c++17", "-std=c++20"] {
-        let scratch = Scratch::new(&format!("wrapper {standard}"));
-        let program = scratch.path("program");
-        compile("c++", &[standard], Path::new("tests/c/wrapper.cpp"), Link::Shared, &program);
-        holds(&mut Command::new(&program));
-    }
+    wrapper(Link::Shared, "-std=c++17");
+    wrapper(Link::Shared, "-std=c++20");
 }

@@ -149,6 +149,83 @@ static void loads(sandcell_store_t *store, const char *root)
     sandcell_text_free(json);
 }
 
+/* A root of a used image's layers; while it is in use nobody removes it, and afterwards they do. */
+static void keeps(sandcell_store_t *store, const char *root)
+{
+    const char *const words[] = {"/bin/sh", "-c", "read x </etc/passwd; echo $x", NULL};
+    sandcell_error_t *error = NULL;
+    sandcell_result_t *result = NULL;
+    sandcell_image_t *kept = NULL;
+    sandcell_policy_t *policy = sandcell_policy_new();
+    char *json = NULL;
+    sandcell_load_options_t named = {.size = sizeof named, .image_name = "kept:1"};
+
+    FINE(sandcell_store_load(store, root, "rootfs", &named, &json, &error));
+    sandcell_text_free(json);
+    REFUSED(sandcell_store_use_image(store, "nowhere:1", &kept, &error), SANDCELL_ERROR_CONFIG, "nowhere:1");
+    CHECK(kept == NULL);
+    FINE(sandcell_store_use_image(store, "kept:1", &kept, &error));
+    CHECK(strncmp(sandcell_image_id(kept), "sha256:", 7) == 0);
+    CHECK(sandcell_image_layer_count(kept) == 1 && *sandcell_image_layer(kept, 1) == '\0');
+    sandcell_policy_add_layer(policy, sandcell_image_layer(kept, 0));
+    FINE(sandcell_run(policy, words, &result, &error));
+    CHECK(wrote(result, "root:x:0:0::/root:/bin/sh\n"));
+    sandcell_result_free(result);
+    sandcell_policy_free(policy);
+    CHECK(sandcell_store_remove(store, sandcell_image_id(kept), NULL, &error) == SANDCELL_ERROR_SETUP);
+    CHECK(strstr(sandcell_error_message(error), "using this image") != NULL);
+    sandcell_error_free(error);
+    sandcell_image_free(kept);
+    FINE(sandcell_store_remove(store, "kept:1", NULL, &error));
+}
+
+/* Whether the only layer that the image has above the first says that `file` is theirs. */
+static bool belongs(sandcell_store_t *store, const char *image, const char *theirs)
+{
+    sandcell_error_t *error = NULL;
+    char *json = NULL, *withheld = NULL, layer[72];
+    FINE(sandcell_store_inspect_json(store, image, &json, &error));
+    const char *last = strstr(strstr(strstr(json, "\"RootFS\""), "sha256:") + 1, "sha256:");
+    snprintf(layer, sizeof layer, "%.71s", last);
+    FINE(sandcell_store_withheld_json(store, layer, &withheld, &error));
+    bool so = strstr(withheld, theirs) != NULL;
+    sandcell_text_free(withheld);
+    sandcell_text_free(json);
+    return so;
+}
+
+/* Files on the disk are in the image whose the caller says; by default, and where no range has them, root's. */
+static void owners(sandcell_store_t *store, const char *upper)
+{
+    sandcell_error_t *error = NULL;
+    sandcell_owned_t *files = NULL;
+    sandcell_owned_entry_t x = {.size = sizeof x};
+    char *id = NULL;
+    const char *const theirs = "\"gid\":8,\"mode\":420,\"path\":\"x\",\"uid\":77";
+
+    FINE(sandcell_owned_list(upper, &files, &error));
+    for (size_t i = 0; strcmp(x.path == NULL ? "" : x.path, "upper/x") != 0; i++)
+        CHECK(sandcell_owned_get(files, i, &x) == 0);
+    for (uint32_t off = 0; off < 2; off++) {
+        sandcell_commit_t *commit = sandcell_commit_new();
+        sandcell_commit_set(commit, "name", "mapped:1");
+        CHECK(sandcell_commit_add_uids(commit, 77, x.host_uid + off, 8) == 0);
+        CHECK(sandcell_commit_add_gids(commit, 8, x.host_gid, 1) == 0);
+        FINE(sandcell_store_commit(store, upper, commit, &id, &error));
+        CHECK(belongs(store, "mapped:1", theirs) == (off == 0));
+        sandcell_text_free(id);
+        sandcell_commit_free(commit);
+    }
+    sandcell_owned_free(files);
+    sandcell_commit_t *commit = sandcell_commit_new();
+    CHECK(sandcell_commit_add_gids(commit, 1, UINT32_MAX, 2) == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_store_commit(store, upper, commit, &id, &error), SANDCELL_ERROR_CONFIG, "count");
+    sandcell_commit_free(commit);
+    FINE(sandcell_store_remove(store, "mapped:1", NULL, &error));
+    FINE(sandcell_store_prune(store, NULL, &error));
+    REFUSED(sandcell_store_withheld_json(store, "layer", &id, &error), SANDCELL_ERROR_CONFIG, "layer");
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -167,6 +244,7 @@ int main(int argc, char **argv)
     REFUSED(sandcell_store_load(store, place[0], "tar", NULL, &json, &error), SANDCELL_ERROR_CONFIG, "image_format");
     CHECK(json == NULL);
     loads(store, place[0]);
+    keeps(store, place[0]);
     FINE(sandcell_store_dir(store, &json, &error));
     CHECK(strcmp(json, in(dir, 0, "store")) == 0);
     sandcell_text_free(json);
@@ -187,6 +265,7 @@ int main(int argc, char **argv)
     CHECK(sandcell_changes_count(changes) == 1 && sandcell_changes_kind(changes, 0) == SANDCELL_CHANGE_ADDED);
     CHECK(strcmp(sandcell_changes_path(changes, 0), "/x") == 0);
     sandcell_changes_free(changes);
+    owners(store, in(dir, 1, "upper"));
     sandcell_commit_t *commit = sandcell_commit_new();
     sandcell_commit_set(commit, "name", "app:2");
     sandcell_commit_set(commit, "comment", "why");

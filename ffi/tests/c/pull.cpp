@@ -54,6 +54,15 @@ int main(int argc, char **argv)
         return 8;
     } catch (const sandcell::Error &) {
     }
+    {
+        const auto kept = store.use_image("mine:1");
+        const std::string layers = store.inspect_json("mine:1");
+        const auto layer = layers.substr(layers.find("sha256:", layers.find("\"RootFS\"")), 71);
+        if (kept.id().rfind("sha256:", 0) != 0 || kept.layers().size() != 1 || store.withheld_json(layer).front() != '[')
+            return 10;
+    }
+    store.commit({}, sandcell::Commit().set("base", "mine:1").set("name", "mapped:1").uids(7, 1000, 1).gids(7, 1000, 1));
+    store.remove("mapped:1");
     if (store.remove("committed:1").images != 1)
         return 9;
     store.remove("built:1");

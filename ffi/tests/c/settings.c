@@ -1,6 +1,13 @@
 /* What is set arrives in the sandbox. */
 #include "check.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
 /* A profile that allows everything but makes unlinkat(2) and its kind fail with EDQUOT. */
 static const char *const PROFILE = "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"unlink\", "
                                    "\"unlinkat\"], \"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": 122}]}";
@@ -42,6 +49,45 @@ static void policy_sets(void)
     policy = sandcell_policy_new();
     sandcell_policy_set_seccomp(policy, "off");
     CHECK(sandcell_policy_add_seccomp_set(policy, "ptrace") == SANDCELL_ERROR_CONFIG);
+    sandcell_policy_free(policy);
+}
+
+/* Whether a process under this filter may open a socket; 0 or the errno. */
+static int socket_under(const sandcell_policy_t *policy)
+{
+    sandcell_error_t *error = NULL;
+    sandcell_bpf_t *bpf = NULL;
+    size_t length = 0;
+    int status = 0;
+    FINE(sandcell_policy_seccomp_bpf(policy, &bpf, &error));
+    const void *bytes = sandcell_bpf_bytes(bpf, &length);
+    CHECK(length > 0 && length % sizeof(struct sock_filter) == 0 && bytes == sandcell_bpf_bytes(bpf, NULL));
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)), .filter = NULL};
+        memcpy(&filter.filter, &bytes, sizeof bytes);
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+            _exit(255);
+        _exit(socket(AF_INET, SOCK_STREAM, 0) < 0 ? errno : 0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    sandcell_bpf_free(bpf);
+    return WEXITSTATUS(status);
+}
+
+/* The kernel takes the filter as bytes, and keeps to it. Without a filter there are none. */
+static void policy_bytes(void)
+{
+    sandcell_error_t *error = NULL;
+    sandcell_bpf_t *bpf = NULL;
+    sandcell_policy_t *policy = sandcell_policy_new();
+    CHECK(socket_under(policy) == 0);
+    sandcell_policy_remove_seccomp_set(policy, "network-client");
+    CHECK(socket_under(policy) == EPERM);
+    sandcell_policy_set_seccomp(policy, "off");
+    REFUSED(sandcell_policy_seccomp_bpf(policy, &bpf, &error), SANDCELL_ERROR_CONFIG, "seccomp");
+    CHECK(bpf == NULL);
     sandcell_policy_free(policy);
 }
 
@@ -92,6 +138,7 @@ int main(void)
         sandcell_error_t *error = NULL;
         char *text = NULL;
         policy_sets();
+        policy_bytes();
         FINE(sandcell_seccomp_sets_json(&text, &error));
         CHECK(strstr(text, "\"name\":\"network-client\"") != NULL);
         sandcell_text_free(text);

@@ -65,6 +65,7 @@ int main()
     wrong.network("everything").memory(1);
     CHECK(thrown([&] { wrong.prepare(); }) == SANDCELL_ERROR_CONFIG);
     CHECK(policy.explain_json().front() == '[');
+    CHECK(policy.seccomp_bpf().data() != nullptr && policy.seccomp_bpf().size() % 8 == 0);
 
     CHECK(thrown([] { sandcell::Policy().isolation("elsewhere").prepare(); }) == SANDCELL_ERROR_CONFIG);
 

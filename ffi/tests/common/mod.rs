@@ -1,6 +1,7 @@
 //! The installed library, compilers, and programs built with them.
 #![allow(dead_code)] // Each test binary uses its part.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -48,7 +49,9 @@ pub fn prefix() -> &'static Path {
         // Several test binaries may want it at once.
         let lock = File::create(prefix.join("lock")).unwrap();
         lock.lock().unwrap();
-        install(&["--prefix".as_ref(), prefix.as_os_str(), "--library".as_ref(), library.as_os_str()]);
+        let images: &[&OsStr] = if cfg!(feature = "image") { &["--with-images".as_ref()] } else { &[] };
+        let places = ["--prefix".as_ref(), prefix.as_os_str(), "--library".as_ref(), library.as_os_str()];
+        install(&[images, &places].concat());
         prefix
     })
 }
@@ -59,9 +62,29 @@ fn beside() -> PathBuf {
     library
 }
 
-pub fn install(arguments: &[&std::ffi::OsStr]) {
+pub fn install(arguments: &[&OsStr]) {
     let output = Command::new(Path::new(HERE).join("install")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Where tests/run has installed the library as it is by default: a release, without images.
+pub fn default_prefix() -> Option<PathBuf> {
+    let prefix = std::env::var_os("SANDCELL_C_SMALL").map(PathBuf::from);
+    if prefix.is_none() {
+        println!("SKIPPED: there is a release only where SANDCELL_C_SMALL says");
+    }
+    prefix
+}
+
+/// What the header of an installed library declares, as a compiler reads it: type and name of each function, and what it takes.
+pub fn declarations(prefix: &Path) -> Vec<(String, String)> {
+    let mut cc = Command::new("cc");
+    let output = cc.args(["-E", "-P"]).arg(prefix.join("include/sandcell.h")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    let functions = text.split(';').filter_map(|one| one.trim().strip_suffix(')')?.split_once('('));
+    let ours = functions.filter(|(head, _)| !head.starts_with("typedef") && head.contains("sandcell_"));
+    ours.map(|(head, inside)| (head.to_owned(), inside.to_owned())).collect()
 }
 
 /// Whether this is the release as it is shipped, and not what a plain `cargo test` has built.
@@ -73,6 +96,8 @@ pub fn is_release() -> bool {
 pub enum Link {
     Shared,
     Static,
+    /// The shared one of `default_prefix`, which must be there.
+    Default,
     /// The static library that cargo built beside this test, with the features that the test was built with.
     Beside,
     /// Not at all: an object.
@@ -81,21 +106,17 @@ pub enum Link {
 
 /// A program from a source below `ffi/`, with every warning an error; `program` is where it is put.
 pub fn compile(compiler: &str, flags: &[&str], source: &Path, link: Link, program: &Path) {
+    let prefix = if link == Link::Default { &default_prefix().unwrap() } else { prefix() };
     let mut cc = Command::new(compiler);
-    cc.args(WARNINGS)
-        .args(flags)
-        .arg("-I")
-        .arg(prefix().join("include"))
-        .arg("-I")
-        .arg(Path::new(HERE).join("tests/c"));
+    cc.args(WARNINGS).args(flags).arg("-I").arg(prefix.join("include")).arg("-I").arg(Path::new(HERE).join("tests/c"));
     cc.arg(Path::new(HERE).join(source)).arg("-o").arg(program);
     match link {
-        Link::Shared => {
+        Link::Shared | Link::Default => {
             let mut rpath = std::ffi::OsString::from("-Wl,-rpath,");
-            rpath.push(prefix().join("lib"));
-            cc.arg("-L").arg(prefix().join("lib")).arg("-lsandcell").arg(rpath)
+            rpath.push(prefix.join("lib"));
+            cc.arg("-L").arg(prefix.join("lib")).arg("-lsandcell").arg(rpath)
         }
-        Link::Static => cc.arg(prefix().join("lib/libsandcell.a")).args(STATIC),
+        Link::Static => cc.arg(prefix.join("lib/libsandcell.a")).args(STATIC),
         Link::Not => return finish(cc),
         Link::Beside => cc.arg(beside()).args(STATIC),
     };
@@ -111,7 +132,10 @@ fn finish(mut cc: Command) {
 }
 
 /// The programs that look for themselves, with what they are given.
-pub const SUITE: [&str; 9] = ["misuse", "settings", "command", "child", "cell", "entry", "owned", "image", "threads"];
+pub const SUITE: [&str; 8] = ["misuse", "settings", "command", "child", "cell", "entry", "owned", "threads"];
+
+/// The one that needs images, where the installed library has them.
+pub const IMAGES: &[&str] = if cfg!(feature = "image") { &["image"] } else { &[] };
 
 /// A layer for the program that wants one, and a directory.
 pub fn arguments(name: &str, scratch: &Scratch) -> Vec<PathBuf> {
