@@ -16,7 +16,7 @@ from _pytest.reports import TestReport
 from . import _pytest_coverage as coverage
 from ._errors import PolicyError, SandboxError
 from ._options import seconds
-from ._pytest_child import Child, Heard, Inside
+from ._pytest_child import Child, Heard, Inside, template
 from ._pytest_policy import Descriptors, Policies, weaknesses
 from ._pytest_wider import Wider, captured
 from ._sandbox import Cell, Sandbox
@@ -38,6 +38,9 @@ class Cells:
         self.child: Child | None = None
         self.ahead: Child | None = None
         self.behind: list[Child] = []
+        #: What their processes are forked by, and the test up to which nothing has been set up or torn down since.
+        self.template: Any = None
+        self.template_serves: pytest.Item | None = None
         self.sandboxes: dict[str, Sandbox] = {}
         self.places: dict[pytest.Item, int] = {}
         self.left: list[str] = []
@@ -144,8 +147,10 @@ class Cells:
         child.ask(self._place(item), None if last else self._place(nextitem), item.session.testsfailed)
         # While the test runs: the end of the one before, and the beginning of the next.
         self._close_behind()
-        if self.mode == "test" and nextitem is not None and following is not None:
-            self._begin_ahead(item, nextitem, following)
+        if self.mode == "test" and nextitem is not None:
+            self.template_serves = nextitem if self.wider.stays(item, nextitem) else None
+            if following is not None:
+                self._begin_ahead(nextitem, following)
         try:
             heard = child.hear(limit, last)
         except BaseException:
@@ -226,18 +231,33 @@ class Cells:
             self._fork(child, item, group)
         return child
 
-    def _begin_ahead(self, item: pytest.Item, nextitem: pytest.Item, options: dict[str, Any]) -> None:
+    def _begin_ahead(self, nextitem: pytest.Item, options: dict[str, Any]) -> None:
         """The next test's cell, and its process where that has nothing to wait for."""
         try:
             self.ahead = self.ahead or Child(self._start(options), _key(options))
-            if self.wider.stays(item, nextitem) and not self.ahead.group:
+            if self.template_serves is nextitem and not self.ahead.group:
                 self._fork(self.ahead, nextitem, self._group(nextitem, options))
         except (OSError, PolicyError, TypeError):
             # It is tried once more, and told, where that test runs.
             pass
 
     def _fork(self, child: Child, item: pytest.Item, group: str) -> None:
-        child.start(self, item.session, group, self.descriptors.kept(), coverage.current())
+        if self.template_serves is not item:
+            self._end_template()
+        if self.template is None:
+            self.template = template(self, item.session, self.descriptors.kept(), coverage.current())
+            self.template_serves = item
+        try:
+            child.start(self.template, group)
+        except OSError:
+            # Should it be gone: the next test gets another.
+            self._end_template()
+            raise
+
+    def _end_template(self) -> None:
+        if self.template:
+            self.template.close()
+            self.template = None
 
     def _end_child(self) -> None:
         if self.child:
@@ -257,6 +277,7 @@ class Cells:
             if self.ahead:
                 self.behind.append(self.ahead)
             self._close_behind()
+            self._end_template()
             coverage.add(self.coverage)
 
 

@@ -1,9 +1,9 @@
 """The process of one test, or of the tests of a file or worker, in a cell.
 
-The native half forks twice: the second copy of pytest is inside the cell and runs the tests that it is asked for; the
-first stays outside, tells how the second ended and what it left, and runs nothing of Python's. Copies end with _exit:
-nothing of pytest's own runs twice. When pytest is gone, so is the only end of the cell's control socket, and everything
-in the cell."""
+A copy of pytest, the template, does nothing but fork. Its forks fork once more: the second is inside the cell and runs
+the tests that it is asked for; the first stays outside, tells how the second ended and what it left. Only the second
+runs Python. Copies end with _exit: nothing of pytest's own runs twice. When pytest is gone, so is the only end of the
+cell's control socket, and everything in the cell."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from _pytest.runner import call_and_report, show_test_item
 
+from . import _native
 from . import _pytest_coverage as coverage
 from ._sandbox import Cell
 
@@ -50,33 +51,28 @@ class Child:
         self.key = key
         #: Which tests it runs; empty before it is started.
         self.group = ""
-        self.pid = 0
         self.buffer = bytearray()
         #: Whether nothing more can come by `answers`: always ready, it would keep the loop spinning.
         self.silent = False
 
-    def start(self, plugin: Any, session: Any, group: str, kept: list[int], running: Any) -> None:
-        """Forks. `kept`: the descriptors that it has besides its pipes; `running`: the coverage that is measured."""
-        self.group = group
+    def start(self, template: Any, group: str) -> None:
+        """Has the template fork."""
         self.answers, answer = os.pipe()
         self.last_words, last_word = os.pipe()
         question, self.questions = os.pipe()
-        home = os.fspath(self.cell._native.home())
         umask = os.umask(0)
         os.umask(umask)
-        entry = self.cell._native.entry(os.getcwd(), umask, [*kept, answer, question])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = entry.fork(last_word)
-        if self.pid == 0:
-            try:
-                # What the copy never changes is not looked at either: each page looked at would have to be copied.
-                gc.freeze()
-                os.close(last_word)
-                _inside(entry, answer, question, home, plugin, session, running)
-            finally:
-                os._exit(125)
-        for fd in (answer, last_word, question):
+        try:
+            template.fork(self.cell._native, os.getcwd(), umask, [last_word, answer, question])
+            self.group = group
+        finally:
+            for fd in (answer, last_word, question):
+                os.close(fd)
+            if not self.group:
+                self._close()
+
+    def _close(self) -> None:
+        for fd in (self.answers, self.questions, self.last_words):
             os.close(fd)
 
     def ask(self, place: int, next_place: int | None, failed: int) -> None:
@@ -170,10 +166,11 @@ class Child:
     def end(self) -> None:
         # First: whoever still runs in there would keep the first copy waiting.
         self.cell.close()
-        if self.pid:
-            for fd in (self.answers, self.questions, self.last_words):
-                os.close(fd)
-            os.waitpid(self.pid, 0)
+        if self.group:
+            # Whoever watched is gone when nobody can write to this any more.
+            while _ready([self.last_words], None) and os.read(self.last_words, 1 << 16):
+                pass
+            self._close()
 
 
 def _ready(descriptors: list[int], wait: float | None) -> list[int]:
@@ -203,12 +200,29 @@ def _words(error: BaseException) -> str:
     return repr(error)
 
 
-def _inside(entry: Any, answer: int, question: int, home: str, plugin: Any, session: Any, running: Any) -> None:
+def template(plugin: Any, session: Any, kept: list[int], running: Any) -> Any:
+    """Forks the template. `kept`: the descriptors that tests have besides their pipes; `running`: the coverage that is
+    measured."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    made = _native.fork_template(kept)
+    if isinstance(made, _native.Template):
+        return made
+    try:
+        # What the copy never changes is not looked at either: each page looked at would have to be copied.
+        gc.freeze()
+        _inside(made, plugin, session, running)
+    finally:
+        os._exit(125)
+
+
+def _inside(entered: Any, plugin: Any, session: Any, running: Any) -> None:
     """In the cell: runs tests. Never returns."""
+    answer = entered.answer
     inside = Inside(answer, session)
     try:
-        entry.confine()
-        os.environ["HOME"] = home
+        entered.confine()
+        os.environ["HOME"] = os.fspath(entered.home)
         if "TMPDIR" in os.environ:
             os.environ["TMPDIR"] = "/tmp"
             tempfile.tempdir = None
@@ -218,7 +232,7 @@ def _inside(entry: Any, answer: int, question: int, home: str, plugin: Any, sess
             for other in [found.plugin for found in logged.get_hookimpls() if found.plugin is not plugin]:
                 logged._remove_plugin(other)
         coverage.begin(running)
-        with open(question, "rb", buffering=0) as questions:
+        with open(entered.question, "rb", buffering=0) as questions:
             for line in iter(questions.readline, b""):
                 place, next_place, session.testsfailed = json.loads(line)
                 inside.nextitem = _End(inside.base) if next_place is None else session.items[next_place]

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyValueError;
@@ -11,7 +10,6 @@ use pyo3::types::PyDict;
 use sandcell::{ChangeKind, report};
 
 use crate::child::Child;
-use crate::entry::Entry;
 use crate::exchange::Finished;
 use crate::ours::Ours;
 use crate::program::Program;
@@ -30,7 +28,7 @@ impl Cell {
     }
 
     /// A clone to work with: no call holds the lock, so that `close` never waits for one.
-    fn open(&self) -> PyResult<sandcell::Cell> {
+    pub fn open(&self) -> PyResult<sandcell::Cell> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.as_deref().cloned().ok_or_else(|| PyValueError::new_err("the cell is closed"))
     }
@@ -53,21 +51,6 @@ impl Cell {
     /// A descriptor that becomes readable when the cell ends; it lives until `close`.
     fn fileno(&self) -> PyResult<RawFd> {
         Ok(self.open()?.as_fd().as_raw_fd())
-    }
-
-    /// Prepares the way in for a forked process: working directory, file mode creation mask, descriptors to keep.
-    fn entry(&self, cwd: PathBuf, umask: u32, keep: Vec<RawFd>) -> PyResult<Entry> {
-        let mut entry = self.open()?.entry().map_err(raise)?;
-        entry.current_dir(cwd).map_err(raise)?.umask(umask);
-        keep.into_iter().for_each(|fd| {
-            entry.keep_fd(fd);
-        });
-        Ok(Entry::new(entry))
-    }
-
-    /// The home of its programs.
-    fn home(&self) -> PyResult<PathBuf> {
-        Ok(self.open()?.home())
     }
 
     /// What it has used so far, as JSON.

@@ -3,7 +3,6 @@
 
 mod cell;
 mod child;
-mod entry;
 mod exchange;
 mod image;
 mod options;
@@ -12,6 +11,7 @@ mod owned;
 mod patience;
 mod program;
 mod sys;
+mod template;
 mod watch;
 
 use pyo3::prelude::*;
@@ -108,7 +108,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<image::Store>()?;
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
-    module.add_class::<entry::Entry>()?;
+    module.add_class::<template::Template>()?;
+    module.add_class::<template::Entered>()?;
+    module.add_function(wrap_pyfunction!(template::fork_template, module)?)?;
     module.add_function(wrap_pyfunction!(adopt_cgroup, module)?)?;
     module.add_function(wrap_pyfunction!(doctor, module)?)?;
     module.add_function(wrap_pyfunction!(owned::owned_list, module)?)?;

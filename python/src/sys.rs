@@ -47,29 +47,38 @@ fn value<'a>(lines: &'a str, key: &str) -> Option<&'a str> {
     lines.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
 }
 
-/// Forks the interpreter as os.fork() does, but twice: `between` runs in the first copy, in which nothing of Python's may
-/// run, and forks by calling what it is given; the copy of the copy goes on in Python. To the caller the number of the
-/// first copy, to the second copy 0.
-pub fn fork_interpreter(between: impl FnOnce(fn() -> io::Result<i32>) -> io::Result<()>) -> io::Result<i32> {
+/// A descriptor that came over a socket.
+pub fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+pub enum Forked<T> {
+    Parent(i32),
+    Child(T),
+}
+
+/// Forks the interpreter as os.fork() does, but that `between` runs first in the copy, in which nothing of Python's may
+/// run until then. Where it returns Python goes on, be that in the copy or in a copy of that.
+pub fn fork_interpreter<T>(between: impl FnOnce() -> T) -> io::Result<Forked<T>> {
     // SAFETY: the caller holds the GIL, and each call is followed by its counterpart in each process that goes on in
     // Python. fork(2) of libc makes a copy in which memory can be allocated, whatever other threads were at.
     unsafe {
         pyo3::ffi::PyOS_BeforeFork();
-        let first = libc::fork();
-        if first == 0 {
-            if between(fork).is_err() {
-                exit(125);
-            }
+        let pid = libc::fork();
+        if pid == 0 {
+            let value = between();
             pyo3::ffi::PyOS_AfterFork_Child();
-            return Ok(0);
+            return Ok(Forked::Child(value));
         }
         let error = io::Error::last_os_error();
         pyo3::ffi::PyOS_AfterFork_Parent();
-        if first < 0 { Err(error) } else { Ok(first) }
+        if pid < 0 { Err(error) } else { Ok(Forked::Parent(pid)) }
     }
 }
 
-fn fork() -> io::Result<i32> {
+/// In a copy that has one thread.
+pub fn fork() -> io::Result<i32> {
     // SAFETY: no arguments; this process has one thread.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -83,10 +92,25 @@ pub fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Lets Ctrl-C be the others' to mind.
-pub fn ignore_interrupts() {
-    // SAFETY: a signal and a disposition that is no function.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+/// What a signal does.
+#[derive(Clone, Copy)]
+pub struct Disposition(libc::sigaction);
+
+/// Lets Ctrl-C be the others' to mind. What it did before.
+pub fn ignore_interrupts() -> Disposition {
+    // SAFETY: all zeroes are an empty mask and no flags; two of the structures that the call wants.
+    unsafe {
+        let mut ignore: libc::sigaction = std::mem::zeroed();
+        ignore.sa_sigaction = libc::SIG_IGN;
+        let mut before = std::mem::zeroed();
+        libc::sigaction(libc::SIGINT, &raw const ignore, &raw mut before);
+        Disposition(before)
+    }
+}
+
+pub fn restore_interrupts(Disposition(before): Disposition) {
+    // SAFETY: what the kernel has given; the handler is still where it was, in a copy of the memory.
+    unsafe { libc::sigaction(libc::SIGINT, &raw const before, std::ptr::null_mut()) };
 }
 
 /// Waits for a child to end: its exit status, or the negative number of the signal that ended it.
@@ -102,21 +126,24 @@ pub fn wait(process: i32) -> i32 {
     if libc::WIFSIGNALED(status) { -libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
 }
 
-/// Closes every descriptor but one, in a copy that has no other use for them.
-pub fn close_all_but(kept: RawFd) {
-    let close = |first: RawFd, last: RawFd| {
+/// Closes every descriptor but these, in a copy that has no other use for them.
+pub fn close_all_but(kept: &[RawFd]) {
+    let mut kept: Vec<RawFd> = kept.iter().copied().filter(|fd| *fd >= 0).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut next = 0;
+    for last in kept.iter().map(|fd| fd - 1).chain([RawFd::MAX]) {
         // SAFETY: numbers; nothing in this copy uses what they name.
-        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
-    };
-    if close(0, kept - 1) && close(kept + 1, RawFd::MAX) {
-        return;
+        if next <= last && unsafe { libc::syscall(libc::SYS_close_range, next, last, 0) } != 0 {
+            // Refused by a filter around the caller. SAFETY: as above.
+            let end = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) } as RawFd;
+            (next..=last.min(end)).for_each(|fd| {
+                // SAFETY: as above.
+                unsafe { libc::close(fd) };
+            });
+        }
+        next = last.saturating_add(2);
     }
-    // Refused by a filter around the caller. SAFETY: as above.
-    let last = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) } as RawFd;
-    (0..last).filter(|fd| *fd != kept).for_each(|fd| {
-        // SAFETY: as above.
-        unsafe { libc::close(fd) };
-    });
 }
 
 /// Writes to a pipe. Nobody reads it where pytest is gone.

@@ -12,7 +12,7 @@ use crate::sys;
 /// and a line `PID COMMAND` for each process of the cell that is still alive.
 pub fn watch(process: i32, last_word: RawFd) -> ! {
     // Among them the cell's control socket: where pytest is killed, nothing may keep the cell alive.
-    sys::close_all_but(last_word);
+    sys::close_all_but(&[last_word]);
     let status = sys::wait(process);
     let left: String = left().iter().map(|(pid, command)| format!("{pid} {command}\n")).collect();
     sys::say(last_word, &format!("ended {status}\n{left}"));
@@ -20,11 +20,14 @@ pub fn watch(process: i32, last_word: RawFd) -> ! {
 }
 
 /// Says that there will be no test, and why, and ends.
-pub fn fail(error: &sandcell::Error, last_word: RawFd) -> ! {
-    let hint = &error.failure().hint;
-    let words = format!("failed the sandbox could not be entered: {error} {hint}");
-    sys::say(last_word, &words.replace('\n', " "));
+pub fn fail(why: &str, last_word: RawFd) -> ! {
+    say_failed(why, last_word);
     sys::exit(125)
+}
+
+/// Says that there will be no test, and why.
+pub fn say_failed(why: &str, last_word: RawFd) {
+    sys::say(last_word, &format!("failed the sandbox could not be entered: {why}").replace('\n', " "));
 }
 
 /// The processes of the cell that are alive, after a moment for those that are on their way out.

@@ -333,6 +333,55 @@ def test_daemon():
     assert not _alive(marker)
 
 
+def test_when_the_template_of_the_tests_is_killed_the_next_one_is_forked_by_another(project):
+    where = project(
+        conftest="""
+import os, signal
+def pytest_runtest_logfinish(nodeid):
+    # Of the children of pytest's own process only the template has its command line.
+    own = open("/proc/self/cmdline").read()
+    for child in open(f"/proc/self/task/{os.getpid()}/children").read().split():
+        if nodeid.endswith("[2]") and open(f"/proc/{child}/cmdline").read() == own:
+            os.kill(int(child), signal.SIGKILL)
+            open("killed", "a").write(child + "\\n")
+""",
+        test_many="""
+import pytest
+@pytest.mark.parametrize("n", range(6))
+def test_one(n): assert n != 4
+""",
+    )
+    _, found, said = outcomes(where, "--sandbox=test")
+    assert len((where / "killed").read_text().split()) == 1
+    assert {name: kind for name, (kind, _) in found.items()} == {
+        f"test_one[{n}]": "failure" if n == 4 else "passed" for n in range(6)
+    }, said
+
+
+def test_wider_fixtures_that_come_and_go_are_in_the_copies(project):
+    where = project(
+        test_scopes="""
+import pytest
+state = []
+@pytest.fixture(scope="module")
+def late(): state.append("late"); yield "late"; state.remove("late")
+@pytest.fixture(scope="class")
+def each(): state.append("class"); yield; state.remove("class")
+def test_before(): assert state == []
+def test_late(late): assert state == ["late"]; state.append("lost")
+def test_stays(): assert state == ["late"]
+class TestA:
+    def test_one(self, each): assert state == ["late", "class"]
+    def test_two(self, each): assert state == ["late", "class"]
+class TestB:
+    def test_none(self): assert state == ["late"]
+    def test_again(self, each): assert state == ["late", "class"]
+def test_last(): assert state == ["late"]
+"""
+    )
+    assert "8 passed" in run(where, "--sandbox=test", status=0)[1]
+
+
 def _readable(pid):
     try:
         open(f"/proc/{pid}/cmdline").read()

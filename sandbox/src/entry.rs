@@ -1,7 +1,7 @@
 //! The way of a process of the caller's into a started cell: for test runners that fork, whose children have the
 //! caller's memory and no program to execute.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::error::{Failure, Result};
 use crate::launch::{descriptors, enter};
 use crate::policy::Network;
 use crate::running::Cell;
-use crate::wire::{Fault, Step, stage};
+use crate::wire::{Fault, Field, Malformed, Reader, Step, stage};
 
 /// What a process needs to enter a [`Cell`]: made by [`Cell::entry`] before the fork, used up after it.
 ///
@@ -118,6 +118,41 @@ impl Entry {
     pub fn keep_fd(&mut self, fd: RawFd) -> &mut Entry {
         self.kept.push(fd);
         self
+    }
+
+    /// As bytes and descriptors, for a process that was forked before the cell was started and is to fork what enters it:
+    /// send both over a socket (unix(7), `SCM_RIGHTS`), and there make the entry of them again by
+    /// [`from_message`](Entry::from_message). The descriptors to be kept go as the numbers that they are.
+    pub fn to_message(&self) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
+        let mut bytes = Vec::new();
+        u32::from(self.network).write(&mut bytes);
+        (self.kept.len() as u32).write(&mut bytes);
+        for fd in &self.kept {
+            fd.cast_unsigned().write(&mut bytes);
+        }
+        self.orders.write(&mut bytes);
+        let init = std::iter::once(self.init.as_fd());
+        (bytes, init.chain(self.orders.groups_to_join.iter().map(AsFd::as_fd)).collect())
+    }
+
+    /// What [`to_message`](Entry::to_message) was made of.
+    ///
+    /// # Errors
+    /// [`Error::Setup`](crate::Error::Setup) where the bytes or the number of descriptors are not those of an entry.
+    pub fn from_message(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<Entry> {
+        let mut descriptors = descriptors.into_iter();
+        let mut reader = Reader::new(bytes);
+        let mut read = || -> Result<Entry, Malformed> {
+            let init = descriptors.next().ok_or(Malformed)?;
+            let network = u32::read(&mut reader)? != 0;
+            let mut kept = Vec::new();
+            for _ in 0..u32::read(&mut reader)? {
+                kept.push(u32::read(&mut reader)?.cast_signed());
+            }
+            let orders = enter::Orders::read(&mut reader, descriptors.by_ref().collect())?;
+            if reader.is_empty() { Ok(Entry { init, network, orders, kept }) } else { Err(Malformed) }
+        };
+        read().map_err(|Malformed| Failure::new("protocol", "message", "it is not that of an entry").setup())
     }
 
     /// The first step, in a process that was forked for it: enters the cell's namespaces. What it forks now is in the

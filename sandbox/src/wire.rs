@@ -36,6 +36,10 @@ impl<'a> Reader<'a> {
         Reader { bytes }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         if count > self.bytes.len() {
             return Err(Malformed);

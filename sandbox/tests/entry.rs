@@ -142,6 +142,41 @@ fn an_entered_process_has_the_rights_and_namespaces_of_a_program() {
 }
 
 #[test]
+fn an_entry_that_travelled_as_a_message_is_the_same_and_one_that_lost_something_is_refused() {
+    let cell = Sandbox::builder()
+        .rlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 77, 77)
+        .build()
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut entry = cell.entry().unwrap();
+    entry.umask(0o31).current_dir("/tmp").unwrap();
+    let (bytes, descriptors) = entry.to_message();
+    let copies = || descriptors.iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>();
+    let again = Entry::from_message(&bytes, copies()).unwrap();
+    let told = || format!("{}{:?}{}", read("/proc/self/status"), std::env::current_dir(), read("/proc/self/limits"));
+    let (said, status) = enter(again, told).end();
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?} {said}");
+    assert!(said.contains("Umask:\t0031") && said.contains("\"/tmp\"") && said.contains(" 77 "), "{said}");
+    let mut other = Vec::new();
+    for line in
+        said.lines().filter(|line| line.starts_with("Cap") || line.starts_with("Uid") || line.starts_with("Sec"))
+    {
+        other.push(line.trim_end());
+    }
+    let status = program(&cell, "cat /proc/self/status");
+    assert!(other.len() >= 7 && other.iter().all(|line| status.contains(line)), "{other:?} {status}");
+    // One that is lost would be a group that is not joined, and its limits.
+    let fewer = copies().into_iter().skip(1).collect();
+    for lost in [Entry::from_message(&bytes, fewer), Entry::from_message(&bytes[..bytes.len() - 1], copies())] {
+        assert!(lost.unwrap_err().to_string().contains("not that of an entry"));
+    }
+    for length in 0..bytes.len() {
+        assert!(Entry::from_message(&bytes[..length], copies()).is_err(), "{length} of {}", bytes.len());
+    }
+}
+
+#[test]
 fn it_sees_the_files_and_processes_of_the_cell_and_none_of_the_host() {
     let home = Scratch::new();
     let secret = home.file("secret", "secret");

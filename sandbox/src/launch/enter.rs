@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::rawsys::{self, call, nr};
 #[cfg(feature = "landlock")]
 use crate::wire::Step;
-use crate::wire::{At, Fault, stage};
+use crate::wire::{At, Fault, Field, Malformed, Reader, stage};
 
 #[cfg(feature = "landlock")]
 #[path = "../init/landlock.rs"]
@@ -38,6 +38,47 @@ pub(crate) struct Orders {
     #[cfg_attr(not(feature = "landlock"), allow(dead_code))]
     pub plan: Vec<u8>,
     pub filter: Option<(Vec<u8>, u32)>,
+}
+
+impl Orders {
+    /// As bytes, but for the descriptors.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let Orders { uid, gid, groups, umask, rlimits, groups_to_join, keep, dir, plan, filter } = self;
+        let (count, limits) = (groups_to_join.len() as u32, rlimits.len() as u32);
+        for word in [*uid, *gid, u32::from(*groups), *umask, count, limits] {
+            word.write(out);
+        }
+        for (resource, soft, hard) in rlimits {
+            resource.write(out);
+            soft.write(out);
+            hard.write(out);
+        }
+        keep.write(out);
+        dir.as_c_str().write(out);
+        plan.as_slice().write(out);
+        let (program, flags) = filter.as_ref().map_or((&[][..], 0), |(program, flags)| (program.as_slice(), *flags));
+        program.write(out);
+        flags.write(out);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>, groups_to_join: Vec<OwnedFd>) -> Result<Orders, Malformed> {
+        let mut word = || u32::read(reader);
+        let (uid, gid, groups, umask) = (word()?, word()?, word()? != 0, word()?);
+        // A group that is lost on the way would be limits that do not hold.
+        let (count, limits) = (word()? as usize, word()?);
+        if groups_to_join.len() != count {
+            return Err(Malformed);
+        }
+        let mut rlimits = Vec::new();
+        for _ in 0..limits {
+            rlimits.push((u32::read(reader)?, u64::read(reader)?, u64::read(reader)?));
+        }
+        let (keep, dir, plan) =
+            (u64::read(reader)?, <&CStr>::read(reader)?.to_owned(), <&[u8]>::read(reader)?.to_vec());
+        let (program, flags) = (<&[u8]>::read(reader)?.to_vec(), u32::read(reader)?);
+        let filter = (!program.is_empty()).then_some((program, flags));
+        Ok(Orders { uid, gid, groups, umask, rlimits, groups_to_join, keep, dir, plan, filter })
+    }
 }
 
 /// Enters the namespaces that a cell's init is in. The kernel refuses a process with more than one thread.
@@ -108,7 +149,7 @@ pub(crate) fn confine(orders: &Orders, kept: &[RawFd]) -> Result<(), Fault> {
 #[cfg(feature = "landlock")]
 fn landlock(orders: &Orders) -> Result<(), Fault> {
     let malformed = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
-    let mut reader = crate::wire::Reader::new(&orders.plan);
+    let mut reader = Reader::new(&orders.plan);
     let mut ruleset = -1;
     while let Some(step) = Step::next(&mut reader).map_err(|_| malformed)? {
         match step {
