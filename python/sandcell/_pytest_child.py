@@ -205,32 +205,37 @@ def template(plugin: Any, session: Any, kept: list[int], running: Any) -> Any:
     measured."""
     sys.stdout.flush()
     sys.stderr.flush()
-    made = _native.fork_template(kept)
+    made = _native.fork_template()
     if isinstance(made, _native.Template):
         return made
     try:
-        # What the copy never changes is not looked at either: each page looked at would have to be copied.
-        gc.freeze()
-        _inside(made, plugin, session, running)
+        _serve(made, plugin, session, kept, running)
     finally:
         os._exit(125)
 
 
-def _inside(entered: Any, plugin: Any, session: Any, running: Any) -> None:
+def _serve(server: Any, plugin: Any, session: Any, kept: list[int], running: Any) -> None:
+    """In the template: what all tests have in common, and then a test. Never returns."""
+    plugin.inside = inside = Inside(session)
+    # What is logged here, by subtests, and warned of is for the first process to tell.
+    for logged in (session.config.hook.pytest_runtest_logreport, session.config.hook.pytest_warning_recorded):
+        for other in [found.plugin for found in logged.get_hookimpls() if found.plugin is not plugin]:
+            logged._remove_plugin(other)
+    if "TMPDIR" in os.environ:
+        os.environ["TMPDIR"] = "/tmp"
+        tempfile.tempdir = None
+    # What the copies never change is not looked at either: each page looked at would have to be copied.
+    gc.freeze()
+    _inside(server.serve(kept), inside, session, running)
+
+
+def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
     """In the cell: runs tests. Never returns."""
-    answer = entered.answer
-    inside = Inside(answer, session)
+    inside.answer = entered.answer
+    inside.pid = os.getpid()
     try:
         entered.confine()
         os.environ["HOME"] = os.fspath(entered.home)
-        if "TMPDIR" in os.environ:
-            os.environ["TMPDIR"] = "/tmp"
-            tempfile.tempdir = None
-        plugin.inside = inside
-        # What is logged here, by subtests, and warned of is for the first process to tell.
-        for logged in (session.config.hook.pytest_runtest_logreport, session.config.hook.pytest_warning_recorded):
-            for other in [found.plugin for found in logged.get_hookimpls() if found.plugin is not plugin]:
-                logged._remove_plugin(other)
         coverage.begin(running)
         with open(entered.question, "rb", buffering=0) as questions:
             for line in iter(questions.readline, b""):
@@ -269,9 +274,9 @@ class _End:
 class Inside:
     """In the process of the tests."""
 
-    def __init__(self, answer: int, session: Any) -> None:
-        self.answer = answer
-        self.pid = os.getpid()
+    def __init__(self, session: Any) -> None:
+        #: Where it reports to, and who it is: known when it is forked.
+        self.answer = self.pid = -1
         self.nextitem: Any = None
         state = session._setupstate
         #: What was set up before the fork is torn down where it was set up: not here.

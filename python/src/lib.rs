@@ -109,6 +109,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
     module.add_class::<template::Template>()?;
+    module.add_class::<template::Server>()?;
     module.add_class::<template::Entered>()?;
     module.add_function(wrap_pyfunction!(template::fork_template, module)?)?;
     module.add_function(wrap_pyfunction!(adopt_cgroup, module)?)?;

@@ -56,18 +56,30 @@ impl Entered {
     }
 }
 
-/// Forks. To the caller a `Template`; to the processes that it forks later an `Entered`. `kept`: the descriptors that
-/// they have, besides their pipes.
+/// The template itself.
+#[pyclass(frozen, module = "sandcell._native")]
+pub struct Server {
+    socket: UnixStream,
+}
+
+#[pymethods]
+impl Server {
+    /// Forks as it is asked to; returns in the processes of tests. `kept`: the descriptors that they have, besides their pipes.
+    fn serve(&self, kept: Vec<RawFd>) -> Entered {
+        serve(&self.socket, &kept)
+    }
+}
+
+/// Forks. To the caller a `Template`, to the copy a `Server`.
 #[pyfunction]
-pub fn fork_template(py: Python<'_>, kept: Vec<RawFd>) -> PyResult<Py<PyAny>> {
+pub fn fork_template(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let (ours, theirs) = UnixStream::pair()?;
-    let forked = sys::fork_interpreter(|| serve(theirs, &kept))?;
-    match forked {
+    match sys::fork_interpreter(|| ())? {
         sys::Forked::Parent(pid) => {
             let socket = Mutex::new(Some(ours));
             Ok(Py::new(py, Template { pid: Pid::from_raw(pid), socket })?.into_any())
         }
-        sys::Forked::Child(entered) => Ok(Py::new(py, entered)?.into_any()),
+        sys::Forked::Child(()) => Ok(Py::new(py, Server { socket: theirs })?.into_any()),
     }
 }
 
@@ -110,23 +122,25 @@ struct Order {
     question: OwnedFd,
 }
 
-/// The template's life; returns in the processes of tests.
-fn serve(socket: UnixStream, kept: &[RawFd]) -> Entered {
+fn serve(socket: &UnixStream, kept: &[RawFd]) -> Entered {
     // Among the others are the control sockets of cells: where pytest is killed, nothing may keep these alive.
     sys::close_all_but(&[kept, &[socket.as_raw_fd()]].concat());
     // Ctrl-C is pytest's to mind.
     let interrupts = sys::ignore_interrupts();
     loop {
         // Nothing more is asked, or not in a way that it can be answered.
-        let Ok(order) = receive(&socket) else { sys::exit(0) };
-        match sys::fork() {
-            Ok(0) => {
-                let entered = order.carry_out(kept);
+        let Ok(order) = receive(socket) else { sys::exit(0) };
+        // Of its own, since without a fork nobody else says it.
+        let last_word = order.last_word.try_clone();
+        match sys::fork_interpreter(|| order.carry_out(kept)) {
+            Ok(sys::Forked::Child(entered)) => {
                 sys::restore_interrupts(interrupts);
                 return entered;
             }
-            Ok(_) => {}
-            Err(error) => watch::say_failed(&error.to_string(), order.last_word.as_raw_fd()),
+            Ok(sys::Forked::Parent(_)) => {}
+            Err(error) => {
+                let _ = last_word.map(|pipe| watch::say_failed(&error.to_string(), pipe.as_raw_fd()));
+            }
         }
         while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
     }

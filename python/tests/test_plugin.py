@@ -539,16 +539,19 @@ def test_nothing_survives_a_killed_pytest(project):
     where = project(
         test_sleeps=f"import subprocess\ndef test_sleeps(): subprocess.run(['sleep', '{marker}'])\ndef test_next(): pass\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--sandbox=test"]
+    # All copies of pytest have its command line.
+    own = str(where / "test_sleeps.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--sandbox=test", own]
     if "sandcell" not in _entry_points():
         command[3:3] = ["-p", "sandcell.pytest_plugin"]
     runner = subprocess.Popen(command, cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _until(lambda: _alive(marker))
+        # Pytest, the template, and at least for the first test who watches and who runs it.
+        _until(lambda: _alive(marker) and len(_alive(own)) >= 4)
     finally:
         runner.kill()
         runner.wait()
-    _until(lambda: not _alive(marker))
+    _until(lambda: not _alive(marker) and not _alive(own))
 
 
 def _alive(marker):
