@@ -382,14 +382,6 @@ def test_last(): assert state == ["late"]
     assert "8 passed" in run(where, "--sandbox=test", status=0)[1]
 
 
-def _readable(pid):
-    try:
-        open(f"/proc/{pid}/cmdline").read()
-        return True
-    except OSError:
-        return False
-
-
 def test_marks_and_the_policy_fixture_reach_the_cell(project):
     where = project(
         conftest="""
@@ -555,8 +547,15 @@ def test_nothing_survives_a_killed_pytest(project):
 
 
 def _alive(marker):
-    lines = [open(f"/proc/{pid}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit() and _readable(pid)]
-    return [line for line in lines if marker in line.split("\0")]
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and marker in _words(pid)]
+
+
+def _words(pid):
+    try:
+        return open(f"/proc/{pid}/cmdline").read().split("\0")
+    except OSError:
+        # It has ended meanwhile.
+        return []
 
 
 def _until(there):
