@@ -1,6 +1,8 @@
 //! The network namespace. To make one takes the kernel as long as half of the mounts, so it is made by a process of
 //! its own on another processor meanwhile, which shares memory and descriptors with init and leaves it there.
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::rawsys::{self, call, clone_onto, nr};
 use crate::wire::stage;
 use crate::{At, Fault, spawn};
@@ -11,11 +13,13 @@ const WALL: usize = 0x4000_0000;
 struct Network {
     loopback: bool,
     maker: i32,
+    begun: AtomicBool,
     made: Result<i32, Fault>,
 }
 
 const UNFINISHED: Fault = Fault { stage: stage::NETWORK, errno: rawsys::EPROTO };
-static mut NETWORK: Network = Network { loopback: false, maker: 0, made: Err(UNFINISHED) };
+static mut NETWORK: Network =
+    Network { loopback: false, maker: 0, begun: AtomicBool::new(false), made: Err(UNFINISHED) };
 
 /// Starts making it.
 pub fn begin(loopback: bool) -> Result<(), Fault> {
@@ -26,25 +30,40 @@ pub fn begin(loopback: bool) -> Result<(), Fault> {
         let flags = rawsys::CLONE_VM | rawsys::CLONE_FILES;
         let call = [flags as usize, spawn::child_stack(), 0, 0, 0];
         (*network).maker = rawsys::check(clone_onto(nr::CLONE, call, make, network.cast())).at(stage::NETWORK)? as i32;
-        move_elsewhere((*network).maker);
+        // The scheduler leaves it here, behind init, until it balances, which is later than we are done.
+        place((*network).maker, Place::Elsewhere);
     }
     Ok(())
 }
 
-/// Puts a process that has not run yet on any other processor than this one. The scheduler leaves it here, behind
-/// init, until it balances, which is later than we are done. Where there is no other, it stays.
-fn move_elsewhere(pid: i32) {
+/// Of the processors that init may run on.
+enum Place {
+    /// Any other than this one; where there is no other, nothing changes.
+    Elsewhere,
+    Here,
+    Anywhere,
+}
+
+/// Where a process runs; should it not be possible, all is only slower.
+fn place(pid: i32, place: Place) {
     let mut allowed = [0u8; 1024];
     let mut here = 0u32;
     // SAFETY: a buffer as long as is said, and a place for a number.
     unsafe {
         let Ok(length) = call!(nr::SCHED_GETAFFINITY, 0, allowed.len(), allowed.as_mut_ptr()) else { return };
-        if call!(nr::GETCPU, &raw mut here, 0, 0).is_ok()
-            && let Some(byte) = allowed.get_mut(here as usize / 8)
-        {
-            *byte &= !(1 << (here % 8));
-            let _ = call!(nr::SCHED_SETAFFINITY, pid, length, allowed.as_ptr());
+        if call!(nr::GETCPU, &raw mut here, 0, 0).is_err() {
+            return;
         }
+        let (byte, bit) = (here as usize / 8, 1 << (here % 8));
+        match place {
+            Place::Elsewhere => allowed[byte % 1024] &= !bit,
+            Place::Here => {
+                allowed = [0; 1024];
+                allowed[byte % 1024] = bit;
+            }
+            Place::Anywhere => {}
+        }
+        let _ = call!(nr::SCHED_SETAFFINITY, pid, length, allowed.as_ptr());
     }
 }
 
@@ -54,6 +73,8 @@ pub fn enter() -> Result<(), Fault> {
     // SAFETY: after the wait nobody else uses `NETWORK`; it was written behind the compiler's back.
     unsafe {
         let maker = (*network).maker;
+        // From here on this processor is free. Where the other one is busy with somebody else, it is the one to run on.
+        place(maker, if (*network).begun.load(Relaxed) { Place::Anywhere } else { Place::Here });
         while call!(nr::WAIT4, maker, 0, WALL, 0) == Err(rawsys::EINTR) {}
         let namespace = (&raw const (*network).made).read_volatile()?;
         call!(nr::SETNS, namespace, rawsys::CLONE_NEWNET).at(stage::NETWORK_ENTER)?;
@@ -67,7 +88,10 @@ pub fn enter() -> Result<(), Fault> {
 unsafe extern "C" fn make(arg: *mut u8) -> ! {
     let network = arg.cast::<Network>();
     // SAFETY: see `begin`.
-    unsafe { (&raw mut (*network).made).write_volatile(namespace((*network).loopback)) };
+    unsafe {
+        (*network).begun.store(true, Relaxed);
+        (&raw mut (*network).made).write_volatile(namespace((*network).loopback));
+    }
     rawsys::exit(0)
 }
 
