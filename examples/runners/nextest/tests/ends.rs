@@ -1,7 +1,7 @@
 //! Each ends as its name says, in a sandbox as without.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -40,8 +40,11 @@ fn is_ended_by_kill() {
 #[test]
 fn leaves_a_daemon_of_two_forks() {
     let null = Stdio::null;
-    let shell = "setsid sh -c 'sleep 1000 & exit' & exit";
-    Command::new("sh").args(["-c", shell]).stdin(null()).stdout(null()).stderr(null()).status().unwrap();
+    // The test ends when the daemon has begun.
+    let shell = "setsid sh -c 'echo up; sleep 1000; exit' & exit";
+    let mut shell = Command::new("sh").args(["-c", shell]).stdin(null()).stderr(null()).stdout(Stdio::piped()).spawn().unwrap();
+    shell.stdout.take().unwrap().read_exact(&mut [0; 3]).unwrap();
+    shell.wait().unwrap();
 }
 
 /// What is in the file grows for as long as it runs, and so it can be seen from outside whether it does.
