@@ -49,4 +49,6 @@ def add(measured: list[bytes]) -> None:
         together.update(data)
     together.write()
     together.close()
+    # It may have measured nothing itself, which is nothing to be warned of then.
+    running._warn_no_data = False
     measured.clear()

@@ -56,9 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--sandbox-require: there are no sandboxes under --pdb")
         config.pluginmanager.register(_Off(), "sandcell-off")
         return
+    from ._pytest_carried import Carried
     from ._pytest_cells import Cells
 
     config.pluginmanager.register(Cells(config, mode, require), "sandcell-cells")
+    config.pluginmanager.register(Carried(config), "sandcell-carried")
 
 
 class _Off:

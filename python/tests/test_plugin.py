@@ -188,6 +188,7 @@ def test_passes_strictly(): pass
 def test_fails_with_an_explanation(): assert [1, 2, 3] == [1, 2, 4]
 def test_warns(): warnings.warn("be warned", DeprecationWarning)
 def test_properties(record_property): record_property("key", "value")
+def test_properties_of_all(record_testsuite_property): record_testsuite_property("key", "of all")
 def test_captures(capsys, caplog): print("x"); assert capsys.readouterr().out == "x\\n"; logging.error("e"); assert "e" in caplog.text
 def test_captures_fd(capfd): os.system("echo y"); assert capfd.readouterr().out == "y\\n"
 @pytest.fixture
@@ -211,6 +212,13 @@ class Old(unittest.TestCase):
     def test_subtests(self):
         for n in range(3):
             with self.subTest(n=n): self.assertLess(n, 5)
+    def test_failing_subtests(self):
+        for n in range(3):
+            with self.subTest(n=n): self.assertLess(n, 2)
+# A fixture of pytest 9, and an error before.
+def test_subtests_of_pytest(subtests):
+    for n in range(3):
+        with subtests.test(n=n): assert n < 1
 '''
 
 
@@ -250,11 +258,13 @@ def test_coverage_is_that_without_sandboxes(project, mode, more):
         pytest.importorskip("xdist")
     module = "def f(x):\n    if x:\n        return 1\n    return 2\n\n\ndef g():\n    return 3\n"
     tests = "import module\n\ndef test_true(): assert module.f(1) == 1\ndef test_false(): assert module.f(0) == 2\n"
-    where = project(module=module, test_module=tests)
+    where = project(module=module, test_module=tests, conftest="import module\n")
     found = []
     for way in ("off", mode):
-        run(where, "-q", "--cov=module", "--cov-report=xml:cov.xml", *more, f"--sandbox={way}", status=0)
+        _, said = run(where, "-q", "--cov=module", "--cov-report=xml:cov.xml", *more, f"--sandbox={way}", status=0)
         found.append(re.sub(r'timestamp="\d+"', "", (where / "cov.xml").read_text()))
+        # Of two workers each has one of the tests.
+        assert "No data was collected" not in said
     assert found[0] == found[1]
     assert 'line-rate="1"' not in found[1] and "line-rate" in found[1]
 
@@ -316,6 +326,36 @@ def test_after(): pass
     # Examples are kept where hypothesis keeps them, and nothing is made of how its versions name that place.
     assert (where / ".hypothesis").is_dir() and not list(where.glob("*<*"))
     assert "n=100" in found["test_falsified"][1].replace("\n", "") and "Timeout" in found["test_timeout"][1], found
+
+
+def test_bombs_fail_their_tests_and_nothing_of_them_is_left(project):
+    marker = f"7{os.getpid()}55"
+    where = project(
+        test_bombs=f"""
+import os, subprocess, time
+def test_memory(): held = [bytearray(b"x" * (1 << 20)) for _ in range(1000)]
+def test_after_memory(): assert len(bytearray(1 << 20)) == 1 << 20
+def test_processes():
+    while True:
+        if os.fork() == 0: time.sleep(1000)
+def test_after_processes(): subprocess.run(["true"], check=True)
+def test_fork_bomb():
+    subprocess.run(["bash", "-c", "bomb() {{ bomb | bomb & }}; bomb; sleep 0.2", "{marker}"], stderr=subprocess.DEVNULL)
+    raise RuntimeError("over")
+def test_after_bomb(): subprocess.run(["true"], check=True)
+"""
+    )
+    settings = ["-o", "sandbox_memory=128M", "-o", "sandbox_pids=64", "-o", "sandbox_timeout=30s"]
+    # For callers who may make no groups resource limits do.
+    _, found, said = outcomes(where, "--sandbox=test", *settings, "-o", "sandbox_best_effort=memory pids")
+    kinds = {name: kind for name, (kind, _) in found.items()}
+    assert kinds == {name: "passed" if "after" in name else "failure" for name in found} and len(found) == 6, said
+    assert "out of memory" in found["test_memory"][1] or "MemoryError" in found["test_memory"][1]
+    assert "BlockingIOError" in found["test_processes"][1] and re.search(r"test_processes: pid \d+ .*pytest", said)
+    assert not _alive(marker)
+    # Unless they say so, a limit that cannot be had is an error, before any test.
+    code, said = run(where, "--sandbox=test", *settings, "-k", "after")
+    assert code == 0 or (code == 4 and "memory: no cgroup can hold this limit" in said), said
 
 
 def test_a_daemon_is_named_with_pid_and_command_and_gone(project):

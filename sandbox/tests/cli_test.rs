@@ -157,6 +157,32 @@ fn profiles_of_llvm_go_where_they_can_be_written_under_a_name_of_their_own() {
 }
 
 #[test]
+fn a_signal_that_ended_the_program_ends_its_sandcell_and_a_status_is_passed_on() {
+    use std::os::unix::process::ExitStatusExt;
+    // TERM is held back, SEGV has a handler of Rust's.
+    for signal in [Signal::SIGTERM, Signal::SIGSEGV, Signal::SIGKILL] {
+        let project = Project::new(&format!("kill -{} $$", signal as i32));
+        assert_eq!(project.command().status().unwrap().signal(), Some(signal as i32));
+    }
+    let project = Project::new("exit 139");
+    assert_eq!(project.command().status().unwrap().code(), Some(139));
+}
+
+#[test]
+fn merged_doctests_are_told_where_they_are_and_other_programs_nothing() {
+    let said = |name: &str| {
+        let project = Project::new("true");
+        let made = Scratch::new();
+        let program = script_file(&made.path().join(name), "echo ${RUSTDOC_DOCTEST_BIN_PATH:-nothing}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandcell"));
+        (ran(command.arg("test").arg(&program).current_dir(project.top())).1, program.display().to_string())
+    };
+    let (told, program) = said("rust_out");
+    assert_eq!(told, program);
+    assert_eq!(said("another").0, "nothing");
+}
+
+#[test]
 fn a_runner_that_stops_continues_and_ends_the_group_is_obeyed() {
     use std::os::unix::process::CommandExt;
     let project = Project::new("trap 'echo ended; exit 9' TERM; echo $$; while :; do sleep 0.05; done");

@@ -41,11 +41,11 @@ fn main() -> ExitCode {
     };
     match cli.action {
         Action::Run { options, report, program } => {
-            run::run(&options, || options.sandbox(), report.as_deref(), &program.words)
+            run::run(&options, || options.sandbox(), report.as_deref(), &program.words).status()
         }
         Action::Test { options, source, build, report, program } => {
             let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
-            run::run(&options, sandbox, report.as_deref(), &program.words)
+            run::run(&options, sandbox, report.as_deref(), &program.words).same()
         }
         Action::Explain { options, syscalls: true, .. } => printed(options.syscalls().map(String::into_bytes)),
         Action::Explain { options, json, .. } => printed(explain(&options, json)),

@@ -12,17 +12,44 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sandcell::{Child, Error, Report, Sandbox};
+use sandcell::{Child, Error, Outcome, Report, Sandbox};
 
 use crate::options::{Options, amended, wrong};
 use crate::{FAILED, sys, tell};
+
+/// How a run ended: the status for it, and the signal if one ended the program.
+pub struct Ended {
+    status: u8,
+    signal: Option<i32>,
+}
+
+impl Ended {
+    /// For shells: 128 + n for a signal.
+    pub fn status(self) -> ExitCode {
+        self.status.into()
+    }
+
+    /// For test runners, which tell a crash from a failure: as the program ended, so do we.
+    pub fn same(self) -> ExitCode {
+        if let Some(signal) = self.signal {
+            sys::end_by(signal);
+        }
+        self.status()
+    }
+}
+
+impl From<u8> for Ended {
+    fn from(status: u8) -> Ended {
+        Ended { status, signal: None }
+    }
+}
 
 pub fn run(
     options: &Options,
     sandbox: impl FnOnce() -> Result<Sandbox, Error>,
     report: Option<&OsStr>,
     words: &[OsString],
-) -> ExitCode {
+) -> Ended {
     // Opened first: a place that cannot be written to is found before anything runs.
     let mut file = match report.map(open).transpose() {
         Ok(file) => file,
@@ -58,8 +85,8 @@ pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
         .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
         .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
     match result {
-        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None),
-        Err(error) => finish(Err(error), None),
+        Ok((file, sandbox)) => finish(learn_in(&sandbox, file, place, words), None).status(),
+        Err(error) => finish(Err(error), None).status(),
     }
 }
 
@@ -146,15 +173,19 @@ fn pass_on(child: &Child, signal: i32) -> Result<(), Error> {
 }
 
 /// Writes the report, says what went wrong, and finds the status to end with.
-fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> ExitCode {
+fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> Ended {
     let json = sandcell::report::to_json(&result);
-    let status = match result {
+    let ended = match result {
         Ok(report) => {
             let left = report.leftovers.iter().map(|l| format!("{} (pid {})", l.command, l.pid)).collect::<Vec<_>>();
             if !left.is_empty() {
                 complain!("sandcell: still alive when the program ended: {}", left.join(", "));
             }
-            report.exit_status() as u8
+            let signal = match report.outcome {
+                Outcome::Signaled { signal, .. } => Some(signal),
+                _ => None,
+            };
+            Ended { status: report.exit_status() as u8, signal }
         }
         Err(error) => {
             let status = match (&error, error.errno()) {
@@ -163,7 +194,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> ExitCode {
                 _ => FAILED,
             };
             tell(&error);
-            status
+            status.into()
         }
     };
     if let Some(file) = file
@@ -172,5 +203,5 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> ExitCode {
         complain!("sandcell: the report cannot be written: {error}");
         return FAILED.into();
     }
-    status.into()
+    ended
 }

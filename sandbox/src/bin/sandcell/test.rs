@@ -45,7 +45,8 @@ pub fn sandbox(
     // A build in the middle of its sources would make these writable: then only what --build says.
     let separate = |dir: &PathBuf| top.as_ref().is_none_or(|top| !top.starts_with(dir)) && !holds_home(dir);
     let program = program.map(|program| absolute(Path::new(program))).filter(|program| program.exists());
-    let own = program.and_then(|program| Some(program.parent()?.to_owned())).filter(|dir| dir != Path::new("/"));
+    let own =
+        program.as_ref().and_then(|program| Some(program.parent()?.to_owned())).filter(|dir| dir != Path::new("/"));
     if build.is_empty() {
         build_dirs(&here, own.as_deref(), top.as_deref()).into_iter().filter(separate).for_each(|d| shown.add(d, true));
     } else {
@@ -68,6 +69,11 @@ pub fn sandbox(
     let mut builder =
         Sandbox::builder().keep_env(true).keep_caller(keep).leftovers(Leftovers::Report).current_dir(here.clone());
     builder = profiles(builder, &mut shown, &here, separate)?;
+    // Merged doctests run themselves again, each in a process of its own, if they know where they are: rustdoc tells them,
+    // but not where they have a runner. In one process, one that exits would end all others as if they had passed.
+    if let Some(program) = program.filter(|program| program.file_name() == Some(OsStr::new("rust_out"))) {
+        builder = builder.env("RUSTDOC_DOCTEST_BIN_PATH", program);
+    }
     // Beneath its old value there is nothing inside.
     if std::env::var_os("TMPDIR").is_some() {
         builder = builder.env("TMPDIR", "/tmp");

@@ -1,0 +1,1 @@
+//! Its tests end in all the ways that nextest tells apart.
