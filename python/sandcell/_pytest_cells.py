@@ -223,12 +223,18 @@ class Cells:
 
     def _take_ahead(self, item: pytest.Item, group: str, options: dict[str, Any]) -> Child:
         child, self.ahead = self.ahead, None
+        if child and child.group and not child.is_forked():
+            self._end_template()
         if child and (child.key != _key(options) or child.group not in ("", group)):
             self.behind.append(child)
             child = None
         child = child or Child(self._start(options), _key(options))
-        if not child.group:
-            self._fork(child, item, group)
+        if child.group:
+            return child
+        self._fork(child, item, group)
+        if not child.is_forked():
+            self._end_template()
+            raise OSError("the process that the processes of tests are forked by was killed")
         return child
 
     def _begin_ahead(self, nextitem: pytest.Item, options: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ class Child:
         self.key = key
         #: Which tests it runs; empty before it is started.
         self.group = ""
+        self.template: Any = None
         self.buffer = bytearray()
         #: Whether nothing more can come by `answers`: always ready, it would keep the loop spinning.
         self.silent = False
@@ -64,12 +65,19 @@ class Child:
         os.umask(umask)
         try:
             template.fork(self.cell._native, os.getcwd(), umask, [last_word, answer, question])
-            self.group = group
+            self.group, self.template = group, template
         finally:
             for fd in (answer, last_word, question):
                 os.close(fd)
             if not self.group:
                 self._close()
+
+    def is_forked(self) -> bool:
+        """Whether there is such a process; the template may have been killed before it came to that."""
+        if not self.template.forked():
+            self._close()
+            self.group = ""
+        return bool(self.group)
 
     def _close(self) -> None:
         for fd in (self.answers, self.questions, self.last_words):

@@ -105,6 +105,13 @@ impl Template {
         Ok(())
     }
 
+    /// Whether it has forked as it was asked to, once for each time. It may have been killed before.
+    fn forked(&self, py: Python<'_>) -> bool {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = |mut socket: &UnixStream| socket.read_exact(&mut [0]).is_ok();
+        py.detach(|| socket.as_ref().is_some_and(heard))
+    }
+
     /// Ends it. The processes that it has forked go on.
     fn close(&self) {
         if self.socket.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
@@ -137,9 +144,13 @@ fn serve(socket: &UnixStream, kept: &[RawFd]) -> Entered {
                 sys::restore_interrupts(interrupts);
                 return entered;
             }
-            Ok(sys::Forked::Parent(_)) => {}
+            // Who does not hear of it knows that there is nobody.
+            Ok(sys::Forked::Parent(_)) => {
+                let _ = (&*socket).write_all(&[1]);
+            }
             Err(error) => {
                 let _ = last_word.map(|pipe| watch::say_failed(&error.to_string(), pipe.as_raw_fd()));
+                let _ = (&*socket).write_all(&[1]);
             }
         }
         while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
