@@ -34,9 +34,10 @@ class Cells:
         self.descriptors = Descriptors(config)
         #: In the process of a test: what it reports with.
         self.inside: Inside | None = None
-        #: Of the test that runs, of the one after it, and of those before it.
+        #: Of the test that runs, of the one after it, a cell for the one after that, and those of the tests before.
         self.child: Child | None = None
         self.ahead: Child | None = None
+        self.spare: Child | None = None
         self.behind: list[Child] = []
         #: What their processes are forked by, and the test up to which nothing has been set up or torn down since.
         self.template: Any = None
@@ -145,12 +146,15 @@ class Cells:
         child = self.child
         last = nextitem is None or following is None or self._group(nextitem, following) != group
         child.ask(self._place(item), None if last else self._place(nextitem), item.session.testsfailed)
-        # While the test runs: the end of the one before, and the beginning of the next.
-        self._close_behind()
-        if self.mode == "test" and nextitem is not None:
+        # While the test runs: the beginning of the next, the end of the one before, and a cell for the one after the next.
+        ahead = following if self.mode == "test" else None
+        if nextitem is not None:
             self.template_serves = nextitem if self.wider.stays(item, nextitem) else None
-            if following is not None:
-                self._begin_ahead(nextitem, following)
+            if ahead is not None:
+                self._begin_ahead(nextitem, ahead)
+        self._close_behind()
+        if ahead is not None and nextitem is not item.session.items[-1]:
+            self._prepare_spare(ahead)
         try:
             heard = child.hear(limit, last)
         except BaseException:
@@ -228,7 +232,7 @@ class Cells:
         if child and (child.key != _key(options) or child.group not in ("", group)):
             self.behind.append(child)
             child = None
-        child = child or Child(self._start(options), _key(options))
+        child = child or self._cell(options)
         if child.group:
             return child
         self._fork(child, item, group)
@@ -240,12 +244,27 @@ class Cells:
     def _begin_ahead(self, nextitem: pytest.Item, options: dict[str, Any]) -> None:
         """The next test's cell, and its process where that has nothing to wait for."""
         try:
-            self.ahead = self.ahead or Child(self._start(options), _key(options))
+            self.ahead = self.ahead or self._cell(options)
             if self.template_serves is nextitem and not self.ahead.group:
                 self._fork(self.ahead, nextitem, self._group(nextitem, options))
         except (OSError, PolicyError, TypeError):
             # It is tried once more, and told, where that test runs.
             pass
+
+    def _prepare_spare(self, options: dict[str, Any]) -> None:
+        try:
+            self.spare = self.spare or Child(self._start(options), _key(options))
+        except (OSError, PolicyError, TypeError):
+            # As above.
+            pass
+
+    def _cell(self, options: dict[str, Any]) -> Child:
+        spare, self.spare = self.spare, None
+        if spare and spare.key == _key(options):
+            return spare
+        if spare:
+            self.behind.append(spare)
+        return Child(self._start(options), _key(options))
 
     def _fork(self, child: Child, item: pytest.Item, group: str) -> None:
         if self.template_serves is not item:
@@ -280,8 +299,7 @@ class Cells:
             return (yield)
         finally:
             self._end_child()
-            if self.ahead:
-                self.behind.append(self.ahead)
+            self.behind += [child for child in (self.ahead, self.spare) if child]
             self._close_behind()
             self._end_template()
             coverage.add(self.coverage)

@@ -53,6 +53,8 @@ class Child:
         self.group = ""
         self.template: Any = None
         self.buffer = bytearray()
+        #: Whether it had come to its end and was the only process in the cell: nothing remains to be learnt.
+        self.alone = False
         #: Whether nothing more can come by `answers`: always ready, it would keep the loop spinning.
         self.silent = False
 
@@ -98,7 +100,7 @@ class Child:
         heard = Heard()
         until = None if limit is None else time.monotonic() + limit
         done = ended = False
-        while not ended and (last or not done):
+        while not ended and not (done and (self.alone or not last)):
             if done:
                 # All is said: the process has nothing to do but end.
                 until = time.monotonic() + 10.0
@@ -148,7 +150,7 @@ class Child:
             elif kind == "failed":
                 heard.crash = value
             elif kind == "done":
-                done = True
+                done, self.alone = True, value
         return done
 
     def _end(self, heard: Heard, done: bool) -> None:
@@ -255,11 +257,11 @@ def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
                     measured = coverage.finish(running)
                     if measured:
                         inside.say("coverage", base64.b64encode(measured).decode())
-                inside.say("done", None)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                inside.say("done", last and _is_alone())
                 if last:
                     break
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(0)
     except BaseException as error:
         if getattr(error, "args", None) and len(error.args) == 6:
@@ -267,6 +269,14 @@ def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
         else:
             inside.say("failed", "".join(traceback.format_exception(error)))
         os._exit(125)
+
+
+def _is_alone() -> bool:
+    """Whether there is no other process in the cell than its init. If not, who watches waits for them for a moment."""
+    try:
+        return {name for name in os.listdir("/proc") if name.isdigit()} == {"1", str(os.getpid())}
+    except OSError:
+        return False
 
 
 class _End:
