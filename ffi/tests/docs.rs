@@ -99,7 +99,8 @@ fn every_name_of_c_in_the_documents_is_in_the_header() {
     let known = words(&page("include/sandcell.h"));
     let mut found = 0;
     for name in pages() {
-        for word in words(&page(&name)) {
+        // But for the name of a header.
+        for word in words(&page(&name).replace("sandcell_images.hpp", "")) {
             let is_known = match (word.strip_suffix('…'), word.strip_prefix("…_")) {
                 (Some(begin), _) if begin.starts_with("sandcell_") => known.iter().any(|k| k.starts_with(begin)),
                 (None, Some(end)) => known.iter().any(|k| k.ends_with(end)),
