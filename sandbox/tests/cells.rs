@@ -1,8 +1,11 @@
 //! Long-lived sandboxes, and what ends with what.
 
+#![allow(unsafe_code)]
+
 mod common;
 
 use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use common::{marker, patiently, processes_with, sandbox, shell, text};
@@ -75,6 +78,36 @@ fn a_reader_that_stalls_holds_up_nobody_else_in_the_cell() {
     stalled.stdout.take().unwrap().read_to_end(&mut read).unwrap();
     assert_eq!(read.len(), 100_000);
     assert_eq!(stalled.wait().unwrap().outcome, Outcome::Exited(0));
+}
+
+/// The supervisor hears of the last output and of the program's end at once, while the pipe to us is full.
+#[test]
+fn a_program_that_ends_with_its_last_words_holds_up_nobody_either() {
+    let cell = Sandbox::builder().output_limit(1 << 20).build().unwrap().start().unwrap();
+    let script = "head -c 65536 /dev/zero; until [ -e /tmp/go ]; do sleep 0.02; done; echo more";
+    let mut stalled = cell.command("/bin/sh").args(["-c", script]).stdout(Stdio::Piped).spawn().unwrap();
+    let waiting = || {
+        let mut bytes = 0;
+        // SAFETY: a place for a number.
+        unsafe { nix::libc::ioctl(stalled.stdout.as_ref().unwrap().as_raw_fd(), nix::libc::FIONREAD, &raw mut bytes) };
+        bytes
+    };
+    patiently("a full pipe", || waiting() == 65_536);
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", cell.as_fd().as_raw_fd())).unwrap();
+    let init = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().parse().unwrap();
+    let signal = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), signal).unwrap();
+    told(&cell, "(sleep 0.2; : >/tmp/go) &");
+    signal(nix::sys::signal::Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(1));
+    signal(nix::sys::signal::Signal::SIGCONT);
+    let (said, heard) = std::sync::mpsc::channel();
+    let beside = cell.clone();
+    std::thread::spawn(move || said.send(told(&beside, "echo on")));
+    let heard = heard.recv_timeout(Duration::from_secs(30));
+    let mut read = Vec::new();
+    stalled.stdout.take().unwrap().read_to_end(&mut read).unwrap();
+    assert_eq!(heard.as_deref(), Ok("on"), "a command beside it is held up");
+    assert_eq!((read.len(), stalled.wait().unwrap().outcome), (65_541, Outcome::Exited(0)));
 }
 
 #[test]

@@ -345,6 +345,7 @@ impl Supervisor {
         for at in 0..(count - FIXED) / 3 {
             let polls = &self.polls[FIXED + 3 * at..][..3];
             let returned = [polls[0].returned, polls[1].returned, polls[2].returned];
+            let watched = [polls[1].fd, polls[2].fd];
             let command = &mut self.commands[at];
             if command.is_free() {
                 continue;
@@ -370,15 +371,12 @@ impl Supervisor {
                 if returned[1 + pump] == 0 || !command.pumps[pump].open() {
                     continue;
                 }
-                if command.is_over() {
-                    // What is in the pipe now is all that belongs to the program.
-                    if carry(command, pump) == 0 {
-                        command.pumps[pump].close();
-                    }
-                } else if command.pumps[pump].loaded {
-                    carry(command, pump);
-                } else {
+                if watched[pump] != command.pumps[pump].to {
+                    // Whether the caller takes it is to be asked, also where the program has ended just now.
                     command.pumps[pump].loaded = true;
+                } else if carry(command, pump) == 0 && command.is_over() {
+                    // What is in the pipe now is all that belongs to the program.
+                    command.pumps[pump].close();
                 }
             }
             if command.is_over() {
