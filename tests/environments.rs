@@ -106,12 +106,14 @@ fn containers_of_others_hold_sandboxes_where_they_allow_them() {
 #[test]
 fn a_host_with_odd_mounts_or_clocks_holds_sandboxes() {
     for script in [
-        r#"mount -t tmpfs -o noexec,nosuid,nodev none /tmp && exec "$@""#,
-        r#"mount -t tmpfs -o size=4k,nr_inodes=2 none /tmp && exec "$@""#,
-        r#"mount -t tmpfs -o ro none /tmp && exec "$@""#,
-        r#"mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && exec "$@""#,
+        "mount -t tmpfs -o noexec,nosuid,nodev none /tmp",
+        "mount -t tmpfs -o size=4k,nr_inodes=2 none /tmp",
+        "mount -t tmpfs -o ro none /tmp",
+        "mount -t tmpfs none /run && mount -t tmpfs none /dev/shm",
     ] {
-        runs(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+        // The program is opened before: what was built may lie beneath what is covered.
+        let script = format!(r#"exec 9<"$1" && shift && {script} && exec /proc/self/fd/9 "$@""#);
+        runs(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
     }
     // Everything read-only but what has to be written: /proc for the maps.
     runs(&["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc"]);

@@ -48,28 +48,24 @@ impl From<&[sandcell::image::Change]> for Changes {
 
 /// How many there are; 0 for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_changes_count(changes: *const Changes) -> usize {
-    // SAFETY: NULL or a live handle by contract.
-    unsafe { changes.as_ref() }.map_or(0, |c| c.list.len())
+pub extern "C" fn sandcell_changes_count(changes: Option<&Changes>) -> usize {
+    changes.map_or(0, |c| c.list.len())
 }
 
 /// One of the SANDCELL_CHANGE_ numbers; 0 beyond the last.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_changes_kind(changes: *const Changes, index: usize) -> c_int {
-    // SAFETY: NULL or a live handle by contract.
-    unsafe { changes.as_ref() }.and_then(|c| c.list.get(index)).map_or(0, |(kind, _)| *kind)
+pub extern "C" fn sandcell_changes_kind(changes: Option<&Changes>, index: usize) -> c_int {
+    changes.and_then(|c| c.list.get(index)).map_or(0, |(kind, _)| *kind)
 }
 
 /// The absolute path inside; "" beyond the last. It lives as long as the list.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_changes_path(changes: *const Changes, index: usize) -> *const c_char {
-    // SAFETY: NULL or a live handle by contract.
-    unsafe { changes.as_ref() }.and_then(|c| c.list.get(index)).map_or(c"", |(_, path)| path).as_ptr()
+pub extern "C" fn sandcell_changes_path(changes: Option<&Changes>, index: usize) -> *const c_char {
+    changes.and_then(|c| c.list.get(index)).map_or(c"", |(_, path)| path).as_ptr()
 }
 
 /// Frees a list that sandcell_cell_changes handed out; those of results belong to them. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_changes_free(changes: *mut Changes) {
-    // SAFETY: NULL or a handle that is freed once, by contract.
-    unsafe { free(changes) }
+pub extern "C" fn sandcell_changes_free(changes: Option<Box<Changes>>) {
+    free(changes)
 }

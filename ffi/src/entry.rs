@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int};
 
 use crate::cell::Cell;
-use crate::error::{ErrorObject, entry, free};
-use crate::text::{empty, hand_out, handle, path, wrong};
+use crate::error::{ErrorObject, entry, entry_here, free};
+use crate::text::{Place, Text, empty, hand_out, handle, path, wrong};
 
 /// What a process needs to enter a cell. It belongs to one thread, and to the children that are forked for it.
 #[derive(Debug)]
@@ -13,12 +13,9 @@ pub struct Entry {
     inner: Option<sandcell::Entry>,
 }
 
-/// # Safety
-/// `way` is NULL or a live handle that no other thread uses now.
-unsafe fn entry_of<'a>(way: *mut Entry) -> Result<&'a mut sandcell::Entry, ErrorObject> {
-    // SAFETY: by this function's contract.
-    let inner = unsafe { way.as_mut() }.ok_or_else(|| wrong("way", "is NULL"))?.inner.as_mut();
-    inner.ok_or_else(|| wrong("way", "is used up"))
+fn entry_of(cell_entry: Option<&mut Entry>) -> Result<&mut sandcell::Entry, ErrorObject> {
+    let inner = cell_entry.ok_or_else(|| wrong("cell_entry", "is NULL"))?.inner.as_mut();
+    inner.ok_or_else(|| wrong("cell_entry", "is used up"))
 }
 
 /// Prepares the way into a cell for one process that the caller forks: its child calls sandcell_entry_join and forks
@@ -27,100 +24,90 @@ unsafe fn entry_of<'a>(way: *mut Entry) -> Result<&'a mut sandcell::Entry, Error
 /// memory is a copy of the caller's, secrets included: this is for what runs with the caller's consent and may fail, such as
 /// tests, and not for hostile code. The policy's timeout and output limit do not hold for it; sandcell_cell_kill ends it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_cell_entry(
-    cell: *const Cell,
-    way: *mut *mut Entry,
-    error: *mut *mut ErrorObject,
+pub extern "C" fn sandcell_cell_entry(
+    cell: Option<&Cell>,
+    cell_entry: Place<'_, *mut Entry>,
+    error: Place<'_, *mut ErrorObject>,
 ) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe {
-        entry(error, || {
-            let place = empty(way, "way")?;
-            let inner = Some(handle(cell, "cell")?.cell.entry()?);
-            *place = Box::into_raw(Box::new(Entry { inner }));
-            Ok(())
-        })
-    }
+    entry(error, || {
+        let place = empty(cell_entry, "cell_entry")?;
+        let inner = Some(handle(cell, "cell")?.cell.entry()?);
+        *place = Box::into_raw(Box::new(Entry { inner }));
+        Ok(())
+    })
 }
 
 /// The home of the cell's programs, to be freed with sandcell_text_free.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_cell_home(
-    cell: *const Cell,
-    home: *mut *mut c_char,
-    error: *mut *mut ErrorObject,
+pub extern "C" fn sandcell_cell_home(
+    cell: Option<&Cell>,
+    home: Place<'_, *mut c_char>,
+    error: Place<'_, *mut ErrorObject>,
 ) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe {
-        entry(error, || {
-            let place = empty(home, "home")?;
-            let home = handle(cell, "cell")?.cell.home();
-            *place = hand_out(home.into_os_string().into_encoded_bytes());
-            Ok(())
-        })
-    }
+    entry(error, || {
+        let place = empty(home, "home")?;
+        let home = handle(cell, "cell")?.cell.home();
+        *place = hand_out(home.into_os_string().into_encoded_bytes());
+        Ok(())
+    })
 }
 
 /// Working directory inside; that of the policy by default.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_chdir(
-    way: *mut Entry,
-    dir: *const c_char,
-    error: *mut *mut ErrorObject,
+pub extern "C" fn sandcell_entry_chdir(
+    cell_entry: Option<&mut Entry>,
+    dir: Text<'_>,
+    error: Place<'_, *mut ErrorObject>,
 ) -> c_int {
-    // SAFETY: NULL, live, writable, or a C string by contract.
-    unsafe { entry(error, || Ok(entry_of(way)?.current_dir(path(dir, "dir")?).map(drop)?)) }
+    entry(error, || Ok(entry_of(cell_entry)?.current_dir(path(dir, "dir")?).map(drop)?))
 }
 
 /// File mode creation mask; that of the policy by default.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_umask(way: *mut Entry, mask: u32, error: *mut *mut ErrorObject) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe {
-        entry(error, || {
-            entry_of(way)?.umask(mask);
-            Ok(())
-        })
-    }
+pub extern "C" fn sandcell_entry_umask(
+    cell_entry: Option<&mut Entry>,
+    mask: u32,
+    error: Place<'_, *mut ErrorObject>,
+) -> c_int {
+    entry(error, || {
+        entry_of(cell_entry)?.umask(mask);
+        Ok(())
+    })
 }
 
 /// Keeps a descriptor under its number; all others are closed. One that is a directory, or only a path, makes
 /// sandcell_entry_confine fail: it would lead out.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_keep_fd(way: *mut Entry, fd: c_int, error: *mut *mut ErrorObject) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe {
-        entry(error, || {
-            entry_of(way)?.keep_fd(fd);
-            Ok(())
-        })
-    }
+pub extern "C" fn sandcell_entry_keep_fd(
+    cell_entry: Option<&mut Entry>,
+    fd: c_int,
+    error: Place<'_, *mut ErrorObject>,
+) -> c_int {
+    entry(error, || {
+        entry_of(cell_entry)?.keep_fd(fd);
+        Ok(())
+    })
 }
 
 /// The first step, in a process that was forked for it: enters the cell's namespaces. What it forks now is in the cell.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_join(way: *mut Entry, error: *mut *mut ErrorObject) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe { entry(error, || Ok(entry_of(way)?.join()?)) }
+pub extern "C" fn sandcell_entry_join(cell_entry: Option<&mut Entry>, error: Place<'_, *mut ErrorObject>) -> c_int {
+    entry_here(error, || Ok(entry_of(cell_entry)?.join()?))
 }
 
 /// The second step, in a process that was forked by one that has joined: becomes what a program of the cell is. The
 /// entry is used up, and must not be freed there: its descriptors are closed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_confine(way: *mut Entry, error: *mut *mut ErrorObject) -> c_int {
-    // SAFETY: NULL, live or writable by contract.
-    unsafe {
-        entry(error, || {
-            entry_of(way)?;
-            let inner = (*way).inner.take();
-            inner.map_or(Ok(()), |inner| Ok(inner.confine()?))
-        })
-    }
+pub extern "C" fn sandcell_entry_confine(cell_entry: Option<&mut Entry>, error: Place<'_, *mut ErrorObject>) -> c_int {
+    entry_here(error, || {
+        let cell_entry = cell_entry.ok_or_else(|| wrong("cell_entry", "is NULL"))?;
+        let inner = cell_entry.inner.take().ok_or_else(|| wrong("cell_entry", "is used up"))?;
+        Ok(inner.confine()?)
+    })
 }
 
 /// Frees an entry, where it was made. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_entry_free(way: *mut Entry) {
-    // SAFETY: NULL or a handle that is freed once, by contract.
-    unsafe { free(way) }
+pub extern "C" fn sandcell_entry_free(cell_entry: Option<Box<Entry>>) {
+    free(cell_entry)
 }

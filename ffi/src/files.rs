@@ -1,117 +1,94 @@
 //! What the program sees: the root file system and what is mounted into it.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 use std::path::Path;
 
 use sandcell::{Root, Upper};
 
 use crate::policy::{Policy, set};
-use crate::text::{blob, path};
+use crate::text::{Bytes, Text, blob, path};
 
 /// The root is a read-only view of the host's system directories, never the homes: the default.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_root_host(policy: *mut Policy) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.root(Root::Host))) }
+pub extern "C" fn sandcell_policy_set_root_host(policy: Option<&mut Policy>) -> c_int {
+    set(policy, |b| Ok(b.root(Root::Host)))
 }
 
 /// The root holds nothing but what is mounted into it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_root_empty(policy: *mut Policy) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.root(Root::Empty))) }
+pub extern "C" fn sandcell_policy_set_root_empty(policy: Option<&mut Policy>) -> c_int {
+    set(policy, |b| Ok(b.root(Root::Empty)))
 }
 
 /// The root is this directory, read-only.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_root_dir(policy: *mut Policy, dir: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.root(Root::Dir(path(dir, "root")?.to_owned())))) }
+pub extern "C" fn sandcell_policy_set_root_dir(policy: Option<&mut Policy>, dir: Text<'_>) -> c_int {
+    set(policy, |b| Ok(b.root(Root::Dir(path(dir, "root")?.to_owned()))))
 }
 
 /// Adds a read-only layer on top of those before; the root becomes an overlay of them. Linux 5.11.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_layer(policy: *mut Policy, dir: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.layer(path(dir, "layer")?))) }
+pub extern "C" fn sandcell_policy_add_layer(policy: Option<&mut Policy>, dir: Text<'_>) -> c_int {
+    set(policy, |b| Ok(b.layer(path(dir, "layer")?)))
 }
 
 /// What is written to the overlay is thrown away: the default where there are layers.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_upper_tmpfs(policy: *mut Policy) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.upper(Upper::Tmpfs))) }
+pub extern "C" fn sandcell_policy_set_upper_tmpfs(policy: Option<&mut Policy>) -> c_int {
+    set(policy, |b| Ok(b.upper(Upper::Tmpfs)))
 }
 
 /// What is written to the overlay is kept in `dir`/upper, with `dir`/work beside it for the kernel.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_upper_dir(policy: *mut Policy, dir: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.upper(Upper::Dir(path(dir, "upper")?.to_owned())))) }
+pub extern "C" fn sandcell_policy_set_upper_dir(policy: Option<&mut Policy>, dir: Text<'_>) -> c_int {
+    set(policy, |b| Ok(b.upper(Upper::Dir(path(dir, "upper")?.to_owned()))))
 }
 
 /// Shows a file or directory of the host at `dest`, read-only; NULL for the same path.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_ro(
-    policy: *mut Policy,
-    source: *const c_char,
-    dest: *const c_char,
-) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe {
-        set(policy, |b| {
-            let source = path(source, "ro")?;
-            let dest: &Path = if dest.is_null() { source } else { path(dest, "ro")? };
-            Ok(b.ro(source, dest))
-        })
-    }
+pub extern "C" fn sandcell_policy_add_ro(policy: Option<&mut Policy>, source: Text<'_>, dest: Text<'_>) -> c_int {
+    set(policy, |b| {
+        let source = path(source, "ro")?;
+        let dest: &Path = if dest.is_null() { source } else { path(dest, "ro")? };
+        Ok(b.ro(source, dest))
+    })
 }
 
 /// Shows a file or directory of the host at `dest`, writable as far as the caller's own rights go; NULL for the same path.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_rw(
-    policy: *mut Policy,
-    source: *const c_char,
-    dest: *const c_char,
-) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe {
-        set(policy, |b| {
-            let source = path(source, "rw")?;
-            let dest: &Path = if dest.is_null() { source } else { path(dest, "rw")? };
-            Ok(b.rw(source, dest))
-        })
-    }
+pub extern "C" fn sandcell_policy_add_rw(policy: Option<&mut Policy>, source: Text<'_>, dest: Text<'_>) -> c_int {
+    set(policy, |b| {
+        let source = path(source, "rw")?;
+        let dest: &Path = if dest.is_null() { source } else { path(dest, "rw")? };
+        Ok(b.rw(source, dest))
+    })
 }
 
 /// An empty writable directory in memory; 0 bytes for no limit of its own.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_tmpfs(policy: *mut Policy, dest: *const c_char, bytes: u64) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.tmpfs(path(dest, "tmpfs")?, (bytes > 0).then_some(bytes)))) }
+pub extern "C" fn sandcell_policy_add_tmpfs(policy: Option<&mut Policy>, dest: Text<'_>, bytes: u64) -> c_int {
+    set(policy, |b| Ok(b.tmpfs(path(dest, "tmpfs")?, (bytes > 0).then_some(bytes))))
 }
 
 /// A read-only file with these bytes at `dest`. They are copied; `content` may be NULL where `length` is 0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_file(
-    policy: *mut Policy,
-    dest: *const c_char,
-    content: *const c_char,
+pub extern "C" fn sandcell_policy_add_file(
+    policy: Option<&mut Policy>,
+    dest: Text<'_>,
+    content: Bytes<'_>,
     length: usize,
 ) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.file(path(dest, "file")?, blob(content, length, "file")?))) }
+    set(policy, |b| Ok(b.file(path(dest, "file")?, blob(content, length, "file")?)))
 }
 
 /// The same with these permission bits, such as 0755 for a script.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_file_mode(
-    policy: *mut Policy,
-    dest: *const c_char,
-    content: *const c_char,
+pub extern "C" fn sandcell_policy_add_file_mode(
+    policy: Option<&mut Policy>,
+    dest: Text<'_>,
+    content: Bytes<'_>,
     length: usize,
     mode: u32,
 ) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.file_mode(path(dest, "file")?, blob(content, length, "file")?, mode))) }
+    set(policy, |b| Ok(b.file_mode(path(dest, "file")?, blob(content, length, "file")?, mode)))
 }

@@ -2,17 +2,19 @@
 //! no TLS in it, and the function for registries says so.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::fs::File;
 use std::mem::offset_of;
-use std::ptr::null;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sandcell::Error;
-use sandcell::image::{Load, Source};
+use sandcell::image::{Load, Loaded, Source};
 
 use crate::error::{ErrorObject, entry, free, guard};
 use crate::image::{Store, unknown};
-use crate::text::{empty, hand_out, handle, maybe, path, word};
+use crate::text::{BeginsWithSize, Given, Place, Text, empty, hand_out, handle, maybe, path, word};
 
 /// Ends loads, pulls and builds early. Any number of threads may use it at once; so may a signal handler.
 #[derive(Debug, Default)]
@@ -29,18 +31,16 @@ pub extern "C" fn sandcell_stop_new() -> *mut Stop {
 /// Ends all work that it was given to, soon and with an error; the store is as it was before. What is given it from now
 /// on ends at once.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_stop_now(stop: *const Stop) {
-    // SAFETY: NULL or a live handle by contract.
-    if let Some(stop) = unsafe { stop.as_ref() } {
+pub extern "C" fn sandcell_stop_now(stop: Option<&Stop>) {
+    if let Some(stop) = stop {
         stop.stop.store(true, Ordering::Relaxed);
     }
 }
 
 /// Frees it; work that has it goes on. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_stop_free(stop: *mut Stop) {
-    // SAFETY: NULL or a handle that is freed once, by contract.
-    unsafe { free(stop) }
+pub extern "C" fn sandcell_stop_free(stop: Option<Box<Stop>>) {
+    free(stop)
 }
 
 /// Pulls only: HTTP without TLS, so that whoever is on the way may read the image and the password. A registry on the
@@ -57,43 +57,49 @@ pub type Progress = Option<unsafe extern "C" fn(data: *mut c_void, done: u64, to
 /// may have more at the end: what this library does not know of is refused where it is not zero.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct LoadOptions {
+pub struct LoadOptions<'a> {
     /// sizeof(sandcell_load_options_t)
     pub size: usize,
     /// SANDCELL_LOAD_ bits; others are refused.
     pub flags: u64,
     /// The image's name in the store, instead of the archive's or the registry's.
-    pub image_name: *const c_char,
+    pub image_name: Text<'a>,
     /// Pulls only: the file with credentials, as Docker's config.json has them, instead of those that are looked for.
-    pub auth_file: *const c_char,
+    pub auth_file: Text<'a>,
     /// Pulls only, with `password`: who pulls, instead of what a file says.
-    pub user: *const c_char,
+    pub user: Text<'a>,
     /// With `user`.
-    pub password: *const c_char,
+    pub password: Text<'a>,
     /// Pulls only: certificates (PEM) of authorities that are trusted besides the system's.
-    pub ca_file: *const c_char,
+    pub ca_file: Text<'a>,
     /// Is told how far it is.
     pub progress: Progress,
     /// Passed to `progress`.
     pub progress_data: *mut c_void,
     /// Loads only: the date (RFC 3339) of an image that is made of a plain root file system, which has none otherwise.
-    pub created: *const c_char,
+    pub created: Text<'a>,
     /// Ends it early.
-    pub stop: *const Stop,
+    pub stop: Option<&'a Stop>,
+    /// The platform that is meant, such as `linux/arm64`, instead of this host's: to hand the image on, for it cannot run here.
+    pub platform: Text<'a>,
 }
 
-const DEFAULTS: LoadOptions = LoadOptions {
+// SAFETY: as the trait asks; what follows are numbers and pointers of the caller's.
+unsafe impl BeginsWithSize for LoadOptions<'_> {}
+
+const DEFAULTS: LoadOptions<'static> = LoadOptions {
     size: size_of::<LoadOptions>(),
     flags: 0,
-    image_name: null(),
-    auth_file: null(),
-    user: null(),
-    password: null(),
-    ca_file: null(),
+    image_name: Text::NULL,
+    auth_file: Text::NULL,
+    user: Text::NULL,
+    password: Text::NULL,
+    ca_file: Text::NULL,
     progress: None,
     progress_data: std::ptr::null_mut(),
-    created: null(),
-    stop: null(),
+    created: Text::NULL,
+    stop: None,
+    platform: Text::NULL,
 };
 
 /// The caller's function with its argument, for whichever thread has something to tell.
@@ -101,7 +107,7 @@ struct Told(Progress, *mut c_void);
 // SAFETY: the header says that the function is called from threads of the library.
 unsafe impl Send for Told {}
 
-impl LoadOptions {
+impl LoadOptions<'_> {
     fn tell(&self) -> impl Fn(sandcell::image::Progress) + Sync + use<> {
         let told = Mutex::new(Told(self.progress, self.progress_data));
         move |progress| {
@@ -115,37 +121,15 @@ impl LoadOptions {
         }
     }
 
-    /// # Safety
-    /// `stop` is NULL or live.
-    unsafe fn stopped(&self) -> Arc<AtomicBool> {
-        // SAFETY: by this function's contract.
-        unsafe { self.stop.as_ref() }.map(|stop| stop.stop.clone()).unwrap_or_default()
+    fn stopped(&self) -> Arc<AtomicBool> {
+        self.stop.map(|stop| stop.stop.clone()).unwrap_or_default()
     }
 }
 
 /// What is asked for, by a caller who may know of less or of more than we do.
-///
-/// # Safety
-/// `options` is NULL, or its size can be read, and as many bytes.
-unsafe fn read(options: *const LoadOptions) -> Result<LoadOptions, Error> {
-    let mut asked = DEFAULTS;
-    if options.is_null() {
-        return Ok(asked);
-    }
-    // SAFETY: not NULL; readable by this function's contract.
-    let size = unsafe { (&raw const (*options).size).read() };
-    if size < offset_of!(LoadOptions, image_name) {
-        return Err(Error::option("options", "its size is not set"));
-    }
-    let known = size.min(size_of::<LoadOptions>());
-    // SAFETY: `size` bytes can be read by this function's contract; every pattern of bytes is a value of each field.
-    let rest = unsafe {
-        (&raw mut asked).cast::<u8>().copy_from_nonoverlapping(options.cast(), known);
-        std::slice::from_raw_parts(options.cast::<u8>().add(known), size - known)
-    };
-    if rest.iter().any(|&byte| byte != 0) {
-        return Err(Error::option("options", "asks for something that this version does not know"));
-    }
+fn read<'a>(options: Given<'a, LoadOptions<'a>>) -> Result<LoadOptions<'a>, Error> {
+    let asked = options.over(DEFAULTS, offset_of!(LoadOptions<'_>, image_name));
+    let asked = asked.map_err(|message| Error::option("options", message))?;
     if asked.flags & !(SANDCELL_LOAD_PLAIN_HTTP | SANDCELL_LOAD_DURABLE) != 0 {
         return Err(Error::option("options", format!("the flags {:#x} have bits that nobody knows", asked.flags)));
     }
@@ -158,96 +142,129 @@ unsafe fn read(options: *const LoadOptions) -> Result<LoadOptions, Error> {
 /// Loads images from an archive or a directory. `image_format` is `oci`, `docker`, `rootfs` (a plain root file system),
 /// or `detect`, which NULL is too. `options` may be NULL. `json` becomes an array of the names.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_load(
-    store: *const Store,
-    from: *const c_char,
-    image_format: *const c_char,
-    options: *const LoadOptions,
-    json: *mut *mut c_char,
-    error: *mut *mut ErrorObject,
+pub extern "C" fn sandcell_store_load(
+    store: Option<&Store>,
+    from: Text<'_>,
+    image_format: Text<'_>,
+    options: Given<'_, LoadOptions<'_>>,
+    json: Place<'_, *mut c_char>,
+    error: Place<'_, *mut ErrorObject>,
 ) -> c_int {
-    // SAFETY: NULL, live, writable, C strings, or readable as far as it says itself, by contract.
-    unsafe {
-        entry(error, || {
-            let place = empty(json, "json")?;
-            let (store, from) = (handle(store, "store")?, path(from, "from")?.to_owned());
-            let source = match maybe(image_format, "image_format")?.unwrap_or("detect") {
-                "detect" => Source::Detect(from),
-                "oci" => Source::Oci(from),
-                "docker" => Source::Docker(from),
-                "rootfs" => Source::RootFs(from),
-                other => return Err(unknown("image_format", other, "detect, oci, docker, rootfs").into()),
-            };
-            let asked = read(options)?;
-            let plain = asked.flags & SANDCELL_LOAD_PLAIN_HTTP != 0;
-            if plain || [asked.auth_file, asked.user, asked.ca_file].iter().any(|text| !text.is_null()) {
-                return Err(Error::option("options", "says something of a registry, and this is no pull").into());
-            }
-            let tell = asked.tell();
-            let mut how = Load::new().progress(&tell).stop(asked.stopped());
-            if let Some(name) = maybe(asked.image_name, "image_name")? {
-                how = how.name(name.parse()?);
-            }
-            if let Some(date) = maybe(asked.created, "created")? {
-                how = how.created(date);
-            }
-            if asked.flags & SANDCELL_LOAD_DURABLE != 0 {
-                how = how.durable();
-            }
-            let loaded = store.inner.load(&source, &how)?;
-            let names: Vec<&String> = loaded.iter().flat_map(|image| &image.names).collect();
-            *place = hand_out(serde_json::to_string(&names).expect("text is always JSON"));
-            Ok(())
-        })
+    entry(error, || {
+        let place = empty(json, "json")?;
+        let store = handle(store, "store")?;
+        let source = source(path(from, "from")?.to_owned(), image_format)?;
+        *place = load(options, &mut |how| store.inner.load(&source, how))?;
+        Ok(())
+    })
+}
+
+/// The same of an archive that comes from a descriptor, such as a pipe or a socket: it is read to its end and stays the
+/// caller's.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_store_load_from(
+    store: Option<&Store>,
+    descriptor: c_int,
+    image_format: Text<'_>,
+    options: Given<'_, LoadOptions<'_>>,
+    json: Place<'_, *mut c_char>,
+    error: Place<'_, *mut ErrorObject>,
+) -> c_int {
+    entry(error, || {
+        let place = empty(json, "json")?;
+        let store = handle(store, "store")?;
+        if descriptor < 0 {
+            return Err(Error::option("descriptor", "is negative").into());
+        }
+        let source = source("-".into(), image_format)?;
+        // SAFETY: not -1, and used for this call only; where it is not open the call says so.
+        let own = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned();
+        let own = own.map_err(|e| Error::option("descriptor", format!("cannot be used: {e}")))?;
+        let mut input = File::from(own);
+        *place = load(options, &mut |how| store.inner.load_from(&mut input, &source, how))?;
+        Ok(())
+    })
+}
+
+fn source(from: PathBuf, image_format: Text<'_>) -> Result<Source, Error> {
+    Ok(match maybe(image_format, "image_format")?.unwrap_or("detect") {
+        "detect" => Source::Detect(from),
+        "oci" => Source::Oci(from),
+        "docker" => Source::Docker(from),
+        "rootfs" => Source::RootFs(from),
+        other => return Err(unknown("image_format", other, "detect, oci, docker, rootfs")),
+    })
+}
+
+/// The names of what was loaded, as JSON.
+fn load(
+    options: Given<'_, LoadOptions<'_>>,
+    loads: &mut dyn FnMut(&Load<'_>) -> Result<Vec<Loaded>, Error>,
+) -> Result<*mut c_char, Error> {
+    let asked = read(options)?;
+    let plain = asked.flags & SANDCELL_LOAD_PLAIN_HTTP != 0;
+    if plain || [asked.auth_file, asked.user, asked.ca_file].iter().any(|text| !text.is_null()) {
+        return Err(Error::option("options", "says something of a registry, and this is no pull"));
     }
+    let tell = asked.tell();
+    let mut how = Load::new().progress(&tell).stop(asked.stopped());
+    if let Some(name) = maybe(asked.image_name, "image_name")? {
+        how = how.name(name.parse()?);
+    }
+    if let Some(date) = maybe(asked.created, "created")? {
+        how = how.created(date);
+    }
+    if let Some(platform) = maybe(asked.platform, "platform")? {
+        how = how.platform(platform.parse()?);
+    }
+    if asked.flags & SANDCELL_LOAD_DURABLE != 0 {
+        how = how.durable();
+    }
+    let loaded = loads(&how)?;
+    let names: Vec<&String> = loaded.iter().flat_map(|image| &image.names).collect();
+    Ok(hand_out(serde_json::to_string(&names).expect("text is always JSON")))
 }
 
 /// Gets an image from its registry: `image` is a name such as `debian:12`, also with a registry before it and a digest
 /// behind it. `options` may be NULL. `id` becomes the image's. SANDCELL_ERROR_CONFIG where the library was built without
 /// registries (`ffi/install --with-pull` builds it with them).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_store_pull(
-    store: *const Store,
-    image: *const c_char,
-    options: *const LoadOptions,
-    id: *mut *mut c_char,
-    error: *mut *mut ErrorObject,
+pub extern "C" fn sandcell_store_pull(
+    store: Option<&Store>,
+    image: Text<'_>,
+    options: Given<'_, LoadOptions<'_>>,
+    id: Place<'_, *mut c_char>,
+    error: Place<'_, *mut ErrorObject>,
 ) -> c_int {
-    // SAFETY: NULL, live, writable, C strings, or readable as far as it says itself, by contract.
-    unsafe {
-        entry(error, || {
-            let place = empty(id, "id")?;
-            let (store, image) = (handle(store, "store")?, word(image, "image")?);
-            *place = pull(store, image, &read(options)?)?;
-            Ok(())
-        })
-    }
+    entry(error, || {
+        let place = empty(id, "id")?;
+        let (store, image) = (handle(store, "store")?, word(image, "image")?);
+        *place = pull(store, image, &read(options)?)?;
+        Ok(())
+    })
 }
 
-/// # Safety
-/// The texts of `asked` are NULL or C strings, its `stop` is NULL or live.
 #[cfg(feature = "pull")]
-unsafe fn pull(store: &Store, image: &str, asked: &LoadOptions) -> Result<*mut c_char, Error> {
+fn pull(store: &Store, image: &str, asked: &LoadOptions<'_>) -> Result<*mut c_char, Error> {
     if !asked.created.is_null() {
         return Err(Error::option("options", "gives a date, which a pulled image has"));
     }
     let tell = asked.tell();
-    // SAFETY: by this function's contract.
-    let mut how = sandcell::image::Pull::new().progress(&tell).stop(unsafe { asked.stopped() });
-    // SAFETY: by this function's contract.
-    unsafe {
-        if let Some(name) = maybe(asked.image_name, "image_name")? {
-            how = how.name(name.parse()?);
-        }
-        if !asked.auth_file.is_null() {
-            how = how.auth_file(path(asked.auth_file, "auth_file")?);
-        }
-        if let (Some(user), Some(password)) = (maybe(asked.user, "user")?, maybe(asked.password, "password")?) {
-            how = how.credentials(user, password);
-        }
-        if !asked.ca_file.is_null() {
-            how = how.ca_file(path(asked.ca_file, "ca_file")?);
-        }
+    let mut how = sandcell::image::Pull::new().progress(&tell).stop(asked.stopped());
+    if let Some(name) = maybe(asked.image_name, "image_name")? {
+        how = how.name(name.parse()?);
+    }
+    if let Some(platform) = maybe(asked.platform, "platform")? {
+        how = how.platform(platform.parse()?);
+    }
+    if !asked.auth_file.is_null() {
+        how = how.auth_file(path(asked.auth_file, "auth_file")?);
+    }
+    if let (Some(user), Some(password)) = (maybe(asked.user, "user")?, maybe(asked.password, "password")?) {
+        how = how.credentials(user, password);
+    }
+    if !asked.ca_file.is_null() {
+        how = how.ca_file(path(asked.ca_file, "ca_file")?);
     }
     if asked.flags & SANDCELL_LOAD_PLAIN_HTTP != 0 {
         how = how.plain_http();
@@ -258,10 +275,8 @@ unsafe fn pull(store: &Store, image: &str, asked: &LoadOptions) -> Result<*mut c
     Ok(hand_out(store.inner.pull(&image.parse()?, &how)?.id.to_string()))
 }
 
-/// # Safety
-/// None needed; it has to look like the other.
 #[cfg(not(feature = "pull"))]
-unsafe fn pull(_: &Store, _: &str, _: &LoadOptions) -> Result<*mut c_char, Error> {
+fn pull(_: &Store, _: &str, _: &LoadOptions<'_>) -> Result<*mut c_char, Error> {
     Err(Error::option(
         "pull",
         "this library was built without registries (`ffi/install --with-pull` builds it with them)",

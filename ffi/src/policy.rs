@@ -2,13 +2,13 @@
 
 use std::ffi::{c_char, c_int};
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use sandcell::syscalls::Profile;
-use sandcell::{Builder, Error, Sandbox, Seccomp, words};
+use sandcell::options::Value;
+use sandcell::seccomp::Profile;
+use sandcell::{Builder, Error, Sandbox, Seccomp};
 
-use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG, free, guard};
-use crate::text::{bytes, path, word};
+use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG, entry, free, guard};
+use crate::text::{Place, Text, bytes, empty, hand_out, handle, path, word};
 
 /// What a sandbox is to be like. To be set up by one thread; then any number of threads may run programs with it.
 #[derive(Debug, Default)]
@@ -36,23 +36,26 @@ impl Policy {
 }
 
 /// Makes one change, or keeps the mistake for the run to report.
-///
-/// # Safety
-/// `policy` is NULL or a live handle that no other thread uses now.
-pub(crate) unsafe fn set(policy: *mut Policy, change: impl FnOnce(Builder) -> Result<Builder, Error>) -> c_int {
+pub(crate) fn set(policy: Option<&mut Policy>, change: impl FnOnce(Builder) -> Result<Builder, Error>) -> c_int {
     let mut change = Some(change);
-    // SAFETY: passed on.
-    unsafe { set_by(policy, &mut |before| change.take().map_or(Ok(Builder::default()), |change| change(before))) }
+    set_by(policy, &mut |before| change.take().map_or(Ok(Builder::default()), |change| change(before)))
+}
+
+/// Sets an option by its name.
+pub(crate) fn set_value(policy: Option<&mut Policy>, option: &str, value: Value) -> c_int {
+    let mut value = Some(value);
+    set_by(policy, &mut |before| before.set(option, value.take().unwrap_or(Value::Flag(false))))
+}
+
+/// The same of a text of the caller's.
+pub(crate) fn set_text(policy: Option<&mut Policy>, option: &str, text: Text<'_>) -> c_int {
+    set_by(policy, &mut |before| before.set(option, bytes(text, option)?))
 }
 
 /// The part of it that is the same for all setters: there are many, and each would have a copy.
-///
-/// # Safety
-/// As for [`set`].
 #[inline(never)]
-unsafe fn set_by(policy: *mut Policy, change: &mut dyn FnMut(Builder) -> Result<Builder, Error>) -> c_int {
-    // SAFETY: by this function's contract.
-    let Some(policy) = (unsafe { policy.as_mut() }) else {
+fn set_by(policy: Option<&mut Policy>, change: &mut dyn FnMut(Builder) -> Result<Builder, Error>) -> c_int {
+    let Some(policy) = policy else {
         return SANDCELL_ERROR_CONFIG;
     };
     let before = std::mem::take(&mut policy.builder);
@@ -82,165 +85,90 @@ pub extern "C" fn sandcell_policy_new() -> *mut Policy {
 
 /// Frees a policy; what was made with it goes on. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_free(policy: *mut Policy) {
-    // SAFETY: NULL or a handle that is freed once, by contract.
-    unsafe { free(policy) }
+pub extern "C" fn sandcell_policy_free(policy: Option<Box<Policy>>) {
+    free(policy)
+}
+
+/// Sets any option by its name and text, as the program `sandcell` takes them: `memory` and `64M`, `ro` and `/src:/code`,
+/// `timeout` and `30s`. docs/options.md lists them with their grammar. The functions below do the same with typed values.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_policy_set(policy: Option<&mut Policy>, option: Text<'_>, text: Text<'_>) -> c_int {
+    set(policy, |b| {
+        let option = word(option, "option")?;
+        b.set(option, bytes(text, option)?)
+    })
+}
+
+/// The options that differ from the defaults, as a JSON object of lists of texts, to be freed with sandcell_text_free. Values of
+/// variables and contents of files are not shown.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_policy_options_json(
+    policy: Option<&Policy>,
+    json: Place<'_, *mut c_char>,
+    error: Place<'_, *mut ErrorObject>,
+) -> c_int {
+    entry(error, || {
+        let place = empty(json, "json")?;
+        let options = handle(policy, "policy")?.builder()?.policy().options();
+        let options: serde_json::Map<_, _> =
+            options.into_iter().map(|(name, texts)| (name.to_owned(), texts.into())).collect();
+        *place = hand_out(serde_json::Value::from(options).to_string());
+        Ok(())
+    })
 }
 
 /// Who the program is inside: `random` (the default), `root`, `caller`, or numbers as `UID` or `UID:GID`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_user(policy: *mut Policy, user: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.user(word(user, "user")?.parse()?))) }
-}
-
-/// Where the host's UID comes from: `auto` (the default: a leased slice of the caller's sub-ids where there are some,
-/// otherwise the caller's own UID), `disjoint` (a leased slice or an error), `shared` (the caller's own).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_host_ids(policy: *mut Policy, source: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.host_ids(word(source, "host_ids")?.parse()?))) }
-}
-
-/// How many ids the sandbox has; 1 by default, 65,536 for a whole distribution.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_id_count(policy: *mut Policy, count: u32) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.id_count(count))) }
-}
-
-/// Maps the caller's own UID and GID to the program's, so that files of the caller in bind mounts are its own.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_keep_caller(policy: *mut Policy, keep: bool) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.keep_caller(keep))) }
-}
-
-/// Milliseconds to wait for free ids; not at all by default.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_id_wait_ms(policy: *mut Policy, milliseconds: u64) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.wait_for_ids(Duration::from_millis(milliseconds)))) }
-}
-
-/// The host's name inside; `cell-` and six random characters by default.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_hostname(policy: *mut Policy, name: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.hostname(word(name, "hostname")?))) }
-}
-
-/// What keeps programs apart from the host: `namespaces` (the default), or `landlock` for hosts that forbid user namespaces:
-/// Landlock, the system call filter and resource limits alone. It is weaker, and each report says what it leaves open.
-/// Linux 6.12.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_isolation(policy: *mut Policy, isolation: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.isolation(word(isolation, "isolation")?.parse()?))) }
-}
-
-/// `none`, `loopback` (a private one, the default) or `host`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_network(policy: *mut Policy, network: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.network(word(network, "network")?.parse()?))) }
+pub extern "C" fn sandcell_policy_set_user(policy: Option<&mut Policy>, user: Text<'_>) -> c_int {
+    set_text(policy, "user", user)
 }
 
 /// `default` (the built-in allow-list) or `off`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_seccomp(policy: *mut Policy, filter: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe {
-        set(policy, |b| {
-            Ok(b.seccomp(match word(filter, "seccomp")? {
-                "default" => Seccomp::Default,
-                "off" => Seccomp::Off,
-                other => return Err(Error::option("seccomp", format!("{other:?} is not default or off"))),
-            }))
-        })
-    }
+pub extern "C" fn sandcell_policy_set_seccomp(policy: Option<&mut Policy>, filter: Text<'_>) -> c_int {
+    set(policy, |b| {
+        Ok(b.seccomp(match word(filter, "seccomp")? {
+            "default" => Seccomp::Default,
+            "off" => Seccomp::Off,
+            other => return Err(Error::option("seccomp", format!("{other:?} is not default or off"))),
+        }))
+    })
 }
 
 /// A system call filter in the JSON form of Docker's profiles: the text itself.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_seccomp_json(policy: *mut Policy, json: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.seccomp(Seccomp::Profile(Profile::from_json(word(json, "seccomp")?)?)))) }
+pub extern "C" fn sandcell_policy_set_seccomp_json(policy: Option<&mut Policy>, json: Text<'_>) -> c_int {
+    set(policy, |b| Ok(b.seccomp(Seccomp::Profile(Profile::from_json(word(json, "seccomp")?)?))))
 }
 
 /// The same from a file, which is read now.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_seccomp_file(policy: *mut Policy, file: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe {
-        set(policy, |b| {
-            let file = path(file, "seccomp")?;
-            let unread = |e| Error::option("seccomp", format!("{} cannot be read: {e}", file.display()));
-            let json = std::fs::read_to_string(file).map_err(unread)?;
-            Ok(b.seccomp(Seccomp::Profile(Profile::from_json(&json)?)))
-        })
-    }
-}
-
-/// `default` (what the running kernel can do), `required` (every rule, or SANDCELL_ERROR_UNSUPPORTED) or `off`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_landlock(policy: *mut Policy, wall: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.landlock(word(wall, "landlock")?.parse()?))) }
+pub extern "C" fn sandcell_policy_set_seccomp_file(policy: Option<&mut Policy>, file: Text<'_>) -> c_int {
+    set(policy, |b| {
+        // A file that has the name of a word is a file here.
+        let file = std::path::absolute(path(file, "seccomp")?);
+        let file = file.map_err(|e| Error::option("seccomp", format!("has no absolute path: {e}")))?;
+        b.set("seccomp", file)
+    })
 }
 
 /// Keeps a capability inside, such as `net_raw`: capabilities(7). It reaches what the sandbox owns, never its mounts.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_cap(policy: *mut Policy, name: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.cap_add(words::capability(word(name, "cap_add")?)?))) }
+pub extern "C" fn sandcell_policy_add_cap(policy: Option<&mut Policy>, name: Text<'_>) -> c_int {
+    set_text(policy, "cap_add", name)
 }
 
 /// Adds an environment variable to the clean default.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_env(
-    policy: *mut Policy,
-    key: *const c_char,
-    value: *const c_char,
-) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.env(bytes(key, "env")?, bytes(value, "env")?))) }
+pub extern "C" fn sandcell_policy_add_env(policy: Option<&mut Policy>, key: Text<'_>, value: Text<'_>) -> c_int {
+    set(policy, |b| Ok(b.env(bytes(key, "env")?, bytes(value, "env")?)))
 }
 
-/// Passes the caller's environment on.
+/// Goes on where the host cannot enforce `item`, and says so in the report: `all`, or an item of docs/options.md, such as
+/// `memory`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_keep_env(policy: *mut Policy, keep: bool) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.keep_env(keep))) }
-}
-
-/// Working directory inside; the home by default.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_chdir(policy: *mut Policy, dir: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.current_dir(path(dir, "chdir")?))) }
-}
-
-/// File mode creation mask; 022 by default.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_umask(policy: *mut Policy, mask: u32) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.umask(mask))) }
-}
-
-/// What happens to processes that are alive when the program ends: `kill` (the default), or `report` or `fail`: they are
-/// listed in the result and killed; whether that makes the run a failed one is the caller's to say.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_set_leftovers(policy: *mut Policy, what: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.leftovers(word(what, "leftovers")?.parse()?))) }
-}
-
-/// Goes on where the host cannot enforce `item` (an option's name, such as `memory`, or `all`) and says so in the report.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandcell_policy_add_best_effort(policy: *mut Policy, item: *const c_char) -> c_int {
-    // SAFETY: handles and texts are what the contract says.
-    unsafe { set(policy, |b| Ok(b.best_effort(word(item, "best-effort")?))) }
+pub extern "C" fn sandcell_policy_add_best_effort(policy: Option<&mut Policy>, item: Text<'_>) -> c_int {
+    set_text(policy, "best_effort", item)
 }
 
 #[cfg(test)]

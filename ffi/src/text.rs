@@ -1,12 +1,16 @@
 //! Across the border: what C gives is borrowed for the call, text that C gets is ended by a NUL.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
-use std::os::unix::ffi::OsStrExt;
+#[cfg(feature = "image")]
+use std::ffi::OsString;
+use std::ffi::{CString, c_char};
 use std::path::Path;
+use std::time::Duration;
 
 use sandcell::Error;
 
-use crate::error::{ErrorObject, SANDCELL_ERROR_CONFIG};
+use crate::error::ErrorObject;
+use crate::limits::SANDCELL_UNLIMITED;
+pub(crate) use crate::pointers::*;
 
 /// Frees a text that a function handed out through a `char **`. NULL is fine.
 #[unsafe(no_mangle)]
@@ -28,146 +32,57 @@ pub(crate) fn hand_out(text: impl Into<Vec<u8>>) -> *mut c_char {
     c_text(text).into_raw()
 }
 
-/// Bytes that C gave; `name` is what an error calls them.
-///
-/// # Safety
-/// `pointer` is NULL or a C string that outlives the result.
-pub(crate) unsafe fn bytes<'a>(pointer: *const c_char, name: &str) -> Result<&'a OsStr, Error> {
-    if pointer.is_null() {
-        return Err(Error::option(name, "is NULL"));
-    }
-    // SAFETY: not NULL; a C string by this function's contract.
-    Ok(OsStr::from_bytes(unsafe { CStr::from_ptr(pointer) }.to_bytes()))
+/// Stands for a text that C cannot hold.
+pub(crate) static TEXT_WITH_NUL: c_char = 0;
+
+/// A text that every function refuses like any other mistake in its place, because it contains a NUL byte: for wrappers in
+/// languages whose strings may. Pass it instead of what C would cut off. To be compared by its address only.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_text_with_nul() -> *const c_char {
+    &raw const TEXT_WITH_NUL
+}
+
+/// A time that C gave; SANDCELL_UNLIMITED has no end.
+pub(crate) fn milliseconds(count: u64) -> Duration {
+    if count == SANDCELL_UNLIMITED { Duration::MAX } else { Duration::from_millis(count) }
 }
 
 /// The same as a path, which may not be empty.
-///
-/// # Safety
-/// As for [`bytes`].
-pub(crate) unsafe fn path<'a>(pointer: *const c_char, name: &str) -> Result<&'a Path, Error> {
-    // SAFETY: passed on.
-    match unsafe { bytes(pointer, name) }? {
+pub(crate) fn path<'a>(text: Text<'a>, name: &str) -> Result<&'a Path, Error> {
+    match bytes(text, name)? {
         empty if empty.is_empty() => Err(Error::option(name, "is an empty path")),
         path => Ok(Path::new(path)),
     }
 }
 
 /// The same as a word, which must be UTF-8.
-///
-/// # Safety
-/// As for [`bytes`].
-pub(crate) unsafe fn word<'a>(pointer: *const c_char, name: &str) -> Result<&'a str, Error> {
-    // SAFETY: passed on.
-    unsafe { bytes(pointer, name) }?.to_str().ok_or_else(|| Error::option(name, "is not UTF-8"))
+pub(crate) fn word<'a>(text: Text<'a>, name: &str) -> Result<&'a str, Error> {
+    bytes(text, name)?.to_str().ok_or_else(|| Error::option(name, "is not UTF-8"))
 }
 
-/// Bytes with a length, any bytes.
-///
-/// # Safety
-/// `pointer` is NULL or has `length` bytes that outlive the result.
-pub(crate) unsafe fn blob<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a [u8], Error> {
-    match (pointer.is_null(), length) {
-        (_, 0) => Ok(&[]),
-        (true, _) => Err(Error::option(name, "is NULL")),
-        (_, huge) if huge > isize::MAX as usize => Err(Error::option(name, "is longer than memory can be")),
-        // SAFETY: not NULL; that long by this function's contract.
-        _ => Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) }),
-    }
-}
-
-/// The words of an `argv`.
-///
-/// # Safety
-/// `argv` is NULL or a list of C strings with a NULL at its end.
-pub(crate) unsafe fn list(argv: *const *const c_char) -> Result<Vec<OsString>, Error> {
-    if argv.is_null() {
-        return Err(Error::option("argv", "is NULL"));
-    }
-    let mut words = Vec::new();
-    for at in 0.. {
-        // SAFETY: the NULL at the end has not been met yet.
-        let word = unsafe { argv.add(at).read() };
-        if word.is_null() {
-            break;
-        }
-        // SAFETY: a C string by this function's contract.
-        words.push(unsafe { bytes(word, "argv") }?.to_owned());
-    }
-    Ok(words)
-}
-
-/// A list of words, each of which must be UTF-8; `name` is what an error calls it.
-///
-/// # Safety
-/// As for [`list`].
+/// Text that may be left out.
 #[cfg(feature = "image")]
-pub(crate) unsafe fn words(argv: *const *const c_char, name: &str) -> Result<Vec<String>, Error> {
-    if argv.is_null() {
-        return Err(Error::option(name, "is NULL"));
-    }
-    // SAFETY: passed on.
-    let words = unsafe { list(argv) }?;
+pub(crate) fn maybe<'a>(text: Text<'a>, name: &str) -> Result<Option<&'a str>, Error> {
+    if text.is_null() { Ok(None) } else { word(text, name).map(Some) }
+}
+
+/// The same, each of which must be UTF-8.
+#[cfg(feature = "image")]
+pub(crate) fn words(texts: Texts<'_>, name: &str) -> Result<Vec<String>, Error> {
     let text = |word: OsString| word.into_string().map_err(|_| Error::option(name, "is not UTF-8"));
-    words.into_iter().map(text).collect()
+    list(texts, name)?.into_iter().map(text).collect()
 }
 
 pub(crate) fn wrong(subject: &str, message: &str) -> ErrorObject {
     ErrorObject::from(Error::option(subject, message))
 }
 
-/// Text that may be left out.
-///
-/// # Safety
-/// As for [`word`].
-#[cfg(feature = "image")]
-pub(crate) unsafe fn maybe<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>, Error> {
-    // SAFETY: passed on.
-    if pointer.is_null() { Ok(None) } else { unsafe { word(pointer, name) }.map(Some) }
-}
-
 /// What a handle holds; `name` is what an error calls it.
-///
-/// # Safety
-/// `handle` is NULL or a live handle that outlives the result.
-pub(crate) unsafe fn handle<'a, T>(handle: *const T, name: &str) -> Result<&'a T, ErrorObject> {
-    // SAFETY: by this function's contract.
-    unsafe { handle.as_ref() }.ok_or_else(|| wrong(name, "is NULL"))
+pub(crate) fn handle<'a, T>(handle: Option<&'a T>, name: &str) -> Result<&'a T, ErrorObject> {
+    handle.ok_or_else(|| wrong(name, "is NULL"))
 }
 
-/// The place for an answer, NULL to begin with: it is so after every error.
-///
-/// # Safety
-/// `place` is NULL or may be written to as long as the result lives.
-pub(crate) unsafe fn empty<'a, T>(place: *mut *mut T, name: &str) -> Result<&'a mut *mut T, ErrorObject> {
-    if place.is_null() {
-        return Err(wrong(name, "is NULL: there is no place for the answer"));
-    }
-    // SAFETY: not NULL; writable by this function's contract. Written first, it need not be initialized.
-    unsafe {
-        place.write(std::ptr::null_mut());
-        Ok(&mut *place)
-    }
-}
-
-/// Writes as many bytes of an answer as the caller has room for, which its first word says; all bytes of what this
-/// library does not know of are 0xff. An error where there is no place, or less than `least`.
-///
-/// # Safety
-/// `place` is NULL, or its size can be read and as many bytes can be written. `T` begins with the size and has no padding.
-pub(crate) unsafe fn answer<T>(place: *mut T, least: usize, make: impl FnOnce(usize) -> T) -> c_int {
-    if place.is_null() {
-        return SANDCELL_ERROR_CONFIG;
-    }
-    // SAFETY: not NULL; readable by this function's contract.
-    let size = unsafe { place.cast::<usize>().read() };
-    if size < least {
-        return SANDCELL_ERROR_CONFIG;
-    }
-    let known = make(size);
-    // SAFETY: `size` bytes may be written by this function's contract, and `known` has as many as are copied.
-    unsafe {
-        place.cast::<u8>().write_bytes(0xff, size);
-        place.cast::<u8>().copy_from_nonoverlapping((&raw const known).cast(), size.min(size_of::<T>()));
-    }
-    0
+/// The place for a handle, NULL to begin with: it is so after every error.
+pub(crate) fn empty<'a, T>(place: Place<'a, *mut T>, name: &str) -> Result<&'a mut *mut T, ErrorObject> {
+    place.begin(std::ptr::null_mut()).ok_or_else(|| wrong(name, "is NULL: there is no place for the answer"))
 }

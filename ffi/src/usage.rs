@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::time::Duration;
 
 use crate::error::SANDCELL_ERROR_CONFIG;
-use crate::text::answer;
+use crate::text::{Answer, BeginsWithSize};
 
 /// A figure that nothing on this host counted. In a `double` the same bytes are a NaN.
 pub const SANDCELL_UNKNOWN: u64 = u64::MAX;
@@ -47,11 +47,11 @@ pub struct Usage {
     pub io_pressure: f64,
 }
 
+// SAFETY: as the trait asks.
+unsafe impl BeginsWithSize for Usage {}
+
 /// Writes the figures; those that this library does not know of are SANDCELL_UNKNOWN.
-///
-/// # Safety
-/// `place` is NULL, or its size can be read and as many bytes can be written.
-pub(crate) unsafe fn fill(usage: Option<&sandcell::Usage>, place: *mut Usage) -> c_int {
+pub(crate) fn fill(usage: Option<&sandcell::Usage>, place: Answer<'_, Usage>) -> c_int {
     let Some(usage) = usage else {
         return SANDCELL_ERROR_CONFIG;
     };
@@ -60,8 +60,8 @@ pub(crate) unsafe fn fill(usage: Option<&sandcell::Usage>, place: *mut Usage) ->
     let make = |size| Usage {
         size,
         wall_ns: nanoseconds(usage.wall),
-        user_ns: nanoseconds(usage.user),
-        system_ns: nanoseconds(usage.system),
+        user_ns: usage.user.map_or(SANDCELL_UNKNOWN, nanoseconds),
+        system_ns: usage.system.map_or(SANDCELL_UNKNOWN, nanoseconds),
         memory_peak_bytes: usage.memory_peak_bytes.unwrap_or(SANDCELL_UNKNOWN),
         pids_peak: usage.pids_peak.unwrap_or(SANDCELL_UNKNOWN),
         output_bytes: usage.output_bytes.unwrap_or(SANDCELL_UNKNOWN),
@@ -74,8 +74,7 @@ pub(crate) unsafe fn fill(usage: Option<&sandcell::Usage>, place: *mut Usage) ->
         cpu_pressure: percent(usage.cpu_pressure),
         io_pressure: percent(usage.io_pressure),
     };
-    // SAFETY: by this function's contract; no field is followed by padding.
-    unsafe { answer(place, offset_of!(Usage, user_ns), make) }
+    place.fill(offset_of!(Usage, user_ns), make)
 }
 
 #[cfg(test)]
@@ -89,13 +88,11 @@ mod tests {
         for words in [2, 4, room.len() - 1] {
             room = [7; size_of::<Usage>() / 8 + 2];
             room[0] = words * 8;
-            // SAFETY: the room is larger than it says.
-            assert_eq!(unsafe { fill(Some(&used), room.as_mut_ptr().cast()) }, 0);
+            assert_eq!(fill(Some(&used), Answer::new(&mut room)), 0);
             assert_eq!((room[0], room[1], room[words]), (words * 8, 0, 7));
         }
         assert_eq!(room[room.len() - 2], usize::MAX);
         room[0] = 8;
-        // SAFETY: as above.
-        assert_eq!(unsafe { fill(Some(&used), room.as_mut_ptr().cast()) }, SANDCELL_ERROR_CONFIG);
+        assert_eq!(fill(Some(&used), Answer::new(&mut room)), SANDCELL_ERROR_CONFIG);
     }
 }

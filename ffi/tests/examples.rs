@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{HERE, Link, Scratch, compile, layer, prefix, said};
+use common::{HERE, Link, PlainPrefix, Scratch, compile, layer, prefix, said};
 
 /// Builds an example as it says itself.
 fn build(example: &str, scratch: &Scratch) -> PathBuf {
@@ -122,4 +122,74 @@ fn the_cell_runs_its_programs_at_once_and_gives_up_the_slow_one() {
     let scratch = Scratch::new("cell");
     let (out, err, status) = both("cpp/cell.cpp", &scratch, |cell| cell.output().unwrap());
     assert_eq!((out.as_str(), status), ("1\n4\n9\n16\nkilled\n", Some(0)), "{err}");
+}
+
+/// Runs the example of another language on the installed library; nothing where its tool is missing.
+fn in_language(tool: &str, example: &str, prepare: impl Fn(&mut Command)) {
+    if Command::new("sh")
+        .args(["-c", &format!("command -v {tool}")])
+        .output()
+        .map_or(true, |found| !found.status.success())
+    {
+        println!("SKIPPED: {tool} is not installed, so {example} was not run");
+        return;
+    }
+    let source = Path::new(HERE).join("../examples").join(example);
+    let run = |program: &[&str]| {
+        let mut command = Command::new(tool);
+        if tool == "go" {
+            command.arg("run");
+        }
+        command.arg(source.file_name().unwrap()).args(program).current_dir(source.parent().unwrap());
+        command.env("SANDCELL_LIBRARY", prefix().join("lib/libsandcell.so.0"));
+        prepare(&mut command);
+        let output = command.output().unwrap();
+        (output.stdout.clone(), String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
+    };
+    let (out, err, status) = run(&["/bin/sh", "-c", "echo hello; printf 'a\\0b'; exit 7"]);
+    // `go run` has a status of its own, and says the program's.
+    let wanted = if tool == "go" { 1 } else { 7 };
+    assert_eq!((&out[..], status), (&b"hello\na\0b"[..], Some(wanted)), "{example}: {err}");
+    assert_eq!(err, if tool == "go" { "exit status 7\n" } else { "" }, "{example}");
+    let (_, err, _) = run(&["/bin/sh", "-c", "kill -9 $$"]);
+    assert!(err.starts_with("signaled\n"), "{example}: {err}");
+    let (out, err, _) = run(&["/no/such/program"]);
+    assert!(out.is_empty() && err.starts_with("/no/such/program: "), "{example}: {err}");
+    assert!(err.contains("\nhint: ") && err.contains("sandcell_policy_add_ro"), "{example}: {err}");
+}
+
+#[test]
+fn go_runs_a_program_through_cgo() {
+    let (scratch, plain) = (Scratch::new("go"), PlainPrefix::new("go"));
+    in_language("go", "go/run.go", |go| {
+        go.env("PKG_CONFIG_PATH", plain.0.join("lib/pkgconfig")).env("LD_LIBRARY_PATH", prefix().join("lib"));
+        go.env("GOCACHE", scratch.path("cache")).env("GO111MODULE", "off");
+    });
+}
+
+#[test]
+fn ruby_runs_a_program_through_fiddle() {
+    in_language("ruby", "ruby/run.rb", |_| {});
+}
+
+#[test]
+fn python_runs_a_program_through_ctypes() {
+    in_language("python3", "ctypes/run.py", |_| {});
+}
+
+#[test]
+fn node_runs_a_program_through_koffi() {
+    let scratch = Scratch::new("node");
+    // It retries without end where no registry answers.
+    let mut npm = Command::new("timeout");
+    npm.args(["120", "npm", "install", "--no-audit", "--no-fund", "--prefix"]).arg(&scratch.0).arg("koffi@3.3.4");
+    match npm.output() {
+        Ok(installed) if installed.status.success() => {
+            in_language("node", "node/run.js", |node| {
+                node.env("NODE_PATH", scratch.path("node_modules"));
+            });
+        }
+        Ok(installed) => println!("SKIPPED: npm cannot get koffi, so node/run.js was not run: {}", said(&installed)),
+        Err(error) => println!("SKIPPED: npm is not there, so node/run.js was not run: {error}"),
+    }
 }

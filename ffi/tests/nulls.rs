@@ -10,10 +10,9 @@ use std::process::Command;
 use common::{HERE, Link, Scratch, compile, declarations, holds, prefix};
 
 /// Places in which NULL means something.
-const OPTIONAL: [&str; 17] = [
+const OPTIONAL: [&str; 16] = [
     "error",
     "group",
-    "dest",
     "value",
     "length",
     "store_dir",
@@ -29,6 +28,12 @@ const OPTIONAL: [&str; 17] = [
     "progress",
     "data",
 ];
+
+fn is_optional(function: &str, parameter: &str) -> bool {
+    let same_path = parameter == "dest" && ["sandcell_policy_add_ro", "sandcell_policy_add_rw"].contains(&function);
+    let empty_cell = parameter == "command" && function == "sandcell_detach";
+    same_path || empty_cell || OPTIONAL.contains(&parameter)
+}
 
 /// A declaration of the header: what it returns, its name, and type and name of each parameter.
 struct Function {
@@ -52,23 +57,26 @@ fn declared() -> Vec<Function> {
 }
 
 /// What starts a process, or moves ours.
-const STARTING: [&str; 7] = [
+const STARTING: [&str; 8] = [
     "sandcell_run",
     "sandcell_run_command",
     "sandcell_spawn",
     "sandcell_start",
+    "sandcell_pool_start",
     "sandcell_prepare",
     "sandcell_explain_json",
     "sandcell_doctor_json",
 ];
 
 /// What would leave a group behind where it works, make the user a store, ask a registry, or lead this process away.
-const REACHING: [&str; 5] = [
+const REACHING: [&str; 6] = [
     "sandcell_adopt_cgroup",
     "sandcell_store_open",
     "sandcell_store_pull",
     "sandcell_entry_join",
     "sandcell_entry_confine",
+    // A cell that nobody ends.
+    "sandcell_detach",
 ];
 
 /// Something good for a parameter of this type.
@@ -79,9 +87,14 @@ fn good(kind: &str, name: &str) -> String {
         "sandcell_pruned_t *" => "&gone".to_owned(),
         "const char *" => "\"1\"".to_owned(),
         "char **" => "&text".to_owned(),
+        "const void *" => "\"1\"".to_owned(),
+        "char *" => "room".to_owned(),
+        "int64_t *" => "&count".to_owned(),
         "size_t *" => "&size".to_owned(),
+        "uint64_t *" => "&number".to_owned(),
         "int *" => "&fd".to_owned(),
         "sandcell_usage_t *" => "&usage".to_owned(),
+        "sandcell_log_record_t *" => "&record".to_owned(),
         "sandcell_owned_entry_t *" => "&file".to_owned(),
         _ if kind.ends_with("**") => format!("&new_{name}"),
         _ if name == "limits" => "policy".to_owned(),
@@ -110,7 +123,7 @@ fn calls(starting: bool) -> String {
             };
             let arguments: Vec<String> = (0..parameters.len()).map(argument).collect();
             let call = format!("{name}({})", arguments.join(", "));
-            let needed = nulls.iter().any(|&i| !OPTIONAL.contains(&parameters[i].1.as_str()));
+            let needed = nulls.iter().any(|&i| !is_optional(name, &parameters[i].1));
             let fails = parameters.iter().any(|(kind, _)| kind == "sandcell_error_t **")
                 || ["_set_", "_add_", "_clear_", "_usage", "_owned_get"].iter().any(|word| name.contains(word));
             if !needed && (REACHING.contains(&name.as_str()) || !starting && STARTING.contains(&name.as_str())) {

@@ -53,3 +53,12 @@ fn the_c_plus_plus_header_holds_in_both_of_its_standards() {
     wrapper(Link::Shared, "-std=c++17");
     wrapper(Link::Shared, "-std=c++20");
 }
+
+#[test]
+fn the_c_plus_plus_header_shows_no_error_under_address_and_undefined_behaviour_sanitizer() {
+    let scratch = Scratch::new("wrapper sanitized");
+    let program = scratch.path("program");
+    let flags = ["-std=c++17", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    compile("c++", &flags, Path::new("tests/c/wrapper.cpp"), Link::Static, &program);
+    holds(&mut Command::new(&program));
+}

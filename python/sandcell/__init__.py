@@ -27,55 +27,76 @@ from ._native import __version__
 from ._options import IoMax, Policy
 from ._popen import Popen
 from ._program import DEVNULL, PIPE, STDOUT
-from ._sandbox import Cell, Sandbox, adopt_cgroup, doctor, run, run_async
-from ._types import Change, CompletedProcess, Enforced, Finding, Identity, Leftover, Outcome, Step, Usage
+from ._sandbox import Cell, Pool, Sandbox, adopt_cgroup, doctor, run, run_async, start_async
+from ._terminal import Terminal
+from ._types import Change, CompletedProcess, Connection, Enforced, Finding, Identity, Leftover, NetworkReport, Outcome, PoolStats, Published, Step, Usage
 
 if TYPE_CHECKING:
     from ._aio import Process
     from ._executor import Executor, interpreter_paths
+    from ._named import Attached, LogLine, NamedCell, cells
+    from ._session import Display, RunError, RunResult, Session, SessionTimeout
 
 __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Attached",
     "Build",
     "CalledProcessError",
     "Cell",
     "Change",
     "CompletedProcess",
+    "Connection",
+    "Display",
     "Enforced",
     "Executor",
     "Finding",
     "Identity",
     "IoMax",
     "Leftover",
+    "LogLine",
+    "NamedCell",
+    "NetworkReport",
     "Outcome",
     "Policy",
     "PolicyError",
+    "Pool",
+    "PoolStats",
     "Popen",
     "Process",
     "Pruned",
+    "Published",
+    "RunError",
+    "RunResult",
     "Sandbox",
     "SandboxError",
+    "Session",
+    "SessionTimeout",
     "SetupError",
     "Step",
     "Store",
     "StoreLimits",
     "TaskError",
+    "Terminal",
     "TimeoutExpired",
     "UnsupportedError",
     "Usage",
     "__version__",
     "adopt_cgroup",
+    "cells",
     "doctor",
     "interpreter_paths",
     "owned",
     "run",
     "run_async",
+    "start_async",
 ]
 
 
 _LATER = {"Executor": "_executor", "interpreter_paths": "_executor", "Process": "_aio"}
+_LATER.update(dict.fromkeys(("Attached", "LogLine", "NamedCell", "cells"), "_named"))
+_LATER.update(dict.fromkeys(("Display", "RunError", "RunResult", "Session", "SessionTimeout"), "_session"))
 
 
 def __getattr__(name: str) -> object:

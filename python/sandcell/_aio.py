@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import IO, Any
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ._popen import Popen
 from ._types import CompletedProcess, Outcome, Usage
+
+if TYPE_CHECKING:
+    from ._sandbox import Cell, Sandbox
+    from ._terminal import Terminal
+
+T = TypeVar("T")
 
 #: How often, in seconds, it is looked whether a supervisor that ought to have ended a program is overdue.
 _LOOK = 1.0
@@ -62,6 +70,11 @@ class Process:
     def pid(self) -> int:
         """As Popen.pid."""
         return self._popen.pid
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """As Popen.terminal: `read_async` and `write_async` are for this loop."""
+        return self._popen.terminal
 
     @property
     def returncode(self) -> int | None:
@@ -132,6 +145,10 @@ class Process:
         """As Popen.send_signal."""
         self._popen.send_signal(signal)
 
+    def send_signal_group(self, signal: int) -> None:
+        """As Popen.send_signal_group."""
+        self._popen.send_signal_group(signal)
+
     def terminate(self) -> None:
         """Sends SIGTERM."""
         self._popen.terminate()
@@ -170,3 +187,43 @@ async def finish(process: Process, input: bytes) -> CompletedProcess[Any]:
     result = process.result
     result.stdout, result.stderr = out, err
     return result
+
+
+class Starting:
+    """A cell that is being started: ``await`` it, or say ``async with``, which closes it at its end."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._cell: Cell | None = None
+
+    def __await__(self) -> Generator[Any, None, Cell]:
+        return self._start().__await__()
+
+    async def _start(self) -> Cell:
+        return await _in_thread(self._sandbox.start, lambda cell: cell.close())
+
+    async def __aenter__(self) -> Cell:
+        self._cell = await self._start()
+        return self._cell
+
+    async def __aexit__(self, *exception: object) -> None:
+        assert self._cell is not None
+        await _in_thread(self._cell.close)
+
+
+async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+    """Where the task is cancelled, the call has ended and what it made is undone when the cancellation goes on."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="sandcell-start")
+    running = asyncio.get_running_loop().run_in_executor(thread, call)
+    thread.shutdown(False)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return running.result()
+    if running.exception() is None and undo is not None:
+        undo(running.result())
+    raise cancelled

@@ -64,7 +64,11 @@ class CalledProcessError(subprocess.CalledProcessError):
 
 
 class TaskError(RuntimeError):
-    """A task of an Executor has no result: its worker ended, or what came from it is not accepted."""
+    """A task of an Executor has no result: its worker ended, it raised, or what came from it is not accepted."""
+
+    #: Of what the task raised, where that is no built-in exception: its type's name with the module, and its traceback.
+    type_name: str | None = None
+    traceback: str | None = None
 
     def __init__(self, message: str, result: CompletedProcess[Any] | None = None) -> None:
         super().__init__(message)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import builtins
 import concurrent.futures
-import io
+import functools
+import marshal
 import os
 import pickle
+import secrets
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ._errors import TaskError
+from ._decode import Malformed, TooLarge
+from ._encode import BESIDE, type_name
+from ._errors import PolicyError, TaskError
 from ._options import Duration, Size, seconds, size
 from ._popen import Popen
 from ._program import DEVNULL
+from ._reply import NUMBER, TOKEN, Answer, Rules, answer
 from ._sandbox import Sandbox
 from ._types import CompletedProcess, Outcome, Path
 
@@ -31,27 +37,37 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: A pickle, and the buffers beside it.
+_Parts = list[Any]
 
-#: How long a worker that has closed its connection may take to end, in seconds.
+#: How long a worker may take to start, and one that has closed its connection or was killed to end, in seconds.
+_START = 60.0
 _PATIENCE = 1.0
+_KILLED = 10.0
 
 
 class Executor(concurrent.futures.Executor):
     """Runs functions in Python processes, each in a sandbox of its own with the limits that are named here.
 
     A task that crashes its worker, loops beyond `timeout`, eats too much memory or exits fails its own future with
-    TaskError, whose `outcome` says how, and no other; the next task gets a new worker. Functions, arguments and
-    results travel by cloudpickle where it is installed (needed for functions of ``__main__``), otherwise by pickle.
+    TaskError, whose `outcome` says how, and no other; the next task gets a new worker. Functions and arguments travel by
+    cloudpickle where it is installed (needed for functions of ``__main__``), otherwise by pickle.
 
-    A result comes from where anything may have been done to it: only plain values are accepted (numbers, strings,
-    bytes, the built-in containers, built-in exceptions, dates), and what `trust` names beyond: modules
-    ("numpy", "mypackage.shapes"), classes ("mypackage.Point"), or "all", which lets a task run code in the caller.
+    A result comes from where anything may have been done to it, so it comes as plain data and nothing of it is executed:
+    numbers, text, bytes, the built-in containers, dates, decimals, fractions, paths, UUIDs, and arrays of numpy and
+    Arrow, which are not copied. An exception is raised as the built-in class that it is, any other as TaskError with
+    its `type_name`, text and `traceback`.
 
     max_workers: processes at most; by default one for each CPU.
     timeout: seconds or "500ms" for each task, its worker's start not included; none by default.
     max_tasks_per_child: tasks of a worker before it is replaced; 1: no task sees another's traces. No end by default.
+    initializer, initargs: called in each worker before its first task, with `timeout` too.
     path: directories to import from, shown read-only inside, besides the interpreter's own.
-    result_limit: size of a result at most, as pickled.
+    decoders: functions that make a value from plain data, by the class or its name ("mypackage.Point"): from a dictionary
+        of the fields of a dataclass, a named tuple or another object, from the value of an enum or a subclass of a plain
+        type. They get what hostile code may have made.
+    result_limit: the memory that a result may take; while it is read, up to twice as much is needed.
+    unsafe_pickle: take results as pickles, of any type. **A task can then run code in the caller.**
     The other keywords are those of Sandbox. As every such executor it has a thread for each worker.
     """
 
@@ -61,16 +77,25 @@ class Executor(concurrent.futures.Executor):
         *,
         timeout: Duration | None = None,
         max_tasks_per_child: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
         path: Iterable[Path] = (),
-        trust: str | Iterable[str] = (),
+        decoders: Mapping[type | str, Callable[[Any], Any]] | None = None,
         result_limit: Size = "256M",
+        unsafe_pickle: bool = False,
         **options: Unpack[Policy],
     ) -> None:
+        if "trust" in options:
+            hint = "return plain data, name `decoders` for your own types, or say unsafe_pickle=True"
+            raise PolicyError("trust", f"results are no longer unpickled: {hint}", hint)
+        if max_tasks_per_child is not None and max_tasks_per_child < 1:
+            raise PolicyError("max_tasks_per_child", "must be at least 1", "leave it out for workers that stay")
         workers = max_workers if max_workers is not None else os.cpu_count() or 1
-        self._trust = frozenset([trust] if isinstance(trust, str) else trust)
+        named = {key if isinstance(key, str) else type_name(key): made for key, made in (decoders or {}).items()}
+        self._rules = Rules(size("result_limit", result_limit), named, unsafe_pickle)
         self._timeout = None if timeout is None else seconds("timeout", timeout)
         self._most = max_tasks_per_child
-        self._result_limit = size("result_limit", result_limit)
+        self._initializer = None if initializer is None else _packed("initializer", initializer, tuple(initargs), {})
         self._path = [os.path.abspath(os.fsdecode(entry)) for entry in path]
         shown = [(entry, entry) for entry in _outermost([*interpreter_paths(), *self._path])]
         options["ro"] = [*shown, *options.get("ro", ())]
@@ -82,8 +107,22 @@ class Executor(concurrent.futures.Executor):
         self._closed = self._killed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As concurrent.futures.Executor.submit. Raises PicklingError, or what pickling raises, at once."""
-        return self._pool.submit(self._run, _dumps((fn, args, kwargs)))
+        """As concurrent.futures.Executor.submit. Raises PicklingError, or what pickling raises, at once. Large arrays
+        are not copied: they are read when the task starts."""
+        if isinstance(fn, _Each):
+            return self._pool.submit(self._run, _packed("each", fn.function, _chunk(*args), kwargs))
+        return self._pool.submit(self._run, _packed("call", fn, args, kwargs))
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1, **more: Any
+    ) -> Iterator[T]:
+        """As concurrent.futures.Executor.map. With `chunksize`, so many calls are one task, with one timeout."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be at least 1")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, **more)
+        chunks = super().map(_Each(fn), _chunks(zip(*iterables), chunksize), timeout=timeout, **more)
+        return chain.from_iterable(chunks)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As concurrent.futures.Executor.shutdown; workers end with their last task."""
@@ -108,27 +147,55 @@ class Executor(concurrent.futures.Executor):
             self.kill_workers()
         self.shutdown()
 
-    def _run(self, task: bytes) -> Any:
+    def _run(self, task: _Parts) -> Any:
+        while True:
+            worker = self._take() or self._new()
+            keep = False
+            try:
+                found = worker.do(task, self._timeout, self._rules)
+                keep = self._most is None or worker.tasks < self._most
+                return found.get()
+            except _Gone:
+                pass  # before it was given the task: what an earlier one started has ended it
+            finally:
+                self._back(worker, keep)
+
+    def _take(self) -> _Worker | None:
+        """One that waits for a task."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or worker.waits():
+                return worker
+            self._end(worker)
+
+    def _new(self) -> _Worker:
+        worker = _Worker(self._sandbox, self._path)
         with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = _Worker(self._sandbox, self._path)
-            with self._lock:
-                self._alive.add(worker)
-            if self._killed:  # while it was made
-                worker.popen.kill()
-        keep = False
+            self._alive.add(worker)
+        if self._killed:  # while it was made
+            worker.popen.kill()
+        ready = False
         try:
-            reply = worker.do(task, self._timeout, self._result_limit)
-            keep = self._most is None or worker.tasks < self._most
+            worker.start(self._rules)
+            if self._initializer is not None:
+                try:
+                    worker.ask(self._initializer, self._timeout, self._rules).get()
+                except Exception as error:
+                    raise _initializer_failed(error) from error
+            ready = True
         finally:
-            with self._lock:
-                keep = keep and not self._closed
-                if keep:
-                    self._idle.append(worker)
-            if not keep:
+            if not ready:
                 self._end(worker)
-        return _result(reply, self._trust)
+        return worker
+
+    def _back(self, worker: _Worker, keep: bool) -> None:
+        with self._lock:
+            keep = keep and not self._closed
+            if keep:
+                self._idle.append(worker)
+        if not keep:
+            self._end(worker)
 
     def _end(self, worker: _Worker) -> None:
         worker.end()
@@ -136,15 +203,44 @@ class Executor(concurrent.futures.Executor):
             self._alive.discard(worker)
 
 
-class _TooLong(Exception):
-    pass
+class _Each:
+    """A function that a task calls with each of several arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, chunk: list[Any]) -> list[Any]:
+        return [self.function(*one) for one in chunk]
+
+
+def _chunk(*args: Any) -> list[Any]:
+    return list(args[0])
+
+
+def _chunks(items: Iterable[Any], length: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, length)):
+        yield chunk
+
+
+def _initializer_failed(error: Exception) -> TaskError:
+    result = error.result if isinstance(error, TaskError) else None
+    return TaskError(f"the worker's initializer failed: {type(error).__name__}: {error}", result)
+
+
+class _Gone(Exception):
+    """A worker had ended before it was given a task."""
 
 
 class _Worker:
+    """A process. It is told what to do by its one socket, and answers each request on one of the request's own."""
+
     def __init__(self, sandbox: Sandbox, path: list[str]) -> None:
         self.tasks = 0
         self.socket, theirs = socket.socketpair()
-        words = [os.path.abspath(sys.executable), "-I", "-c", _source(), str(theirs.fileno()), *path]
+        #: Where the last answer came from.
+        self._last: socket.socket | None = None
+        words = [os.path.abspath(sys.executable), "-I", "-c", _BOOT, str(theirs.fileno()), *path]
         with theirs:
             try:
                 self.popen: Popen[bytes] = sandbox.Popen(words, stdin=DEVNULL, pass_fds=[theirs.fileno()])
@@ -152,83 +248,191 @@ class _Worker:
                 self.socket.close()
                 raise
 
-    def do(self, task: bytes, timeout: float | None, most: int) -> bytes:
-        """The worker's answer. Raises TaskError where there is none."""
+    def start(self, rules: Rules) -> None:
+        """Gives it its code; returns when it is ready. Raises TaskError."""
+        code = _code()
         try:
-            if not self.tasks:
-                self._receive(None, 16)  # that it is ready
-            self.tasks += 1
-            until = None if timeout is None else time.monotonic() + timeout
-            self.socket.settimeout(timeout)
-            self.socket.sendall(len(task).to_bytes(8, "big") + task)
-            return self._receive(until, most)
+            self.socket.settimeout(_START)
+            self.socket.sendall(len(code).to_bytes(NUMBER, "big") + code)
         except TimeoutError:
             raise self._ended("timed_out") from None
-        except _TooLong:
-            raise self._ended("output_limit") from None
+        except OSError:
+            raise self._ended() from None
+        settings = pickle.dumps((frozenset(rules.decoders), rules.unsafe_pickle))
+        self.ask([settings], _START, rules).get()
+
+    def do(self, task: _Parts, timeout: float | None, rules: Rules) -> Answer:
+        self.tasks += 1
+        return self.ask(task, timeout, rules)
+
+    def ask(self, parts: _Parts, timeout: float | None, rules: Rules) -> Answer:
+        """The worker's answer. Raises TaskError where there is none, or none that can be read; it has ended then. Raises
+        _Gone where it had ended before."""
+        until = None if timeout is None else time.monotonic() + timeout
+        token = secrets.token_bytes(TOKEN)
+        if self._last is not None:
+            self._last.close()
+        self._last, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._send(token, parts, theirs, until)
+            return answer(self._last, token, rules, until)
+        except _Gone:
+            if self.tasks > 1:  # one that is new would be followed by another, without end
+                raise
+            raise self._ended() from None
+        except TimeoutError:
+            raise self._ended("timed_out") from None
+        except TooLarge as error:
+            raise self._ended("output_limit", f"{error}. Hint: raise `result_limit`") from None
+        except Malformed as error:
+            self._killed()
+            raise TaskError(f"the result cannot be read: {error}") from None
         except (EOFError, OSError):
             raise self._ended() from None
 
-    def _receive(self, until: float | None, most: int) -> bytes:
-        length = int.from_bytes(self._read(until, 8), "big")
-        if length > most:
-            raise _TooLong
-        return self._read(until, length)
+    def _send(self, token: bytes, parts: _Parts, reply: socket.socket, until: float | None) -> None:
+        numbers = [len(parts), *map(len, parts)]
+        head = token + b"".join(number.to_bytes(NUMBER, "big") for number in numbers)
+        whole = len(parts) == 1 and len(parts[0]) < BESIDE
+        if whole:
+            head += parts[0]
+        self.socket.settimeout(_left(until))
+        try:
+            sent = socket.send_fds(self.socket, [head], [reply.fileno()])
+        except (BrokenPipeError, ConnectionResetError):
+            raise _Gone from None
+        rest = [head[sent:]] if sent < len(head) else []
+        for part in rest if whole else [*rest, *parts]:
+            self.socket.settimeout(_left(until))
+            self.socket.sendall(part)
 
-    def _read(self, until: float | None, length: int) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            # The whole message has one deadline, however small the pieces in which it comes.
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError
-            self.socket.settimeout(left)
-            piece = self.socket.recv(min(length - len(data), 1 << 20))
-            if not piece:
-                raise EOFError
-            data += piece
-        return bytes(data)
+    def waits(self) -> bool:
+        """Whether it has ended its last answer, as it does before it waits for the next task. One that has not, or has
+        answered twice, is what a task has made of it."""
+        assert self._last is not None
+        self._last.settimeout(_PATIENCE)
+        try:
+            return not self._last.recv(1)
+        except OSError:
+            return False
 
-    def _ended(self, kind: str | None = None) -> TaskError:
+    def _ended(self, kind: str | None = None, why: str = "") -> TaskError:
         """Why there is no answer: how the worker ended, or for what it is ended now."""
         if kind is None:
             try:
                 self.popen.wait(_PATIENCE)
             except Exception:
-                self.popen.kill()
-        else:
+                pass
+        result = self._killed()
+        message = f"the task's worker ended: {result.outcome if kind is None and result else kind or 'unknown'}"
+        if result is not None and kind is not None:
+            result.outcome = Outcome(kind)
+            result.returncode = result.outcome.returncode
+            message = f"the task's worker ended: {result.outcome}"
+        return TaskError(f"{message}: {why}" if why else message, result)
+
+    def _killed(self) -> CompletedProcess[Any] | None:
+        """What is known of it; None where it does not end."""
+        try:
             self.popen.kill()
-        self.popen.wait()
-        result = self.popen.result
-        assert result is not None
-        return _task_error(result if kind is None else _with_outcome(result, Outcome(kind)))
+            self.popen.wait(_KILLED)
+        except Exception:
+            pass
+        return self.popen.result
 
     def end(self) -> None:
+        if self._last is not None:
+            self._last.close()
         self.socket.close()
-        self.popen.kill()
-        self.popen.wait()
+        self._killed()
 
 
-def _with_outcome(result: CompletedProcess[Any], outcome: Outcome) -> CompletedProcess[Any]:
-    result.outcome, result.returncode = outcome, outcome.returncode
-    return result
+def _left(until: float | None) -> float | None:
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
-def _task_error(result: CompletedProcess[Any]) -> TaskError:
-    return TaskError(f"the task's worker ended: {result.outcome}", result)
+#: What a worker's Python is started with: it gets the rest by its socket, compiled.
+_BOOT = """
+import marshal, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+size = int.from_bytes(control.recv(8, socket.MSG_WAITALL), "big")
+names = {"__name__": "sandcell_worker"}
+for code in marshal.loads(control.recv(size, socket.MSG_WAITALL)):
+    exec(code, names)
+names["main"](control, sys.argv[2:])
+"""
 
 
-def _source() -> str:
-    from . import _worker
+@functools.lru_cache
+def _code(*more: str) -> bytes:
+    """Of `_encode`, `_worker` and more modules, for the interpreter that this one is too."""
+    codes = []
+    where = import_module(str(__package__)).__path__
+    for name in ("_encode", "_worker", *more):
+        # Not by the loader that imported it: pytest rewrites the modules of its plugins with one that gives no code.
+        spec = PathFinder.find_spec(f"{__package__}.{name}", where)
+        loader: Any = spec and spec.loader
+        codes.append(loader.get_code(f"{__package__}.{name}"))
+    return marshal.dumps(tuple(codes))
 
-    with open(_worker.__file__, encoding="utf-8") as file:
-        return file.read()
+
+def _packed(kind: str, function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> _Parts:
+    """A task: a pickle, and large buffers of it, which are not copied."""
+    beside: list[pickle.PickleBuffer] = []
+    value = kind, function, args, kwargs
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        large = buffer.raw().nbytes >= BESIDE
+        if large:
+            beside.append(buffer)
+        return not large
+
+    cloudpickle = _cloudpickle()
+    if cloudpickle is None:
+        data = _plainly(value, in_band)
+    elif (quick := _quickly(value, in_band, cloudpickle)) is not None:
+        data = quick
+    else:
+        beside.clear()
+        data = cloudpickle.dumps(value, protocol=5, buffer_callback=in_band)
+    return [data, *(buffer.raw() for buffer in beside)]
 
 
-def _dumps(value: object) -> bytes:
-    if find_spec("cloudpickle"):
-        return bytes(import_module("cloudpickle").dumps(value))
-    return pickle.dumps(value)
+@functools.lru_cache
+def _cloudpickle() -> Any:
+    return import_module("cloudpickle") if find_spec("cloudpickle") else None
+
+
+def _quickly(
+    value: tuple[Any, ...], in_band: Callable[[pickle.PickleBuffer], bool], cloudpickle: Any
+) -> bytes | None:
+    """Without cloudpickle, which takes ten times as long; None where only it can do it."""
+    if getattr(value[1], "__module__", None) == "__main__" or cloudpickle.list_registry_pickle_by_value():
+        return None
+    try:
+        data = pickle.dumps(value, protocol=5, buffer_callback=in_band)
+    except Exception:
+        return None
+    return None if b"__main__" in data else data
+
+
+def _plainly(value: tuple[Any, ...], in_band: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    """Without cloudpickle, whose lack is told where it would help."""
+    hint = "Hint: install cloudpickle, or define it in a module that can be imported inside"
+    function = value[1]
+    if getattr(function, "__module__", None) == "__main__":
+        name = getattr(function, "__qualname__", repr(function))
+        raise pickle.PicklingError(f"{name} is defined in __main__, which a worker does not have. {hint}.")
+    try:
+        return pickle.dumps(value, protocol=5, buffer_callback=in_band)
+    except (pickle.PicklingError, AttributeError) as error:
+        raise pickle.PicklingError(f"{error}. {hint}.") from error
 
 
 def interpreter_paths() -> list[str]:
@@ -247,58 +451,3 @@ def _outermost(directories: Iterable[str]) -> list[str]:
         if not any(directory == outer or directory.startswith(outer + "/") for outer in kept):
             kept.append(directory)
     return kept[5:]
-
-
-#: Classes whose making can do nothing but make a value.
-_PLAIN = {
-    "builtins": {"bool", "int", "float", "complex", "str", "list", "tuple", "dict", "set"}
-    | {"frozenset", "object"}
-    | {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)},
-    "collections": {"OrderedDict", "deque", "Counter"},
-    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
-    "decimal": {"Decimal"},
-    "fractions": {"Fraction"},
-    "uuid": {"UUID"},
-}
-
-
-def _copied(name: str, data: bytes | str = b"", encoding: str = "latin-1") -> object:
-    """bytes or bytearray of what has been received; of a number, they would be that long."""
-    if isinstance(data, str):
-        data = data.encode(encoding)
-    return getattr(builtins, name)(memoryview(data))
-
-
-class _Refused(Exception):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, trust: frozenset[str]) -> None:
-        super().__init__(io.BytesIO(data))
-        self._trust = trust
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full in ("builtins.bytes", "builtins.bytearray"):
-            return lambda *args: _copied(name, *args)
-        plain = name in _PLAIN.get(module, ())
-        if plain or "all" in self._trust or any(full == t or full.startswith(t + ".") for t in self._trust):
-            return super().find_class(module, name)
-        raise _Refused(full)
-
-
-def _result(reply: bytes, trust: frozenset[str]) -> Any:
-    """The value, or the exception raised."""
-    try:
-        kind, value, *trace = _Unpickler(reply, trust).load()
-    except _Refused as refused:
-        raise TaskError(f"the result has a {refused} in it: name it in `trust` to accept it") from None
-    except Exception as error:
-        raise TaskError(f"the result cannot be read: {error!r}") from None
-    if kind == "done":
-        return value
-    if kind != "raised" or not isinstance(value, Exception):
-        raise TaskError("the result cannot be read")
-    # As in concurrent.futures: where it was raised is told as its cause.
-    raise value from TaskError("".join(["\n", *map(str, trace)]))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, IO, Any, NamedTuple, TypedDict, cast
 
 from . import _native
 from ._errors import PolicyError, translating
@@ -19,6 +23,17 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], object]
 #: Told of a step: its number, how many there are, its text, and whether its layer is taken from an earlier build.
 BuildProgress = Callable[[int, int, str, bool], object]
+
+
+def _descriptor(file: IO[bytes], stack: contextlib.ExitStack) -> int:
+    """What a file is read from; where Python has read ahead, or there is none, that is a copy."""
+    if isinstance(file, io.RawIOBase):
+        with contextlib.suppress(io.UnsupportedOperation):
+            return file.fileno()
+    copy = stack.enter_context(tempfile.TemporaryFile())
+    shutil.copyfileobj(file, copy, 1 << 20)
+    copy.seek(0)
+    return copy.fileno()
 
 
 class StoreLimits(TypedDict, total=False):
@@ -159,6 +174,7 @@ class Store:
         auth_file: Path | None = None,
         credentials: tuple[str, str] | None = None,
         ca_file: Path | None = None,
+        platform: str | None = None,
         plain_http: bool = False,
         durable: bool = False,
         progress: Progress | None = None,
@@ -167,30 +183,37 @@ class Store:
 
         `name` is its name here, instead of the registry's. Credentials are those that `docker login` or `podman login`
         left, of `auth_file` in Docker's form, or a user and password. `ca_file` (PEM) is trusted besides the system's
-        certificates; `plain_http` does without TLS; `durable` waits until everything is on the disk.
+        certificates; `platform` ("linux/arm64") is meant instead of this host's, and its image cannot run here; `plain_http`
+        does without TLS; `durable` waits until everything is on the disk.
         """
         auth = None if auth_file is None else path("auth_file", auth_file)
         ca = None if ca_file is None else path("ca_file", ca_file)
         if credentials is not None and not (isinstance(credentials, tuple) and len(credentials) == 2):
             raise PolicyError("credentials", "are not a user and a password")
         with translating():
-            return self._native.pull(image, name, auth, credentials, ca, plain_http, durable, progress)
+            return self._native.pull(image, name, auth, credentials, ca, platform, plain_http, durable, progress)
 
     def load(
         self,
-        source: Path,
+        source: Path | IO[bytes],
         *,
         name: str | None = None,
         format: str = "detect",
         created: str | None = None,
+        platform: str | None = None,
         durable: bool = False,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Loads images from an archive or directory; their names. `format` is "oci", "docker", "rootfs" (a plain root
+        """Loads images from an archive or directory, or from a binary file that is open, such as a pipe; their names. `format` is "oci", "docker", "rootfs" (a plain root
         file system) or "detect"; `created` is the date (RFC 3339) of an image made of a root file system, which has none
-        otherwise; `durable` waits until everything is on the disk. Raises SetupError for what is damaged or breaks a limit."""
-        with translating():
-            return self._native.load(path("source", source), format, name, created, durable, progress)
+        otherwise; `platform` as for `pull`; `durable` waits until everything is on the disk. Raises SetupError for what is damaged or breaks a limit."""
+        with contextlib.ExitStack() as stack, translating():
+            file, descriptor = "-", None
+            if hasattr(source, "read"):
+                descriptor = _descriptor(cast("IO[bytes]", source), stack)
+            else:
+                file = path("source", source)
+            return self._native.load(file, descriptor, format, name, created, platform, durable, progress)
 
     def images(self) -> list[dict[str, Any]]:
         """The images: dicts of Id, Names, Created, Size, SharedSize (bytes, and how many of them other images have, too),
@@ -266,6 +289,10 @@ class Store:
         name: str | None = None,
         dockerfile: Path | None = None,
         args: Mapping[str, str] | None = None,
+        target: str | None = None,
+        platform: str | None = None,
+        secrets: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+        ssh: Mapping[str, Path] | None = None,
         timestamp: int | None = None,
         cache: bool = True,
         show_output: bool = False,
@@ -275,6 +302,8 @@ class Store:
         """Makes an image by the steps of a Build, or of a Dockerfile (that of the directory `what`); its id.
 
         `context` is where the files to be copied are: the directory `what`, or for a Build the one that is named.
+        `target` is the stage that becomes the image; `platform` ("linux/arm64") is what it is for instead of this host. `secrets` are for `RUN --mount=type=secret`: bytes, or a file's path;
+        they are in no layer. `ssh` has the sockets of agents for `RUN --mount=type=ssh`: {"default": path}.
         `timestamp`, in seconds since 1970, is the image's date and the latest of new files. `show_output` lets programs
         write to the caller's own standard output and error. What is left are keywords of Sandbox for the programs of the
         steps: `network`, `memory`; root, user, directory and environment are the build's. Raises PolicyError for a step
@@ -296,7 +325,22 @@ class Store:
         values, options = list((args or {}).items()), checked(policy)
         with translating():
             return self._native.build(
-                file, base, steps, where, name, values, options, timestamp, cache, show_output, progress
+                file,
+                base,
+                steps,
+                where,
+                name,
+                values,
+                target,
+                platform,
+                [(id, content) for id, content in (secrets or {}).items() if isinstance(content, bytes)],
+                [(id, path("secrets", file)) for id, file in (secrets or {}).items() if not isinstance(file, bytes)],
+                [(id, path("ssh", socket)) for id, socket in (ssh or {}).items()],
+                options,
+                timestamp,
+                cache,
+                show_output,
+                progress,
             )
 
     def volumes(self) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from . import _native
 from ._errors import PolicyError, TimeoutExpired, translating
 from ._options import Duration, Policy, seconds
 from ._program import DEVNULL, Args, Stream, audit, prepared, refuse_leftovers
-from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Usage, completed, standing
+from ._terminal import Terminal, size_of
+from ._types import CompletedProcess, Enforced, Identity, Outcome, Path, Published, Usage, completed, standing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,6 +51,7 @@ class Keywords(TypedDict, total=False):
     timeout: Duration | None
     track_changes: bool
     learn: bool
+    terminal: tuple[int, int] | bool | None
 
 
 class Popen(subprocess.Popen[AnyStr]):
@@ -60,10 +62,15 @@ class Popen(subprocess.Popen[AnyStr]):
     so does the end of this object. `timeout`, seconds or "500ms", ends the program as that of a policy does: then
     `outcome.kind` is ``timed_out``. `track_changes` and `learn` are as in `run`.
 
+    `terminal`, ``(rows, columns)`` or True, gives the program a terminal of the sandbox's own, its controlling one: the streams
+    for which nothing is said are it, and its other end is the attribute `terminal`. The end of a ``with`` block closes it.
+
     `preexec_fn` and `close_fds=False` are refused: no Python runs inside, and no descriptor but those of `pass_fds`
     gets in. Every program has a session and a process group of its own: `process_group` may be 0.
     """
 
+    #: The other end of the program's terminal, where one was asked for.
+    terminal: Terminal | None
     #: The process as the caller sees it. It may be gone: use `send_signal`, `kill` or the pidfd of `fileno`.
     pid: int
 
@@ -95,6 +102,7 @@ class Popen(subprocess.Popen[AnyStr]):
         timeout: Duration | None = None,
         track_changes: bool = False,
         learn: bool = False,
+        terminal: tuple[int, int] | bool | None = None,
         sandbox: Runner[Any] | None = None,
         **options: Unpack[Policy],
     ) -> None:
@@ -116,6 +124,8 @@ class Popen(subprocess.Popen[AnyStr]):
         self._sandbox = sandbox
         self._limit = None if timeout is None else seconds("timeout", timeout)
         self._watched = track_changes, learn
+        self._terminal_size = size_of(terminal)
+        self.terminal = None
         self._result: CompletedProcess[Any] | None = None
         super().__init__(
             args,
@@ -168,17 +178,38 @@ class Popen(subprocess.Popen[AnyStr]):
         """What is enforced, and by what."""
         return self._result.enforced if self._result else standing(self._child.standing())[1]
 
+    @property
+    def published(self) -> list[Published]:
+        """The ports that are published on the host, with those that were chosen for 0."""
+        return standing(self._child.standing())[2]
+
     def send_signal(self, sig: int) -> None:
-        """Sends a signal to the program; does nothing if it has ended."""
+        """Sends a signal to the program; does nothing if it has ended. It returns when the sandbox's first process has been
+        told, a moment before the program has the signal; signals arrive in the order in which they were sent."""
         if self.poll() is None:
             with translating():
                 self._child.send_signal(sig)
+
+    def send_signal_group(self, sig: int) -> None:
+        """Sends a signal to the program and to what it started in its process group, as a terminal does for Ctrl-C; does
+        nothing if it has ended."""
+        if self.poll() is None:
+            with translating():
+                self._child.send_signal_group(sig)
 
     def kill(self) -> None:
         """Ends the program and all that it had started."""
         if self.poll() is None:
             with translating():
                 self._child.kill()
+
+    def __exit__(self, *exception: Any) -> None:
+        # A program that has closed its streams is about to end by itself.
+        if self.terminal is not None and not self.terminal._ended:
+            self.terminal.close()
+        super().__exit__(*exception)
+        if self.terminal is not None:
+            self.terminal.close()
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         """As in subprocess; but when the program has ended, pipes that others in its cell still hold are not waited
@@ -235,10 +266,13 @@ class Popen(subprocess.Popen[AnyStr]):
 
         program = prepared(args, executable, cwd, env, pass_fds, shell, self._limit, *self._watched)
         program["streams"] = [stream(fd) for fd in (p2cread, c2pwrite, errwrite)]
+        program["terminal"] = self._terminal_size
         audit(program)
         with translating(program["cwd"]):
             self._child: _native.Child = self._sandbox._native.spawn(program)
         self._child_created = True
+        fd = self._child.take_terminal()
+        self.terminal = None if fd is None else Terminal(fd)
         self.pid = self._child.host_pid() or _NO_PID
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 

@@ -53,6 +53,7 @@ def prepared(
         "timeout": timeout,
         "track_changes": track_changes,
         "learn": learn,
+        "terminal": None,
     }
 
 

@@ -11,27 +11,34 @@ import warnings
 from typing import Any
 
 import pytest
+from _pytest.faulthandler import get_timeout_config_value
 from _pytest.reports import TestReport
+from _pytest.skipping import evaluate_xfail_marks
 
 from . import _pytest_coverage as coverage
 from ._errors import PolicyError, SandboxError
 from ._options import seconds
-from ._pytest_child import Child, Heard, Inside, template
+from ._pytest_child import Child, Heard
+from ._pytest_frames import Refused
+from ._pytest_inside import Inside, noting, noting_hooks, template
 from ._pytest_policy import Descriptors, Policies, weaknesses
-from ._pytest_wider import Wider, captured
+from ._pytest_watchdog import Watchdog
+from ._pytest_wider import Wider, bound_captured, captured
 from ._sandbox import Cell, Sandbox
+from .pytest_plugin import WATCHDOG
 
 _LEFT = "left alive in the sandbox"
 
 
 class Cells:
-    def __init__(self, config: pytest.Config, mode: str, require: bool) -> None:
+    def __init__(self, config: pytest.Config, mode: str, require: bool, before: set[int]) -> None:
         self.config = config
         self.mode = mode
         self.require = require
         self.policies = Policies(config)
         self.wider = Wider(config, mode)
-        self.descriptors = Descriptors(config)
+        self.descriptors = Descriptors(config, before)
+        self.watchdog: Watchdog = config.stash.get(WATCHDOG, None) or Watchdog()
         #: In the process of a test: what it reports with.
         self.inside: Inside | None = None
         #: Of the test that runs, of the one after it, a cell for the one after that, and those of the tests before.
@@ -46,7 +53,11 @@ class Cells:
         self.places: dict[pytest.Item, int] = {}
         self.left: list[str] = []
         self.said = ""
-        self.coverage: list[bytes] = []
+        #: Whether hooks note what becomes of each test, so that each has a copy of its own of what they know.
+        self.stateful = False
+        self.merger = coverage.Merger()
+        #: That the session is to end, as the test that ran last has asked.
+        self.exit: tuple[str, int | None] | None = None
 
     # What is said at the beginning and the end.
 
@@ -67,12 +78,22 @@ class Cells:
         return self.said
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        # What conftest files and hooks have opened is kept for the tests; what the cell opens is not.
+        self.descriptors.end()
         # Here, and not where it is printed: with -q, and in a worker, nothing is.
         try:
             self._enforced()
         except (SandboxError, PolicyError) as error:
             raise pytest.UsageError(f"--sandbox: {_with_hint(error)}") from None
+        finally:
+            self.descriptors.begin()
+        # A test may look at it.
+        self.stateful = any(noting(hook) for hook in noting_hooks(session.config))
+        bound_captured(session.config)
+
+    def pytest_unconfigure(self) -> None:
+        self.watchdog.restore()
 
     def pytest_runtest_logreport(self, report: TestReport) -> None:
         if self.inside:
@@ -90,9 +111,6 @@ class Cells:
 
     # What modules open is kept for the tests.
 
-    def pytest_collection(self) -> None:
-        self.descriptors.begin()
-
     def pytest_collection_finish(self) -> None:
         self.descriptors.end()
 
@@ -107,6 +125,12 @@ class Cells:
         for report in self._reports(item, nextitem):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        if self.exit:
+            reason, status = self.exit
+            pytest.exit(reason, status)
+        if self.stateful:
+            # What the hooks have noted of this test is for the next one to see.
+            self.template_serves = None
         return True
 
     def _reports(self, item: pytest.Item, nextitem: pytest.Item | None) -> list[TestReport]:
@@ -118,13 +142,16 @@ class Cells:
             self.wider.set_up(item)
             self.descriptors.end()
         spent = time.perf_counter() - began
+        if get_timeout_config_value(self.config) > 0:
+            # The test's own process has this watchdog, too, and can tell more.
+            self.watchdog.cancel_dump_traceback_later()
         try:
             reports = self._run(item, nextitem)
         except (OSError, PolicyError, TypeError) as error:
             self._end_child()
             text = f"the sandbox of this test cannot be made: {_with_hint(error)}"
             reports = [_report(item, "setup", "failed", text, start), _report(item, "teardown", "passed")]
-        if spent > 0.001 and reports[0].when == "setup":
+        if spent > 0.001 and reports and reports[0].when == "setup":
             reports[0].duration += spent
         broken = self.wider.tear_down(item, nextitem)
         if broken:
@@ -145,11 +172,13 @@ class Cells:
             self.child = self._take_ahead(item, group, options)
         child = self.child
         last = nextitem is None or following is None or self._group(nextitem, following) != group
-        child.ask(self._place(item), None if last else self._place(nextitem), item.session.testsfailed)
+        next_place = None if nextitem is None else self._place(nextitem)
+        child.ask(item, self._place(item), next_place, last, item.session.testsfailed)
         # While the test runs: the beginning of the next, the end of the one before, and a cell for the one after the next.
         ahead = following if self.mode == "test" else None
         if nextitem is not None:
-            self.template_serves = nextitem if self.wider.stays(item, nextitem) else None
+            stays = self.wider.stays(item, nextitem) and not self.stateful
+            self.template_serves = nextitem if stays else None
             if ahead is not None:
                 self._begin_ahead(nextitem, ahead)
         self._close_behind()
@@ -161,21 +190,25 @@ class Cells:
             self._end_child()
             raise
         reports = self._told(item, heard)
-        if last or heard.crash:
+        self.exit = heard.exit
+        if last or heard.crash or heard.exit:
             self._end_child()
         return reports
 
     def _told(self, item: pytest.Item, heard: Heard) -> list[TestReport]:
         """What is to be reported of what was heard of a test."""
-        if heard.coverage:
-            self.coverage.append(heard.coverage)
-        for text, category, file, line in heard.warnings:
-            # As pytest's own recording does it: what is filtered out has been filtered there.
-            warned = _warning(category, text)
-            message = warnings.WarningMessage(warned, type(warned), file, line)
+        for text, category, file, line, source in heard.warnings:
+            # As pytest's own recording does it: what is filtered out has been filtered there. With its line of source, even
+            # an empty one: nobody looks for that in a file that the test has named.
+            message = warnings.WarningMessage(UserWarning(text), _warning_class(category), file, line, line=source)
             item.ihook.pytest_warning_recorded.call_historic(
                 kwargs={"warning_message": message, "nodeid": item.nodeid, "when": "runtest", "location": None}
             )
+        try:
+            # Of a process that has sent something else, too, nothing is believed.
+            self.merger.add([] if heard.crash else heard.coverage)
+        except Refused as error:
+            heard.crash = f"what the test's process measured cannot be believed: {error}"
         hook = self.config.hook
         reports = [hook.pytest_report_from_serializable(config=self.config, data=data) for data in heard.reports]
         # Of a test that came to its end the reports have it.
@@ -253,7 +286,7 @@ class Cells:
 
     def _prepare_spare(self, options: dict[str, Any]) -> None:
         try:
-            self.spare = self.spare or Child(self._start(options), _key(options))
+            self.spare = self.spare or Child(self._start(options), _key(options), self.merger)
         except (OSError, PolicyError, TypeError):
             # As above.
             pass
@@ -264,7 +297,7 @@ class Cells:
             return spare
         if spare:
             self.behind.append(spare)
-        return Child(self._start(options), _key(options))
+        return Child(self._start(options), _key(options), self.merger)
 
     def _fork(self, child: Child, item: pytest.Item, group: str) -> None:
         if self.template_serves is not item:
@@ -302,7 +335,7 @@ class Cells:
             self.behind += [child for child in (self.ahead, self.spare) if child]
             self._close_behind()
             self._end_template()
-            coverage.add(self.coverage)
+            self.merger.close()
 
 
 def _key(options: dict[str, Any]) -> str:
@@ -329,18 +362,29 @@ def _crashed(
     seen = {report.when for report in reports}
     when = next((w for w in ("setup", "call") if w not in seen), "teardown")
     failed = _report(item, when, "failed", crash)
+    expected = _expected_to_fail(item)
+    if expected is not None:
+        failed.outcome, failed.wasxfail = "skipped", expected
     failed.sections += written
     if when == "teardown":
         return [*(report for report in reports if report.when != "teardown"), failed]
     return [*reports, failed, _report(item, "teardown", "passed")]
 
 
-def _warning(category: str, text: str) -> Warning:
-    module, _, name = category.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
+def _expected_to_fail(item: pytest.Item) -> str | None:
+    """The reason, where a mark xfail has one. Of a process that has ended nobody knows whether it was by that exception."""
+    if item.config.option.runxfail:
+        return None
     try:
-        if isinstance(found, type) and issubclass(found, Warning):
-            return found(text)
-    except Exception:
-        pass
-    return UserWarning(text)
+        mark = evaluate_xfail_marks(item)
+    except BaseException:
+        # A condition that cannot be evaluated is the error that setup reports.
+        return None
+    return mark.reason if mark and mark.raises is None else None
+
+
+def _warning_class(name: str) -> type[Warning]:
+    """By its name, where this process has it. Nothing of it is run, nor of its module."""
+    module, _, name = name.rpartition(".")
+    found = vars(sys.modules[module]).get(name) if type(sys.modules.get(module)) is type(sys) else None
+    return found if isinstance(found, type) and issubclass(found, Warning) else UserWarning

@@ -1,34 +1,34 @@
-"""The process of one test, or of the tests of a file or worker, in a cell.
+"""The process of one test, or of the tests of a file or worker, seen from pytest's process.
 
 A copy of pytest, the template, does nothing but fork. Its forks fork once more: the second is inside the cell and runs
-the tests that it is asked for; the first stays outside, tells how the second ended and what it left. Only the second
-runs Python. Copies end with _exit: nothing of pytest's own runs twice. When pytest is gone, so is the only end of the
-cell's control socket, and everything in the cell."""
+the tests that it is asked for (_pytest_inside); the first stays outside, tells how the second ended and what it left. Only
+the second runs Python. Copies end with _exit: nothing of pytest's own runs twice. When pytest is gone, so is the only end of
+the cell's control socket, and everything in the cell.
+
+Whatever the second one sends is taken for hostile."""
 
 from __future__ import annotations
 
-import base64
-import gc
 import json
 import os
+import secrets
 import select
 import signal
-import sys
-import tempfile
 import time
-import traceback
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from _pytest.runner import call_and_report, show_test_item
 
-from . import _native
-from . import _pytest_coverage as coverage
+from ._pytest_coverage import MOST, Merger
+from ._pytest_frames import Frames, Refused, items, one_line, shown, text, whole
+from ._pytest_reports import Expected
 from ._sandbox import Cell
 
-_LENGTH = 8
+#: How long a process may take to end when all is said, and who watches it to tell of that.
+_PATIENCE = 10.0
+#: What the one who watches says at most: a line for each process.
+_LAST_WORDS = 1 << 16
 
 
 @dataclass
@@ -36,23 +36,27 @@ class Heard:
     """What came of one test."""
 
     reports: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[tuple[str, str, str, int]] = field(default_factory=list)
+    #: Text, category, file, line and its source.
+    warnings: list[list[Any]] = field(default_factory=list)
     #: Pid and command of each process that was alive when that of the test had ended.
     left: list[str] = field(default_factory=list)
-    coverage: bytes = b""
+    coverage: list[list[Any]] = field(default_factory=list)
+    #: How many numbers of coverage may yet come.
+    budget: int = MOST
     crash: str = ""
+    #: The session is to end: reason and status.
+    exit: tuple[str, int | None] | None = None
 
 
 class Child:
-    """Seen from pytest's process."""
-
-    def __init__(self, cell: Cell, key: str) -> None:
+    def __init__(self, cell: Cell, key: str, merger: Merger) -> None:
         self.cell = cell
         self.key = key
+        self.merger = merger
         #: Which tests it runs; empty before it is started.
         self.group = ""
         self.template: Any = None
-        self.buffer = bytearray()
+        self.frames = Frames()
         #: Whether it had come to its end and was the only process in the cell: nothing remains to be learnt.
         self.alone = False
         #: Whether nothing more can come by `answers`: always ready, it would keep the loop spinning.
@@ -85,11 +89,14 @@ class Child:
         for fd in (self.answers, self.questions, self.last_words):
             os.close(fd)
 
-    def ask(self, place: int, next_place: int | None, failed: int) -> None:
-        """Has the test at this place of the session run; nothing as the next place: it is the last in this process.
-        `failed`: how many tests have."""
+    def ask(self, item: pytest.Item, place: int, next_place: int | None, last: bool, failed: int) -> None:
+        """Has the test at this place of the session run; `last`: in this process. `failed`: how many tests have."""
+        # Nobody can answer in the name of a test before that is asked for, or after.
+        number = secrets.token_hex(16)
+        self.frames.begin(number)
+        self.expected = Expected(item)
         try:
-            os.write(self.questions, json.dumps([place, next_place, failed]).encode() + b"\n")
+            os.write(self.questions, json.dumps([number, place, next_place, last, failed]).encode() + b"\n")
         except BrokenPipeError:
             # It has ended: what it says last tells why.
             pass
@@ -99,70 +106,82 @@ class Child:
         its end tells nothing: who watches the process says when it has ended."""
         heard = Heard()
         until = None if limit is None else time.monotonic() + limit
-        done = ended = False
-        while not ended and not (done and (self.alone or not last)):
-            if done:
+        done = ended = lingers = False
+        while not ended and not (heard.crash or done and (self.alone or not last)):
+            if done and not lingers:
                 # All is said: the process has nothing to do but end.
-                until = time.monotonic() + 10.0
+                lingers = True
+                until = time.monotonic() + (_PATIENCE if until is None else min(_PATIENCE, max(0.5, until - time.monotonic())))
             wait = None if until is None else max(0.0, until - time.monotonic())
             ready = _ready([self.last_words] if self.silent else [self.answers, self.last_words], wait)
+            # Before it is read: who never stops writing has no more time than who is silent.
+            late = until is not None and time.monotonic() >= until
             ended = self.last_words in ready
-            if not ready:
-                self.cell.close()
-                heard.crash = f"timed out after {limit or 10:g} s: everything in the sandbox was killed"
-                ended = True
             try:
                 done = self._read(heard, ended) or done
-            except (ValueError, KeyError, TypeError):
-                self.cell.close()
-                heard.crash = "what the test's process reported cannot be read: it was killed"
-                ended = True
-        if ended:
+            except Refused as error:
+                heard.crash = f"what the test's process reported cannot be believed: {error}: it was killed"
+            if late and not (ended or heard.crash or (done and not lingers)):
+                spent = "did not end after its test" if lingers else f"timed out after {limit:g} s"
+                heard.crash = f"{spent}: everything in the sandbox was killed"
+        if heard.crash:
+            self.cell.close()
+        if ended or heard.crash:
             self._end(heard, done)
         return heard
 
     def _read(self, heard: Heard, all_of_it: bool) -> bool:
         """Whether the test is over."""
         done = False
-        while _ready([self.answers], 0):
+        while not self.silent and _ready([self.answers], 0):
             piece = os.read(self.answers, 1 << 16)
-            self.buffer += piece
-            done = self._take_in(heard) or done
+            for kind, value in self.frames.take_in(piece):
+                if done:
+                    raise Refused("more than one end")
+                done = self._take_in(heard, kind, value)
             self.silent = not piece
-            if self.silent or not all_of_it:
+            if not all_of_it:
                 break
+        if done and not all_of_it and not self.frames.is_empty():
+            raise Refused("more after the end")
         return done
 
-    def _take_in(self, heard: Heard) -> bool:
-        done = False
-        while len(self.buffer) >= _LENGTH:
-            length = int(self.buffer[:_LENGTH], 16)
-            if len(self.buffer) < _LENGTH + length:
-                break
-            kind, value = json.loads(self.buffer[_LENGTH : _LENGTH + length])
-            del self.buffer[: _LENGTH + length]
-            if kind == "report":
-                heard.reports.append(_restored(value))
-            elif kind == "warning":
-                heard.warnings.append(tuple(value))
-            elif kind == "coverage":
-                heard.coverage = base64.b64decode(value)
-            elif kind == "failed":
-                heard.crash = value
-            elif kind == "done":
-                done, self.alone = True, value
-        return done
+    def _take_in(self, heard: Heard, kind: str, value: Any) -> bool:
+        if kind == "report":
+            heard.reports.append(self.expected.restored(value))
+        elif kind == "warning":
+            heard.warnings.append(_warning(value))
+        elif kind == "coverage":
+            pieces, heard.budget = self.merger.checked(value, heard.budget)
+            heard.coverage += pieces
+        elif kind == "failed":
+            heard.crash = text(value)
+        elif kind == "exit":
+            reason, code = items(value, 2) if len(items(value, 2)) == 2 else (None, None)
+            heard.exit = (text(reason), None if code is None else whole(code, -255, 255))
+            return True
+        elif kind == "done":
+            self.expected.finish()
+            self.alone = value is True
+            return True
+        else:
+            raise Refused("a frame of an unknown kind")
+        return False
 
     def _end(self, heard: Heard, done: bool) -> None:
-        text = b""
-        while piece := os.read(self.last_words, 1 << 16):
-            text += piece
-        first, *left = text.decode(errors="replace").splitlines() or [""]
+        said = b""
+        until = time.monotonic() + _PATIENCE
+        while len(said) < _LAST_WORDS and _ready([self.last_words], max(0.0, until - time.monotonic())):
+            piece = os.read(self.last_words, 1 << 16)
+            if not piece:
+                break
+            said += piece
+        first, *left = said.decode(errors="replace").split("\n")
         word, _, rest = first.partition(" ")
-        heard.left = left
-        if heard.crash or (done and first == "ended 0"):
+        heard.left = [one_line(line) for line in left if line]
+        if heard.crash or heard.exit or (done and first == "ended 0"):
             return
-        heard.crash = rest if word == "failed" else self._how_it_ended(int(rest) if word == "ended" else None)
+        heard.crash = shown(rest) if word == "failed" else self._how_it_ended(int(rest) if word == "ended" else None)
 
     def _how_it_ended(self, status: int | None) -> str:
         if getattr(self.cell.usage(), "oom_kills", None):
@@ -178,7 +197,8 @@ class Child:
         self.cell.close()
         if self.group:
             # Whoever watched is gone when nobody can write to this any more.
-            while _ready([self.last_words], None) and os.read(self.last_words, 1 << 16):
+            until = time.monotonic() + _PATIENCE
+            while _ready([self.last_words], max(0.0, until - time.monotonic())) and os.read(self.last_words, 1 << 16):
                 pass
             self._close()
 
@@ -191,155 +211,8 @@ def _ready(descriptors: list[int], wait: float | None) -> list[int]:
     return [fd for fd, _ in poll.poll(None if wait is None else wait * 1000)]
 
 
-def _restored(data: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples."""
-    for key in ("sections", "user_properties"):
-        data[key] = [tuple(pair) for pair in data.get(key) or ()]
-    if data.get("location"):
-        data["location"] = tuple(data["location"])
-    if isinstance(data.get("longrepr"), list):
-        data["longrepr"] = tuple(data["longrepr"])
-    return data
-
-
-def _words(error: BaseException) -> str:
-    # NativeError: kind, stage, errno, subject, message, hint.
-    if len(error.args) == 6:
-        _, stage, number, subject, message, hint = error.args
-        return f"{subject}: {message}: {os.strerror(number) if number else ''} [{stage}] {hint}"
-    return repr(error)
-
-
-def template(plugin: Any, session: Any, kept: list[int], running: Any) -> Any:
-    """Forks the template. `kept`: the descriptors that tests have besides their pipes; `running`: the coverage that is
-    measured."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    made = _native.fork_template()
-    if isinstance(made, _native.Template):
-        return made
-    try:
-        _serve(made, plugin, session, kept, running)
-    finally:
-        os._exit(125)
-
-
-def _serve(server: Any, plugin: Any, session: Any, kept: list[int], running: Any) -> None:
-    """In the template: what all tests have in common, and then a test. Never returns."""
-    plugin.inside = inside = Inside(session)
-    # What is logged here, by subtests, and warned of is for the first process to tell.
-    for logged in (session.config.hook.pytest_runtest_logreport, session.config.hook.pytest_warning_recorded):
-        for other in [found.plugin for found in logged.get_hookimpls() if found.plugin is not plugin]:
-            logged._remove_plugin(other)
-    if "TMPDIR" in os.environ:
-        os.environ["TMPDIR"] = "/tmp"
-        tempfile.tempdir = None
-    # What the copies never change is not looked at either: each page looked at would have to be copied.
-    gc.freeze()
-    _inside(server.serve(kept), inside, session, running)
-
-
-def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
-    """In the cell: runs tests. Never returns."""
-    inside.answer = entered.answer
-    inside.pid = os.getpid()
-    try:
-        entered.confine()
-        os.environ["HOME"] = os.fspath(entered.home)
-        coverage.begin(running)
-        with open(entered.question, "rb", buffering=0) as questions:
-            for line in iter(questions.readline, b""):
-                place, next_place, session.testsfailed = json.loads(line)
-                inside.nextitem = _End(inside.base) if next_place is None else session.items[next_place]
-                session.config.hook.pytest_runtest_protocol(item=session.items[place], nextitem=inside.nextitem)
-                last = next_place is None
-                if last:
-                    measured = coverage.finish(running)
-                    if measured:
-                        inside.say("coverage", base64.b64encode(measured).decode())
-                sys.stdout.flush()
-                sys.stderr.flush()
-                inside.say("done", last and _is_alone())
-                if last:
-                    break
-        os._exit(0)
-    except BaseException as error:
-        if getattr(error, "args", None) and len(error.args) == 6:
-            inside.say("failed", f"the sandbox could not be entered: {_words(error)}")
-        else:
-            inside.say("failed", "".join(traceback.format_exception(error)))
-        os._exit(125)
-
-
-def _is_alone() -> bool:
-    """Whether there is no other process in the cell than its init. If not, who watches waits for them for a moment."""
-    try:
-        return {name for name in os.listdir("/proc") if name.isdigit()} == {"1", str(os.getpid())}
-    except OSError:
-        return False
-
-
-class _End:
-    """Stands for a next test that needs what the copy began with: so that the rest is torn down."""
-
-    def __init__(self, base: list[Any]) -> None:
-        self.base = base
-
-    def listchain(self) -> list[Any]:
-        return self.base
-
-
-class Inside:
-    """In the process of the tests."""
-
-    def __init__(self, session: Any) -> None:
-        #: Where it reports to, and who it is: known when it is forked.
-        self.answer = self.pid = -1
-        self.nextitem: Any = None
-        state = session._setupstate
-        #: What was set up before the fork is torn down where it was set up: not here.
-        self.base = list(state.stack)
-        self.finalizers = {node: len(entry[0]) for node, entry in state.stack.items()}
-        self.state = state
-
-    def say(self, kind: str, value: Any) -> None:
-        text = json.dumps([kind, value], default=str).encode()
-        rest = memoryview(b"%08x" % len(text) + text)
-        while rest:
-            rest = rest[os.write(self.answer, rest) :]
-
-    def run(self, item: pytest.Item) -> None:
-        # As runtestprotocol, but that each report goes out at once: of a test that dies it is known how far it came.
-        if hasattr(item, "_request") and not item._request:
-            item._initrequest()  # type: ignore[attr-defined]
-        option = item.config.getoption
-        report = call_and_report(item, "setup", log=False)
-        self.report(item.config, report)
-        if report.passed:
-            if option("setupshow", False):
-                show_test_item(item)
-            if not option("setuponly", False):
-                self.report(item.config, call_and_report(item, "call", log=False))
-        self.report(item.config, call_and_report(item, "teardown", log=False, nextitem=self.nextitem))
-        if hasattr(item, "_request"):
-            item._request = False
-            item.funcargs = None
-        if os.getpid() != self.pid:
-            # A test that forked and came back: its copy has nothing to say.
-            os._exit(0)
-        if isinstance(self.nextitem, _End):
-            self._finish_wider()
-
-    def report(self, config: pytest.Config, report: Any) -> None:
-        self.say("report", config.hook.pytest_report_to_serializable(config=config, report=report))
-
-    def _finish_wider(self) -> None:
-        """Wider fixtures that the test itself has asked for, at run time, end with it."""
-        for node, count in self.finalizers.items():
-            finalizers = self.state.stack[node][0] if node in self.state.stack else []
-            while len(finalizers) > count:
-                finalizers.pop()()
-
-    def warned(self, message: warnings.WarningMessage) -> None:
-        category = f"{message.category.__module__}.{message.category.__qualname__}"
-        self.say("warning", (str(message.message), category, message.filename, message.lineno))
+def _warning(value: Any) -> list[Any]:
+    if len(items(value, 5)) != 5:
+        raise Refused("a warning")
+    message, category, file, line, source = value
+    return [text(message, 10_000), text(category, 1000), text(file, 4096), whole(line, -1), text(source, 1000)]

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from . import _pytest_coverage as coverage
 from ._errors import PolicyError
 from ._pytest_wider import being_set_up
+from .pytest_plugin import open_descriptors
 from ._types import Enforced
 
 _SYSTEM = tuple(Path(p) for p in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt"))
@@ -62,12 +64,15 @@ class Policies:
         for name in ("memory", "pids", "disk", "network", "timeout"):
             value = ini(f"sandbox_{name}")
             if value:
-                options[name] = int(value) if name == "pids" else value
+                options[name] = value
         if ini("sandbox_best_effort"):
             options["best_effort"] = list(ini("sandbox_best_effort"))
+        # A mark that names a network means that one.
+        if ini("sandbox_allow_hosts") and "network" not in asked:
+            options["allow_hosts"] = list(ini("sandbox_allow_hosts"))
         # What a test writes is the caller's. Root's files can be mapped to a stranger (idmapped mounts), and the stranger
         # cannot read what only root may; nobody else's can, so that tests of others keep the caller's UID.
-        options["keep_caller"] = os.geteuid() != 0
+        options["keep_id"] = os.geteuid() != 0
         options.update(asked)
         self._shown = self._shown or self._sources()
         rw = [str(path) for path in (*self._outputs(), *ini("sandbox_rw"), *asked.get("rw", ()))]
@@ -117,19 +122,20 @@ def weaknesses(lines: list[Enforced]) -> list[str]:
 
 
 class Descriptors:
-    """Which descriptors tests may have: those that their modules and wider fixtures have opened, and those of
-    pytest's capturing and logging."""
+    """Which descriptors tests may have: those that conftest files, hooks of the session's beginning, modules and wider
+    fixtures have opened, and those of pytest's capturing and logging."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, before: set[int]) -> None:
         self.config = config
-        self._before = _open_descriptors()
+        #: What there was before any conftest file.
+        self._before = before
         self._opened: set[int] = set()
 
     def begin(self) -> None:
-        self._before = _open_descriptors()
+        self._before = open_descriptors()
 
     def end(self) -> None:
-        self._opened |= _open_descriptors() - self._before
+        self._opened |= {fd for fd in open_descriptors() - self._before if not _is_coverage(fd)}
 
     def kept(self) -> list[int]:
         kept = {0, 1, 2} | self._opened
@@ -143,9 +149,13 @@ class Descriptors:
         return sorted(fd for fd in kept if _keepable(fd))
 
 
-def _open_descriptors() -> set[int]:
-    # But for the one that lists.
-    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_open(fd)}
+def _is_coverage(fd: int) -> bool:
+    """Whether it is a database that coverage.py has open: who writes to it writes what this process reads."""
+    running = coverage.current()
+    try:
+        return running is not None and os.readlink(f"/proc/self/fd/{fd}").startswith(os.path.realpath(running.config.data_file))
+    except OSError:
+        return True
 
 
 def _is_open(fd: int) -> bool:

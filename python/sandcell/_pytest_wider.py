@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +12,12 @@ import pytest
 from _pytest.outcomes import Exit
 from _pytest.reports import TestReport
 from _pytest.skipping import evaluate_skip_marks
+
+from ._pytest_frames import shown
+from ._pytest_reports import cut
+
+#: Characters that are read of what was captured at once.
+CAPTURED = 8 << 20
 
 _SCOPES = {"test": ("session", "package", "module", "class"), "file": ("session", "package"), "worker": ()}
 
@@ -110,6 +118,16 @@ def being_set_up(item: pytest.Item) -> Iterator[None]:
         stack.pop(item, None)
 
 
+def bound_captured(config: pytest.Config) -> None:
+    """Tests have the files that pytest captures in, and can make them of any size: this process reads only so much."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    streams = getattr(capture, "_global_capturing", None)
+    for stream in (getattr(streams, name, None) for name in ("out", "err")):
+        file = getattr(stream, "tmpfile", None)
+        if isinstance(file, io.TextIOWrapper):
+            file.read = functools.partial(type(file).read, file, CAPTURED)  # type: ignore[method-assign]
+
+
 def captured(config: pytest.Config) -> list[tuple[str, str]]:
     """What a test, or its wider fixtures in this process, have written and no report has taken in."""
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -117,4 +135,4 @@ def captured(config: pytest.Config) -> list[tuple[str, str]]:
         return []
     out, err = capture.read_global_capture()
     named = (("Captured stdout", out), ("Captured stderr", err))
-    return [(name, text) for name, text in named if text]
+    return [(name, shown(text)) for name, text in cut({"sections": named})["sections"] if text]

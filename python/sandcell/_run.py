@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, overload
 
 from . import _native
 from ._errors import TimeoutExpired, translated
@@ -29,7 +29,25 @@ if TYPE_CHECKING:
     from ._aio import Process
 
 
-Native = TypeVar("Native", _native.Sandbox, _native.Cell)
+Native = TypeVar("Native", _native.Sandbox, _native.Cell, _native.Pool)
+
+
+class Running(TypedDict, total=False):
+    """The keywords of `run` that have no say in whether its result is text."""
+
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    capture_output: bool
+    executable: Path | None
+    shell: bool
+    cwd: Path | None
+    env: Mapping[Any, Any] | None
+    pass_fds: Iterable[int]
+    timeout: Duration | None
+    check: bool
+    track_changes: bool
+    learn: bool
 
 
 class Runner(Generic[Native]):
@@ -41,6 +59,34 @@ class Runner(Generic[Native]):
     #: The policy's own, in seconds.
     _timeout: float | None
 
+    @overload
+    def run(
+        self, args: Args, *,
+        text: Literal[True], input: str | None = None, universal_newlines: bool | None = None,
+        encoding: str | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[str]: ...
+    @overload
+    def run(
+        self, args: Args, *,
+        encoding: str, input: str | None = None, text: Literal[True] | None = None,
+        universal_newlines: bool | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[str]: ...
+    @overload
+    def run(
+        self, args: Args, *,
+        text: Literal[False] | None = None, input: bytes | None = None,
+        universal_newlines: Literal[False] | None = None, encoding: None = None, errors: None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[bytes]: ...
+    @overload
+    def run(
+        self, args: Args, *,
+        text: bool | None = None, input: str | bytes | None = None,
+        universal_newlines: bool | None = None, encoding: str | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[Any]: ...
     def run(
         self,
         args: Args,
@@ -102,6 +148,34 @@ class Runner(Generic[Native]):
             result.check_returncode()
         return result
 
+    @overload
+    async def run_async(
+        self, args: Args, *,
+        text: Literal[True], input: str | None = None, universal_newlines: bool | None = None,
+        encoding: str | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[str]: ...
+    @overload
+    async def run_async(
+        self, args: Args, *,
+        encoding: str, input: str | None = None, text: Literal[True] | None = None,
+        universal_newlines: bool | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[str]: ...
+    @overload
+    async def run_async(
+        self, args: Args, *,
+        text: Literal[False] | None = None, input: bytes | None = None,
+        universal_newlines: Literal[False] | None = None, encoding: None = None, errors: None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[bytes]: ...
+    @overload
+    async def run_async(
+        self, args: Args, *,
+        text: bool | None = None, input: str | bytes | None = None,
+        universal_newlines: bool | None = None, encoding: str | None = None, errors: str | None = None,
+        **keywords: Unpack[Running],
+    ) -> CompletedProcess[Any]: ...
     async def run_async(
         self,
         args: Args,

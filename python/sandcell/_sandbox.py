@@ -6,34 +6,55 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _native
 from ._errors import translating
-from ._options import LIMITS, LISTS, Duration, Limits, Policy, checked, path
+from ._options import LIMITS, LISTS, Duration, Limits, Policy, checked, path, seconds
 from ._program import Args, Stream
-from ._run import Runner
-from ._types import Change, CompletedProcess, Enforced, Finding, Identity, Path, Step, Usage, known, standing
+from ._run import Runner, Running
+from ._types import (
+    Change,
+    CompletedProcess,
+    Enforced,
+    Finding,
+    Identity,
+    Path,
+    PoolStats,
+    Published,
+    Step,
+    Usage,
+    known,
+    standing,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from ._aio import Starting
+    from ._named import NamedCell
 
 
 class Sandbox(Runner[_native.Sandbox]):
     """A checked policy, ready to run programs, each in a sandbox of its own. Usable from any thread.
 
-    The keywords are the options of the program `sandcell`; `timeout` and `env` hold for every run, `env` on top of
-    the clean default. Raises PolicyError for what makes no sense.
+    The keywords are the options of the program `sandcell`; `timeout`, `env` and `cwd` hold for every run that says
+    nothing else, `env` on top of the clean default. Raises PolicyError for what makes no sense.
     """
 
     def __init__(
-        self, *, timeout: Duration | None = None, env: Mapping[str, str] | None = None, **options: Unpack[Policy]
+        self,
+        *,
+        timeout: Duration | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        **options: Unpack[Policy],
     ) -> None:
-        self._build(checked({**options, "timeout": timeout, "env": env}))
+        self._build(checked({**options, "timeout": timeout, "env": env, "cwd": cwd}))
 
     def _build(self, values: dict[str, Any]) -> None:
         self._leftovers_fail = values.get("leftovers") == "fail"
-        self._timeout = values.get("timeout")
+        self._timeout = seconds("timeout", values["timeout"]) if "timeout" in values else None
         with translating():
             self._native = _native.Sandbox(values)
 
@@ -63,11 +84,53 @@ class Sandbox(Runner[_native.Sandbox]):
         """
         return Cell(self)
 
+    def pool(self, size: int) -> Pool:
+        """Builds `size` sandboxes ahead (1 to 1000) and keeps as many waiting, so that a program starts about as fast as
+        without a sandbox: see Pool. Raises PolicyError for a policy that allows only one at a time."""
+        return Pool(self, size)
+
+    def detach(
+        self,
+        name: str,
+        args: Iterable[Path] = (),
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        log_max_size: int | str = "10M",
+        log_files: int = 5,
+        keep_stdin: bool = False,
+        restart: Literal["no", "on-failure", "always"] = "no",
+    ) -> NamedCell:
+        """Starts a cell with a name, which lives on when this process has ended: with a main program, whose output is
+        its log and with which it ends, or without one. See `Cell.find` and `cells`.
+
+        Raises PolicyError for a name that is none, SetupError (FileExistsError's number) where it is taken, and
+        FileNotFoundError or PermissionError for a program that cannot be executed.
+        """
+        from ._named import NamedCell, started
+
+        settings = {
+            "cwd": None if cwd is None else path("cwd", cwd),
+            "env": None if env is None else [(str(key), str(value)) for key, value in env.items()],
+            "log_max_size": log_max_size,
+            "log_files": log_files,
+            "keep_stdin": keep_stdin,
+            "restart": restart,
+        }
+        return NamedCell(started(self._native, name, [path("args", arg) for arg in args], settings))
+
+    def start_async(self) -> Starting:
+        """As `start`, in the running asyncio loop: ``async with box.start_async() as cell``, or ``await`` it and close
+        it. Where the task is cancelled, the cell is closed when the cancellation goes on."""
+        from ._aio import Starting
+
+        return Starting(self)
+
 
 def shared(options: Mapping[str, Any]) -> Sandbox:
     """A Sandbox that may have been built before: what building costs is paid once for each policy, not for each run."""
     values = checked(options)
-    if not values.keys().isdisjoint(("seccomp", "image")):  # files, or names of them, that may have changed
+    if not values.keys().isdisjoint(("seccomp", "image", "env_file")):  # files, or names of them, that may have changed
         return _built(values)
     key = [(name, tuple(value) if isinstance(value, list) else value) for name, value in values.items()]
     # What it depends on besides: the caller's rights, and where in the cgroups a limit would be placed.
@@ -97,11 +160,21 @@ class Cell(Runner[_native.Cell]):
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self._leftovers_fail = sandbox._leftovers_fail
-        self._timeout = sandbox._timeout
         with translating():
-            self._native = sandbox._native.start()
-        self._identity, self._enforced = standing(self._native.standing())
+            self._begin(sandbox._native.start(), sandbox._leftovers_fail, sandbox._timeout)
+
+    @staticmethod
+    def find(name: str) -> NamedCell:
+        """The cell of this name, of the calling user: see Sandbox.detach. Raises PolicyError where there is none."""
+        from ._named import find
+
+        return find(name)
+
+    def _begin(self, native: _native.Cell, leftovers_fail: bool, timeout: float | None) -> None:
+        self._leftovers_fail = leftovers_fail
+        self._timeout = timeout
+        self._native = native
+        self._identity, self._enforced, self._published = standing(self._native.standing())
 
     def __enter__(self) -> Cell:
         return self
@@ -122,6 +195,11 @@ class Cell(Runner[_native.Cell]):
     def identity(self) -> Identity:
         """Who its programs are."""
         return self._identity
+
+    @property
+    def published(self) -> list[Published]:
+        """The ports that are published on the host, with those that were chosen for 0."""
+        return self._published
 
     @property
     def enforced(self) -> list[Enforced]:
@@ -159,6 +237,68 @@ class Cell(Runner[_native.Cell]):
             self._native.set_limits(checked(limits))
 
 
+class Pool(Runner[_native.Pool]):
+    """Sandboxes of one policy that are built ahead. Each serves one program and is never used again: who takes one
+    launches the next; where none waits, the program gets one that is made for it. What of the host a program sees is as
+    fresh as in a new sandbox. `track_changes` and `learn` are decided before a sandbox is built, and refused.
+
+    A context manager; leaving it, `close` and the end of the object end what waits, and so does the end of this process.
+    In a forked process it is empty and stays so. Usable from any thread.
+    """
+
+    def __init__(self, sandbox: Sandbox, size: int) -> None:
+        self._leftovers_fail = sandbox._leftovers_fail
+        self._timeout = sandbox._timeout
+        with translating():
+            self._native = sandbox._native.pool(size)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what waits. Programs that run go on. A second time does nothing; starting another one raises ValueError."""
+        self._native.close()
+
+    def stats(self) -> PoolStats:
+        """What it has done so far."""
+        return PoolStats(*self._native.stats())
+
+
+class RunningAlone(Running, Policy, total=False):
+    """The same, and the keywords of Sandbox."""
+
+
+@overload
+def run(
+    args: Args, *,
+    text: Literal[True], input: str | None = None, universal_newlines: bool | None = None,
+    encoding: str | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Args, *,
+    encoding: str, input: str | None = None, text: Literal[True] | None = None,
+    universal_newlines: bool | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[str]: ...
+@overload
+def run(
+    args: Args, *,
+    text: Literal[False] | None = None, input: bytes | None = None,
+    universal_newlines: Literal[False] | None = None, encoding: None = None, errors: None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[bytes]: ...
+@overload
+def run(
+    args: Args, *,
+    text: bool | None = None, input: str | bytes | None = None,
+    universal_newlines: bool | None = None, encoding: str | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[Any]: ...
 def run(
     args: Args,
     *,
@@ -225,11 +365,45 @@ def doctor() -> list[Finding]:
     return [known(Finding, line) for line in json.loads(_native.doctor())]
 
 
+def start_async(**options: Unpack[Policy]) -> Starting:
+    """A cell, started in the running asyncio loop: see Sandbox.start_async."""
+    return shared(options).start_async()
+
+
+@overload
+async def run_async(
+    args: Args, *,
+    text: Literal[True], input: str | None = None, universal_newlines: bool | None = None,
+    encoding: str | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[str]: ...
+@overload
+async def run_async(
+    args: Args, *,
+    encoding: str, input: str | None = None, text: Literal[True] | None = None,
+    universal_newlines: bool | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[str]: ...
+@overload
+async def run_async(
+    args: Args, *,
+    text: Literal[False] | None = None, input: bytes | None = None,
+    universal_newlines: Literal[False] | None = None, encoding: None = None, errors: None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[bytes]: ...
+@overload
+async def run_async(
+    args: Args, *,
+    text: bool | None = None, input: str | bytes | None = None,
+    universal_newlines: bool | None = None, encoding: str | None = None, errors: str | None = None,
+    **keywords: Unpack[RunningAlone],
+) -> CompletedProcess[Any]: ...
 async def run_async(args: Args, **keywords: Any) -> CompletedProcess[Any]:
     """As `run`, in the running asyncio loop. Where the task is cancelled, the program has ended with all that it had
     started when the cancellation goes on."""
     options = {name: keywords.pop(name) for name in list(keywords) if name not in _RUN}
-    return await shared(options).run_async(args, **keywords)
+    result: CompletedProcess[Any] = await shared(options).run_async(args, **keywords)
+    return result
 
 
 _RUN = frozenset(Runner.run_async.__kwdefaults__ or ())

@@ -42,6 +42,8 @@ class Outcome:
     core_dumped: bool | None = None
     #: The system call's name, with ``syscall_denied``.
     syscall: str | None = None
+    #: Which time ran out, with ``timed_out``: ``wall`` or ``cpu``.
+    of: str | None = None
 
     @property
     def success(self) -> bool:
@@ -66,6 +68,18 @@ class Outcome:
     def __str__(self) -> str:
         particulars = [str(v) for v in (self.code, self.signal, self.syscall) if v is not None]
         return " ".join([self.kind.replace("_", " "), *particulars])
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """What a Pool has done so far."""
+
+    #: Programs that took a sandbox that waited.
+    hits: int
+    #: Programs for which none was there.
+    misses: int
+    #: Sandboxes that wait now.
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,62 @@ class Change:
     path: str
 
 
+@dataclass(frozen=True)
+class Connection:
+    """Connections of one kind to one target, with the network user."""
+
+    #: The name that led there, or that was asked for.
+    host: str | None
+    #: None for a name that was not looked up.
+    address: str | None
+    port: int
+    #: tcp, udp, or dns for a name.
+    protocol: str
+    #: allowed, refused (by the rules) or failed (the peer could not be reached).
+    verdict: str
+    #: The rule that decided, as an option of the program.
+    rule: str | None
+    #: Why it was refused or failed.
+    why: str | None
+    count: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the sandbox that is published on the host."""
+
+    #: Where the host listens.
+    address: str
+    #: The port of the host: the one that was chosen, where 0 was asked for.
+    host_port: int
+    cell_port: int
+    #: tcp or udp.
+    protocol: str
+    #: How many connections, or clients of UDP, have come so far; counted in reports, as the bytes are.
+    connections: int
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclass(frozen=True)
+class NetworkReport:
+    """What was reached, and what was refused, with the network user."""
+
+    connections: list[Connection]
+    #: The published ports, and what came by them.
+    published: list[Published]
+    #: Connections and refusals beyond the 256 that are listed.
+    more: int
+    #: The relay ended before the sandbox did: from then on nothing could be reached.
+    lost: bool
+
+    def refused(self) -> list[Connection]:
+        """What the rules have refused."""
+        return [line for line in self.connections if line.verdict == "refused"]
+
+
 @dataclass
 class CompletedProcess(Generic[Output]):
     """subprocess.CompletedProcess with what the sandbox knows of the run."""
@@ -174,9 +244,13 @@ class CompletedProcess(Generic[Output]):
     warnings: list[str]
     #: With `track_changes`, the files that the run added, changed or removed in its overlay.
     changes: list[Change] | None
+    #: That list is not complete: it would be longer than 40 MiB, or something moved directories meanwhile.
+    changes_truncated: bool
     #: With `learn`, the smallest system call profile that lets the run's calls through, in the JSON form of Docker's:
     #: written to a file, it is what the keyword `seccomp` takes.
     learned: str | None
+    #: With the network user: what was reached, and what was refused. In a cell, by all its programs so far.
+    network: NetworkReport | None
     #: The whole report, as the program `sandcell` writes it.
     report: dict[str, Any] = field(repr=False)
 
@@ -240,12 +314,23 @@ def completed(args: Any, stdout: Any, stderr: Any, told: Told) -> CompletedProce
         [known(Leftover, line) for line in report["leftovers"]],
         report["warnings"],
         None if report["changes"] is None else [known(Change, line) for line in report["changes"]],
+        report["changes_truncated"],
         told[1],
+        _network(report["network"]),
         report,
     )
 
 
-def standing(text: str) -> tuple[Identity, list[Enforced]]:
+def _network(told: dict[str, Any] | None) -> NetworkReport | None:
+    if told is None:
+        return None
+    connections = [known(Connection, line) for line in told["connections"]]
+    published = [known(Published, line) for line in told["published"]]
+    return NetworkReport(connections, published, told["more"], told["lost"])
+
+
+def standing(text: str) -> tuple[Identity, list[Enforced], list[Published]]:
     """From the JSON of something that still runs."""
     told = json.loads(text)
-    return known(Identity, told["identity"]), [known(Enforced, line) for line in told["enforced"]]
+    enforced = [known(Enforced, line) for line in told["enforced"]]
+    return known(Identity, told["identity"]), enforced, [known(Published, line) for line in told["published"]]

@@ -20,11 +20,17 @@ use crate::{options, raise};
 pub struct Cell {
     /// Nothing once it is closed.
     inner: Mutex<Option<Ours<sandcell::Cell>>>,
+    /// Whether it is a keeper's: then closing it ends nothing.
+    kept: bool,
 }
 
 impl Cell {
     pub fn new(cell: sandcell::Cell) -> Cell {
-        Cell { inner: Mutex::new(Some(Ours::new(cell))) }
+        Cell { inner: Mutex::new(Some(Ours::new(cell))), kept: false }
+    }
+
+    pub fn of_keeper(cell: sandcell::Cell) -> Cell {
+        Cell { kept: true, ..Cell::new(cell) }
     }
 
     /// A clone to work with: no call holds the lock, so that `close` never waits for one.
@@ -58,10 +64,10 @@ impl Cell {
         Ok(report::usage_to_json(&self.open()?.usage()))
     }
 
-    /// Who its programs are and what is enforced, as JSON: {identity, enforced}.
+    /// Who its programs are, what is enforced and published, as JSON: {identity, enforced, published}.
     fn standing(&self) -> PyResult<String> {
         let cell = self.open()?;
-        Ok(report::standing_to_json(&cell.identity(), cell.enforced()))
+        Ok(report::standing_to_json(&cell.identity(), cell.enforced(), cell.published()))
     }
 
     /// The files that differ from the layers so far: kind and path.
@@ -98,7 +104,7 @@ impl Cell {
     /// Ends it and everything in it. A second time does nothing.
     fn close(&self, py: Python<'_>) {
         let cell = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(cell) = cell {
+        if let Some(cell) = cell.filter(|_| !self.kept) {
             py.detach(|| cell.kill());
         }
     }

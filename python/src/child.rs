@@ -1,12 +1,12 @@
 //! A program that runs, or has run: waiting, signalling, ending.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use sandcell::syscalls::Profile;
+use sandcell::seccomp::Profile;
 use sandcell::{Controller, Report, report};
 
 use crate::ours::Ours;
@@ -61,11 +61,16 @@ impl Child {
         sys::process_of(self.pidfd, self.pid)
     }
 
-    /// Who it is and what is enforced, as JSON: {identity, enforced}.
+    /// The other end of its terminal, once: whoever takes it closes it.
+    fn take_terminal(&self) -> Option<RawFd> {
+        self.locked().terminal.take().map(IntoRawFd::into_raw_fd)
+    }
+
+    /// Who it is, what is enforced and published, as JSON: {identity, enforced, published}.
     fn standing(&self, py: Python<'_>) -> String {
         py.detach(|| {
             let child = self.locked();
-            report::standing_to_json(&child.identity(), child.enforced())
+            report::standing_to_json(&child.identity(), child.enforced(), child.published())
         })
     }
 
@@ -94,8 +99,13 @@ impl Child {
         self.controller.signal(signal).map_err(raise)
     }
 
-    /// Ends the program and all that it started.
-    fn kill(&self) -> PyResult<()> {
-        self.controller.kill().map_err(raise)
+    /// Sends a signal to the program's process group.
+    fn send_signal_group(&self, signal: i32) -> PyResult<()> {
+        self.controller.signal_group(signal).map_err(raise)
+    }
+
+    /// Ends the program and all that it started. A first process that does not answer is given two seconds.
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.controller.kill()).map_err(raise)
     }
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sandcell::Error;
 use sandcell::image::{
-    Build, Commit, Format, Load, Owners, Progress, Pruned, Pull, Reference, Source, base_of, changes,
+    Build, Commit, Format, Load, Platform, Progress, Pruned, Pull, Reference, Source, base_of, changes,
 };
 
 use crate::options;
@@ -27,6 +27,10 @@ fn unknown(option: &str, given: &str, known: &str) -> PyErr {
 }
 
 fn name(text: Option<&str>) -> PyResult<Option<Reference>> {
+    text.map(|text| text.parse().map_err(raise)).transpose()
+}
+
+fn platform(text: Option<&str>) -> PyResult<Option<Platform>> {
     text.map(|text| text.parse().map_err(raise)).transpose()
 }
 
@@ -106,12 +110,13 @@ impl Store {
         auth_file: Option<PathBuf>,
         credentials: Option<(String, String)>,
         ca_file: Option<PathBuf>,
+        platform: Option<&str>,
         plain_http: bool,
         durable: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let image: Reference = image.parse().map_err(raise)?;
-        let (name, store) = (name(as_name)?, self.inner.clone());
+        let (name, platform, store) = (name(as_name)?, self::platform(platform)?, self.inner.clone());
         let pulled = patiently(py, Watch::new(progress), move |watch| {
             let tell = |progress| {
                 if let Progress::Bytes { done, total, .. } = progress {
@@ -121,6 +126,9 @@ impl Store {
             let mut how = Pull::new().progress(&tell).stop(watch.stop.clone());
             if let Some(name) = name {
                 how = how.name(name);
+            }
+            if let Some(platform) = platform {
+                how = how.platform(platform);
             }
             if let Some(file) = auth_file {
                 how = how.auth_file(file);
@@ -147,9 +155,11 @@ impl Store {
         &self,
         py: Python<'_>,
         path: PathBuf,
+        descriptor: Option<i32>,
         format: &str,
         as_name: Option<&str>,
         created: Option<String>,
+        platform: Option<&str>,
         durable: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<String>> {
@@ -160,7 +170,9 @@ impl Store {
             "rootfs" => Source::RootFs(path),
             other => return Err(unknown("format", other, "detect, oci, docker or rootfs")),
         };
-        let (name, store) = (name(as_name)?, self.inner.clone());
+        // A file of its own: the caller may close the other meanwhile.
+        let input = descriptor.map(crate::sys::duplicate).transpose()?.map(std::fs::File::from);
+        let (name, platform, store) = (name(as_name)?, self::platform(platform)?, self.inner.clone());
         let loaded = patiently(py, Watch::new(progress), move |watch| {
             let tell = |progress| {
                 if let Progress::Bytes { done, total, .. } = progress {
@@ -171,38 +183,44 @@ impl Store {
             if let Some(name) = name {
                 how = how.name(name);
             }
+            if let Some(platform) = platform {
+                how = how.platform(platform);
+            }
             if let Some(date) = created {
                 how = how.created(date);
             }
             if durable {
                 how = how.durable();
             }
-            store.load(&source, &how)
+            match input {
+                Some(input) => store.load_from(input, &source, &how),
+                None => store.load(&source, &how),
+            }
         })?;
         Ok(loaded.into_iter().flat_map(|image| image.names).collect())
     }
 
     fn images(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| self.inner.images_json()).map(|json| json.to_string()).map_err(raise)
+        py.detach(|| self.inner.images_json()).map_err(raise)
     }
 
     fn inspect(&self, py: Python<'_>, image: &str) -> PyResult<String> {
-        py.detach(|| self.inner.image(image)).map(|image| image.inspect().to_string()).map_err(raise)
+        py.detach(|| self.inner.image(image)).map(|image| image.inspect()).map_err(raise)
     }
 
     fn history(&self, py: Python<'_>, image: &str) -> PyResult<String> {
-        py.detach(|| self.inner.image(image)).map(|image| image.history_json().to_string()).map_err(raise)
+        py.detach(|| self.inner.image(image)).map(|image| image.history_json()).map_err(raise)
     }
 
     fn volumes(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| self.inner.volumes_json()).map(|json| json.to_string()).map_err(raise)
+        py.detach(|| self.inner.volumes_json()).map_err(raise)
     }
 
     /// What a kept upper changes about its image: `A`, `C` or `D`, and the path.
     fn diff(&self, py: Python<'_>, upper: PathBuf, said: Option<String>) -> PyResult<Vec<(char, OsString)>> {
         let look = || {
             let kept = self.inner.use_image(&base(&upper, said)?)?;
-            changes(&upper.join("upper"), &kept.layers)
+            changes(&upper, &kept.layers)
         };
         let found = py.detach(look).map_err(raise)?;
         Ok(found.into_iter().map(|change| (change.kind.letter(), change.path.into_os_string())).collect())
@@ -224,7 +242,7 @@ impl Store {
         let name = name(as_name)?;
         let commit = || {
             let commit = match (&upper, said) {
-                (Some(upper), said) => Commit::on(base(upper, said)?).owners(Owners::of_upper(upper)?),
+                (Some(upper), said) => Commit::on(base(upper, said)?),
                 (None, Some(said)) => Commit::on(said),
                 (None, None) => return Err(Error::option("base", "is needed where there is no upper")),
             };
@@ -242,7 +260,7 @@ impl Store {
             if let Some(date) = created {
                 commit = commit.created(date);
             }
-            self.inner.commit(upper.map(|upper| upper.join("upper")).as_deref(), &commit)
+            self.inner.commit(upper.as_deref(), &commit)
         };
         py.detach(commit).map(|image| image.id.to_string()).map_err(raise)
     }
@@ -285,6 +303,11 @@ impl Store {
         context: Option<PathBuf>,
         as_name: Option<&str>,
         args: Vec<(String, String)>,
+        target: Option<String>,
+        platform: Option<&str>,
+        secrets: Vec<(String, Vec<u8>)>,
+        secret_files: Vec<(String, PathBuf)>,
+        ssh_agents: Vec<(String, PathBuf)>,
         policy: &Bound<'_, PyDict>,
         timestamp: Option<i64>,
         cache: bool,
@@ -292,15 +315,11 @@ impl Store {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let sandbox = options::builder(policy)?;
-        let (name, store, base) = (name(as_name)?, self.inner.clone(), base.to_owned());
+        let (name, platform) = (name(as_name)?, self::platform(platform)?);
+        let (store, base) = (self.inner.clone(), base.to_owned());
         let built = patiently(py, Watch::new(progress), move |watch| {
             let mut build = match dockerfile {
-                Some(path) => {
-                    let file = path.display().to_string();
-                    let text = std::fs::read_to_string(&path)
-                        .map_err(|e| Error::option(format!("dockerfile {file}"), format!("cannot be read: {e}")))?;
-                    Build::dockerfile(&text, &file)?
-                }
+                Some(path) => Build::dockerfile_at(path)?,
                 None => Build::from(base),
             };
             for (kind, words) in steps {
@@ -312,6 +331,21 @@ impl Store {
             }
             for (key, value) in args {
                 build = build.arg(key, value);
+            }
+            if let Some(stage) = target {
+                build = build.target(stage);
+            }
+            if let Some(platform) = platform {
+                build = build.platform(platform);
+            }
+            for (id, content) in secrets {
+                build = build.secret(id, content);
+            }
+            for (id, file) in secret_files {
+                build = build.secret_file(id, file);
+            }
+            for (id, socket) in ssh_agents {
+                build = build.ssh_agent(id, socket);
             }
             if let Some(name) = name {
                 build = build.name(name);

@@ -5,10 +5,12 @@ mod cell;
 mod child;
 mod exchange;
 mod image;
+mod named;
 mod options;
 mod ours;
 mod owned;
 mod patience;
+mod pool;
 mod program;
 mod sys;
 mod template;
@@ -21,6 +23,7 @@ use sandcell::Error;
 use crate::cell::Cell;
 use crate::child::Child;
 use crate::exchange::Finished;
+use crate::pool::Pool;
 use crate::program::Program;
 
 pyo3::create_exception!(
@@ -53,7 +56,7 @@ struct Sandbox {
 impl Sandbox {
     #[new]
     fn new(options: &Bound<'_, PyDict>) -> PyResult<Sandbox> {
-        let inner = options::builder(options)?.build().map_err(raise)?;
+        let inner = options::builder(options)?.build().map_err(options::raise_option)?;
         Ok(Sandbox { inner })
     }
 
@@ -82,6 +85,11 @@ impl Sandbox {
         py.detach(|| self.inner.prepare_ids()).map_err(raise)
     }
 
+    /// Sandboxes that are built ahead.
+    fn pool(&self, py: Python<'_>, size: usize) -> PyResult<Pool> {
+        py.detach(|| self.inner.pool(size)).map(Pool::new).map_err(raise)
+    }
+
     /// Starts a sandbox in which many programs can be run.
     fn start(&self, py: Python<'_>) -> PyResult<Cell> {
         py.detach(|| self.inner.start()).map(Cell::new).map_err(raise)
@@ -108,10 +116,20 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<image::Store>()?;
     module.add_class::<Cell>()?;
     module.add_class::<Child>()?;
+    module.add_class::<Pool>()?;
+    module.add_class::<named::NamedCell>()?;
+    module.add_class::<named::Log>()?;
+    module.add_class::<named::Attached>()?;
     module.add_class::<template::Template>()?;
     module.add_class::<template::Server>()?;
     module.add_class::<template::Entered>()?;
     module.add_function(wrap_pyfunction!(template::fork_template, module)?)?;
+    module.add_function(wrap_pyfunction!(options::options_table, module)?)?;
+    module.add_function(wrap_pyfunction!(options::options_of, module)?)?;
+    module.add_function(wrap_pyfunction!(options::read, module)?)?;
+    module.add_function(wrap_pyfunction!(named::detach, module)?)?;
+    module.add_function(wrap_pyfunction!(named::find_cell, module)?)?;
+    module.add_function(wrap_pyfunction!(named::named_cells, module)?)?;
     module.add_function(wrap_pyfunction!(adopt_cgroup, module)?)?;
     module.add_function(wrap_pyfunction!(doctor, module)?)?;
     module.add_function(wrap_pyfunction!(owned::owned_list, module)?)?;

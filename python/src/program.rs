@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use pyo3::prelude::*;
-use sandcell::{Command, Error, Stdio};
+use sandcell::{Command, Error, Stdio, TerminalSize};
 
 use crate::child::Child;
 use crate::exchange::{Finished, exchange};
@@ -35,6 +35,8 @@ pub struct Program {
     timeout: Option<f64>,
     track_changes: bool,
     learn: bool,
+    /// Rows and columns of a terminal, which the streams that are the caller's own otherwise are then.
+    terminal: Option<(u16, u16)>,
 }
 
 impl Program {
@@ -83,12 +85,18 @@ impl Program {
         }
         command.track_changes(self.track_changes).learn(self.learn);
         let mut ours = None;
+        let size = self.terminal.map(|(rows, columns)| TerminalSize::new(rows, columns));
+        let stream = |wanted: Option<i32>| match (wanted, size) {
+            (None, Some(size)) => Ok(Stdio::terminal(size)),
+            _ => stream(wanted),
+        };
         let (stdout, stderr) = match self.streams {
             [_, Some(PIPE), Some(STDOUT)] => {
                 let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
                 ours = Some(read);
                 (Stdio::Fd(write.try_clone()?), Stdio::Fd(write))
             }
+            [_, None, Some(STDOUT)] if size.is_some() => (stream(None)?, stream(None)?),
             // The caller's own standard output, where nothing else was said.
             [_, stdout, Some(STDOUT)] => (stream(stdout)?, stream(stdout.or(Some(1)))?),
             [_, stdout, stderr] => (stream(stdout)?, stream(stderr)?),

@@ -3,7 +3,9 @@
 //! its copy of pytest's memory: each page that it wrote to would be copied.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::RawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use crate::sys;
@@ -30,6 +32,12 @@ pub fn say_failed(why: &str, last_word: RawFd) {
     sys::say(last_word, &format!("failed the sandbox could not be entered: {why}").replace('\n', " "));
 }
 
+/// At most so many are named, and so much of the command line of each.
+const NAMED: usize = 64;
+const COMMAND: u64 = 300;
+/// A line of /proc/PID/stat is shorter.
+const STAT: u64 = 4096;
+
 /// The processes of the cell that are alive, after a moment for those that are on their way out.
 fn left() -> Vec<(u32, String)> {
     let mut left = Vec::new();
@@ -37,7 +45,7 @@ fn left() -> Vec<(u32, String)> {
         std::thread::sleep(Duration::from_millis(wait));
         let names = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1);
-        left = pids.filter_map(|pid| Some((pid, command(pid)?))).collect();
+        left = pids.filter_map(|pid| Some((pid, command(pid)?))).take(NAMED).collect();
         if left.is_empty() {
             break;
         }
@@ -47,19 +55,27 @@ fn left() -> Vec<(u32, String)> {
 
 /// Its command line, or its name in brackets; nothing if it has ended.
 fn command(pid: u32) -> Option<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read(&format!("/proc/{pid}/stat"), STAT)?;
     let (open, close) = (stat.iter().position(|b| *b == b'(')?, stat.iter().rposition(|b| *b == b')')?);
     if matches!(stat.get(close + 2), Some(b'Z' | b'X')) {
         return None;
     }
-    let mut line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    line.truncate(300);
+    let mut line = read(&format!("/proc/{pid}/cmdline"), COMMAND)?;
     while line.last() == Some(&0) {
         line.pop();
     }
     if line.is_empty() {
-        line = [b"[", &stat[open + 1..close], b"]"].concat();
+        line = [b"[", stat.get(open + 1..close)?, b"]"].concat();
     }
     line.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
     Some(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// The beginning of a file that a program of the cell may have put there: never waited for, and no more than that.
+fn read(path: &str, most: u64) -> Option<Vec<u8>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = fs::File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let mut bytes = Vec::new();
+    let readable = file.metadata().ok()?.is_file();
+    (readable && file.take(most).read_to_end(&mut bytes).is_ok()).then_some(bytes)
 }

@@ -14,7 +14,15 @@ ROOT = next((path for path in (f"{HERE}/..", f"{HERE}/../..") if os.path.exists(
 
 #: What a page takes as given.
 GIVEN = """
-import asyncio, pathlib, sandcell
+import asyncio, dataclasses, enum, os, pathlib, sandcell, sys
+PACKAGES = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "joblib"))]
+@dataclasses.dataclass
+class Point:
+    x: int
+class Colour(enum.Enum):
+    RED = 1
+def work(n):
+    return n
 box = sandcell.Sandbox()
 profile = pathlib.Path("profile.json")
 """
@@ -60,6 +68,7 @@ def test_what_the_python_page_shows_is_a_program(tmp_path, store):
         ('owned.remove("upper")', 'owned.remove("changed")'),
         ("pool.map(work, inputs)", "pool.map(abs, [-1, 2])"),
         ('memory="512M", ', ""),
+        ("n_jobs=4, ", "n_jobs=2, path=PACKAGES, "),
         ('memory="64M", pids=32, ', 'memory="64M", pids=32, best_effort=["memory", "pids", "swap"], '),
     ):
         assert shown in code, f"{shown!r} is no longer in docs/python.md"

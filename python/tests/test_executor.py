@@ -111,6 +111,27 @@ def test_results_come_back_in_order_from_inside():
         pool.submit(square, 1)
 
 
+class Own(Exception):
+    pass
+
+
+def own():
+    raise Own("what\x1b[2J", 7)
+
+
+def test_an_exception_of_ones_own_keeps_its_name_text_and_traceback():
+    with executor(1) as pool:
+        with pytest.raises(sandcell.TaskError, match="Own.*what") as caught:
+            pool.submit(own).result()
+        assert caught.value.type_name == f"{__name__}.Own" and caught.value.outcome is None
+        assert "in own" in caught.value.traceback and "in own" in str(caught.value.__cause__)
+        assert "\x1b" not in str(caught.value) + caught.value.traceback
+    with executor(1, decoders={Own: lambda fields: Own(*fields["args"])}) as pool:
+        with pytest.raises(Own) as caught:
+            pool.submit(own).result()
+        assert caught.value.args == ("what\x1b[2J", 7)
+
+
 def test_an_exception_of_the_task_is_the_futures():
     with executor(1) as pool:
         with pytest.raises(KeyError, match="missing") as caught:
@@ -127,7 +148,8 @@ def test_an_exception_of_the_task_is_the_futures():
      (drip, {"kind": "timed_out"}), (unanswering, {"kind": "killed"})],
 )  # fmt: skip
 def test_a_task_takes_its_worker_down_and_no_other_task(task, outcome):
-    with executor(2, timeout=2) as pool:
+    # The others' time is the same: on a busy machine a few seconds are not enough for them.
+    with executor(2, timeout=10 if "kind" in outcome else 60) as pool:
         good = [pool.submit(square, n) for n in range(5)]
         bad = pool.submit(task)
         good += [pool.submit(square, n) for n in range(5)]
@@ -157,20 +179,28 @@ def test_a_task_that_eats_memory_fails_with_that_outcome():
         assert pool.submit(square, 3).result() == 9
 
 
-def test_only_plain_results_are_accepted_unless_trusted():
+def test_only_plain_results_are_accepted():
     with executor(1) as pool:
-        with pytest.raises(sandcell.TaskError, match="posix.system|os.system"):
-            pool.submit(hostile).result()
+        for task, name in ((hostile, "Hostile"), (huge, "Huge"), (point, "Point"), (unpicklable, "builtins.function")):
+            with pytest.raises(sandcell.TaskError, match=f"has a .*{name} in it.*Hint: return plain data") as caught:
+                pool.submit(task).result()
+            # What lets a pickle run anything is no advice.
+            assert "getattr" not in str(caught.value) and "cloudpickle" not in str(caught.value)
         assert not os.path.exists("/tmp/sandcell-escaped")
-        with pytest.raises(sandcell.TaskError, match="cannot be read"):
-            pool.submit(huge).result()
         assert pool.submit(plain).result() == plain()
-        with pytest.raises(sandcell.TaskError, match="Point"):
-            pool.submit(point).result()
-        with pytest.raises((TypeError, AttributeError, pickle.PicklingError, sandcell.TaskError)):
-            pool.submit(unpicklable).result()
-    with executor(1, trust=[f"{__name__}.Point"]) as pool:
+
+
+def test_trust_says_what_to_use_instead():
+    with pytest.raises(sandcell.PolicyError, match="decoders.*unsafe_pickle"):
+        executor(1, trust=["numpy"])
+
+
+def test_any_type_comes_back_as_a_pickle_where_the_caller_says_that_it_is_unsafe():
+    with executor(1, unsafe_pickle=True) as pool:
         assert isinstance(pool.submit(point).result(), Point)
+        with pytest.raises(Own, match="what") as caught:
+            pool.submit(own).result()
+        assert "in own" in str(caught.value.__cause__)
 
 
 def test_a_result_may_not_be_larger_than_said():

@@ -1,8 +1,10 @@
 """Images: a store, runs of what is in it, and new ones."""
 
+import io
 import json
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -74,8 +76,8 @@ def test_a_dockerfile_is_built(store, tmp_path):
     sandbox = sandcell.Sandbox(image="built", store=store.path)
     assert sandbox.run(sandbox.image_argv(), capture_output=True).stdout == b"given\n"
     assert sandbox.image_argv(["/bin/other", "x"]) == ["/bin/other", "x"]
-    (context / "Dockerfile").write_text("FROM app:1\nADD f /\n")
-    with pytest.raises(sandcell.PolicyError, match="Dockerfile:2.*ADD is not supported"):
+    (context / "Dockerfile").write_text("FROM app:1\nRUN --mount=type=ssh,required true\n")
+    with pytest.raises(sandcell.PolicyError, match="Dockerfile:2"):
         store.build(context)
 
 
@@ -106,6 +108,44 @@ def test_an_image_is_built_by_calls(store, tmp_path):
             mistake()
     with pytest.raises(sandcell.SandboxError, match="exit"):
         store.build(sandcell.Build("app:1").run("exit 3"))
+
+
+def test_stages_secrets_and_agents_are_those_of_the_call(store, tmp_path):
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "secret").write_text("file\n")
+    mounts = "--mount=type=secret,id=a --mount=type=secret,id=b --mount=type=ssh"
+    script = "read x </run/secrets/a; read y </run/secrets/b; echo $x $y $SSH_AUTH_SOCK >/seen"
+    (context / "Dockerfile").write_text(f"FROM app:1 AS first\nRUN {mounts} {script}\nFROM app:1\nRUN exit 9\n")
+    secrets = {"a": b"bytes\n", "b": context / "secret"}
+    store.build(context, name="made:1", target="first", secrets=secrets, ssh={"default": context / "secret"})
+    seen = shell("read x </seen; echo $x", image="made:1", store=store.path)
+    assert seen == "bytes file /run/buildkit/ssh_agent.2\n"
+    with pytest.raises(sandcell.PolicyError, match="nowhere"):
+        store.build(context, target="nowhere")
+    with pytest.raises(sandcell.SetupError, match="status 9"):
+        store.build(context)
+
+
+def test_an_archive_is_loaded_from_a_pipe_and_from_memory(store, tmp_path):
+    store.save(["app:1"], tmp_path / "saved.tar", format="docker-archive")
+    again = sandcell.Store(tmp_path / "again")
+    with subprocess.Popen(["cat", tmp_path / "saved.tar"], stdout=subprocess.PIPE, bufsize=0) as cat:
+        assert again.load(cat.stdout) == ["app:1"]
+    assert again.load(io.BytesIO((tmp_path / "saved.tar").read_bytes()), name="memory:1") == ["memory:1"]
+    with open(tmp_path / "saved.tar", "rb") as file:
+        assert again.load(file, name="file:1") == ["file:1"]
+        assert not file.closed
+    with pytest.raises(sandcell.SetupError):
+        again.load(io.BytesIO(b"nothing"))
+
+
+def test_a_user_of_the_image_is_named(store):
+    commit = ['ENTRYPOINT ["/bin/sh", "-c"]', 'CMD ["echo $USER of the image"]']
+    store.build(sandcell.Build("app:1").run("echo web:x:33:34::/:/bin/sh >>/etc/passwd"), name="users:1")
+    store.commit(None, "own:1", base="users:1", change=commit)
+    box = sandcell.Sandbox(image="own:1", store=store.path, user="web")
+    assert box.run(box.image_argv(), capture_output=True, text=True).stdout == "web of the image\n"
 
 
 def test_a_store_loads_nothing_beyond_its_limits(store, tmp_path):

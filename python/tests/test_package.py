@@ -83,9 +83,11 @@ def test_the_keywords_are_the_programs_options():
     shown = subprocess.run([program(), "run", "--help"], capture_output=True, text=True).stdout
     options = {name.replace("-", "_") for name in re.findall(r"^ +(?:-\w, )?--([a-z-]+)", shown, re.MULTILINE)}
     keywords = set(sandcell.Policy.__annotations__) | {"timeout", "env"}
-    # A file of variables and one for the report are a shell's ways; `layer` and `volume` are repeated there, and lists
-    # here; an entry point is what `image_argv` makes of it.
-    missing = options - keywords - {"env_file", "report", "help", "layer", "volume", "entrypoint"}
+    # A file of variables and one for the report are a shell's ways; `layer`, `volume` and `file` are repeated there, and
+    # lists or mappings here, as rules are; an entry point is what `image_argv` makes of it. A terminal is Popen's.
+    repeated = {"layer", "volume", "file", "allow_host", "deny_host", "allow_net", "deny_net", "host_port"}
+    shells = {"env_file", "report", "help", "entrypoint", "interactive", "tty", "trace"}
+    missing = options - keywords - repeated - shells
     assert not missing
     assert "layers" in keywords
 

@@ -127,6 +127,7 @@ def test_changes_are_listed_where_that_was_asked_for(tmp_path):
         return {change.path: change.kind for change in changes if change.path in wanted}
 
     assert found(box.run(line, track_changes=True).changes) == wanted
+    assert not box.run(line, track_changes=True).changes_truncated
     assert box.run(line).changes is None
     with box.Popen(line, track_changes=True) as p:
         p.wait()
@@ -135,6 +136,20 @@ def test_changes_are_listed_where_that_was_asked_for(tmp_path):
         assert found(cell.changes()) == {}
         cell.run(line)
         assert found(cell.changes()) == wanted
+
+
+def test_a_run_that_changes_more_than_a_list_holds_has_its_outcome(tmp_path):
+    (tmp_path / "layer").mkdir()
+    os.chmod(tmp_path, 0o755)
+    shown = ["/usr", *(path for path in ("/bin", "/lib", "/lib64") if os.path.exists(path))]
+    box = sandcell.Sandbox(layers=[tmp_path / "layer"], ro=shown)
+    script = f"""
+mkdir /d; cd /d
+for d in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do mkdir {"n" * 240}; cd {"n" * 240}; done
+i=0; while [ $i -lt 12000 ]; do : >$i; i=$((i+1)); done; exit 7"""
+    result = box.run(["/bin/sh", "-c", script], track_changes=True)
+    assert result.outcome.kind == "exited" and result.returncode == 7, result.stderr
+    assert result.changes_truncated and result.report["changes_truncated"] and len(result.changes) > 5000
 
 
 def test_a_learned_profile_runs_the_same_program_and_no_other(tmp_path):

@@ -179,7 +179,8 @@ def test_processes_left_over_can_be_made_a_failure():
 
 
 def test_programs_of_a_cell_share_its_files_and_its_processes(cell):
-    cell.run([SH, "-c", "echo kept >/tmp/file; sleep 1000 >/dev/null 2>&1 &"], check=True)
+    executed = 'while read name </proc/$!/comm && [ "$name" != sleep ]; do :; done'
+    cell.run([SH, "-c", f"echo kept >/tmp/file; sleep 1000 >/dev/null 2>&1 & {executed}"], check=True)
     assert cell.run(["cat", "/tmp/file"], capture_output=True).stdout == b"kept\n"
     with cell.Popen(["pidof", "sleep"], stdout=sandcell.PIPE) as p:
         assert p.communicate()[0].strip().isdigit()

@@ -186,9 +186,11 @@ def test_binds_are_read_only_or_writable(tmp_path):
 
 
 def test_processes_left_over_can_be_made_a_failure():
-    assert shell("sleep 1000 & echo", leftovers="report").leftovers[0].pid > 1
+    # Until it has executed sleep it is a shell.
+    script = 'sleep 1000 & while read name </proc/$!/comm && [ "$name" != sleep ]; do :; done'
+    assert shell(script, leftovers="report").leftovers[0].pid > 1
     with pytest.raises(sandcell.SandboxError, match="sleep"):
-        shell("sleep 1000 & echo", leftovers="fail")
+        shell(script, leftovers="fail")
 
 
 def test_a_setup_that_fails_says_which_step(tmp_path):

@@ -176,7 +176,8 @@ fn memory() {
 fn cpu() {
     let sandbox = inside(Sandbox::builder().cpus(0.5));
     let output = sandbox.command(program()).args(["spin"]).output().expect("a run");
-    let used = (output.usage.user + output.usage.system).as_secs_f64() / output.usage.wall.as_secs_f64();
+    let used =
+        (output.usage.user.unwrap() + output.usage.system.unwrap()).as_secs_f64() / output.usage.wall.as_secs_f64();
     println!("cpus 0.5, four busy threads, {:.1} s: {used:.3} CPUs", output.usage.wall.as_secs_f64());
 }
 

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use sandcell::syscalls::{Action, Profile};
+use sandcell::seccomp::{Action, Profile};
 use sandcell::{Sandbox, Seccomp};
 use seccompiler::{BpfProgram, sock_filter};
 

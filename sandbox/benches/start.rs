@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use sandcell::{Landlock, Sandbox, Seccomp};
 
+#[path = "common/program.rs"]
+mod program;
+
 const ROUNDS: usize = 400;
 /// The kernel takes network namespaces apart behind the back of whoever ends them: what one has left behind must not be
 /// counted as the next one's time.
@@ -26,17 +29,6 @@ fn time(list: &mut Vec<f64>, run: &dyn Fn()) {
     let start = Instant::now();
     run();
     list.push(start.elapsed().as_secs_f64() * 1e6);
-}
-
-/// A program of two instructions: a libc would cost more than the sandbox.
-fn static_true() -> String {
-    let dir = std::env::temp_dir().join(format!("sandcell-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a directory");
-    let (source, program) = (dir.join("true.s"), dir.join("true"));
-    std::fs::write(&source, ".globl _start\n_start: mov $60, %eax\nxor %edi, %edi\nsyscall\n").expect("a file");
-    let status = Command::new("cc").args(["-nostdlib", "-static", "-o"]).arg(&program).arg(&source).status();
-    assert!(status.expect("a C compiler").success());
-    program.to_str().expect("UTF-8").to_owned()
 }
 
 fn bwrap(program: &str) {
@@ -74,7 +66,8 @@ fn two_at_a_time(run: &(dyn Fn() + Sync)) -> f64 {
 }
 
 fn main() {
-    let program = static_true();
+    let made = program::Static::new();
+    let program = made.path();
     let builder = || Sandbox::builder().ro(&program, "/run/true");
     let sandbox = builder().build().expect("a sandbox");
     // What bubblewrap does, and no more: namespaces, mounts, no capabilities.
@@ -107,7 +100,6 @@ fn main() {
     if std::env::args().any(|argument| argument == "large") {
         callers(&sandbox);
     }
-    let _ = std::fs::remove_dir_all(std::path::Path::new(&program).parent().expect("a parent"));
 }
 
 /// The memory stays what it was: growing and shrinking alternate, so that the machine's moods fall on all alike.

@@ -3,12 +3,21 @@
 use std::fmt;
 use std::io;
 
+use crate::printable::sentence;
+
 /// The result of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure of the sandbox, never of the program in it: what the program came to is an
 /// [`Outcome`](crate::Outcome).
-#[derive(Debug, thiserror::Error)]
+///
+/// ```
+/// let error = sandcell::Sandbox::builder().build()?.command("/no/such/program").status().unwrap_err();
+/// assert_eq!((error.kind(), error.stage(), error.errno()), ("exec", "exec", Some(2)));
+/// eprintln!("{error}\nhint: {}", error.hint());
+/// # Ok::<(), sandcell::Error>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The caller asked for something that makes no sense. Found before anything starts.
@@ -44,12 +53,13 @@ pub struct Failure {
     pub hint: String,
 }
 
+/// On one line, and fit for a terminal: the subject may be a name that a program made.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.subject.is_empty() {
-            write!(f, "{}: ", self.subject)?;
+            write!(f, "{}: ", sentence(&self.subject))?;
         }
-        write!(f, "{}", self.message)?;
+        write!(f, "{}", sentence(&self.message))?;
         if let Some(errno) = self.errno {
             write!(f, ": {}", nix::errno::Errno::from_raw(errno))?;
         }
@@ -81,10 +91,18 @@ impl Failure {
         self
     }
 
-    /// A caller that is out of descriptors learns just that, wherever it meets the limit.
+    /// A caller that is out of descriptors, or may write no larger file, learns just that, wherever it meets the limit.
     fn boxed(mut self) -> Box<Failure> {
-        if let Some(libc::EMFILE | libc::ENFILE) = self.errno {
-            self.hint = "close some descriptors, or raise RLIMIT_NOFILE".to_owned();
+        match self.errno {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                self.hint = "close some descriptors, or raise RLIMIT_NOFILE".to_owned();
+            }
+            Some(libc::EFBIG) => {
+                self.hint = "Raise RLIMIT_FSIZE of the caller (`ulimit -f`); a start needs 1 MiB, and the size of \
+                             the largest file that is written."
+                    .to_owned();
+            }
+            _ => {}
         }
         Box::new(self)
     }
@@ -98,11 +116,69 @@ impl Failure {
     }
 
     pub(crate) fn setup(self) -> Error {
-        Error::Setup(self.or_hint("`sandcell doctor` (or `doctor()`) tries out what this host allows").boxed())
+        let hint = self.usual_hint();
+        Error::Setup(self.or_hint(hint).boxed())
     }
 
     pub(crate) fn exec(self) -> Error {
         Error::Exec(self.or_hint("execve(2) lists what this number can mean; the path is one inside").boxed())
+    }
+
+    /// What to do where nobody has said more: by the step that failed, and by what the system answered.
+    fn usual_hint(&self) -> &'static str {
+        const OF_THE_HOST: &[&str] = &[
+            "user-namespace",
+            "id-map",
+            "idmapped-mount",
+            "clone",
+            "private-mounts",
+            "mount",
+            "pivot-root",
+            "keyring",
+            "nested",
+            "landlock",
+            "seccomp",
+            "cgroup",
+            "uid-map",
+            "gid-map",
+            "setgroups",
+            "overlay",
+            "network",
+            "loopback",
+            "fsopen",
+            "fsmount",
+            "fsconfig",
+            "base-",
+            "sub-ids",
+            "capabilities",
+            "ambient-capabilities",
+            "bounding-set",
+            "exec-init",
+            "no-new-privs",
+            "open-tree",
+            "root-",
+            "restrict",
+        ];
+        match self.errno {
+            Some(libc::EDQUOT) if self.stage == "keyring" => {
+                "Run fewer sandboxes at once as this user, or raise kernel.keys.maxkeys: each takes a keyring."
+            }
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                "Free some space on the file system, or name a directory on another one."
+            }
+            Some(libc::EROFS) => "Name a directory on a file system that can be written to.",
+            Some(libc::ENOMEM) => "Free some memory, or raise the limit of the caller's own cgroup.",
+            Some(libc::EPIPE) => "Find out why whoever reads the output has ended.",
+            Some(libc::EIO) => "Look at the kernel's log: the device or file system answers with an error.",
+            _ if OF_THE_HOST.iter().any(|known| self.stage.starts_with(known)) => {
+                "`sandcell doctor` (or `doctor()`) tries out what this host allows"
+            }
+            Some(libc::ENOENT | libc::ENOTDIR) => "Name a path that exists.",
+            Some(libc::EACCES | libc::EPERM) => "Name a path that the caller may use, or change its permissions.",
+            Some(libc::EMFILE | libc::ENFILE) => "Raise the limit of open files, or close some.",
+            Some(_) => "Look for a seccomp filter or a security module around the caller that refuses this call.",
+            None => "",
+        }
     }
 
     fn or_hint(self, hint: &str) -> Failure {

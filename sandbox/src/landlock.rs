@@ -9,8 +9,8 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope, make_bitflags,
 };
 
-use crate::outcome::{Enforced, Mechanism, Requested};
 use crate::policy::Network;
+use crate::report::{Enforced, Mechanism, Requested};
 
 /// What a program may do with a file, or with everything beneath a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,20 @@ pub(crate) enum Access {
     Write,
     /// What `Write` gives, and commands to devices (ioctl(2)): for /dev.
     Devices,
+}
+
+impl Access {
+    /// `allowed_access` in this ABI.
+    pub(crate) fn rights(self, abi: ABI) -> u64 {
+        let all = AccessFs::from_all(abi);
+        let rights = match self {
+            Access::List => AccessFs::ReadDir.into(),
+            Access::Read => AccessFs::from_read(abi),
+            Access::Write => all & !make_bitflags!(AccessFs::{IoctlDev | MakeChar | MakeBlock}),
+            Access::Devices => all,
+        };
+        rights.bits()
+    }
 }
 
 /// What a sandbox is to be able to do.
@@ -70,7 +84,7 @@ pub(crate) fn plan(wanted: &Wanted, abi: ABI) -> LandlockPlan {
         report: Vec::new(),
     };
     plan.files(wanted, abi);
-    if wanted.network == Network::None {
+    if wanted.network.reaches_nothing() {
         plan.handled_net = AccessNet::from_all(abi).bits();
         plan.note("TCP ports", plan.handled_net != 0, "needs ABI 4, Linux 6.7");
         plan.note("UDP ports", abi >= ABI::V10, "needs ABI 10, Linux 7.2");
@@ -81,7 +95,7 @@ pub(crate) fn plan(wanted: &Wanted, abi: ABI) -> LandlockPlan {
     }
     plan.note("signals", scopes.contains(Scope::Signal), "needs ABI 6, Linux 6.12");
     // The host's network is promised with its abstract sockets.
-    if wanted.network != Network::Host {
+    if wanted.network.has_own_namespace() {
         if scopes.contains(Scope::AbstractUnixSocket) {
             plan.scoped |= Scope::AbstractUnixSocket as u64;
         }
@@ -103,13 +117,7 @@ impl LandlockPlan {
         let all = AccessFs::from_all(abi) & !AccessFs::ResolveUnix;
         self.handled_fs = all.bits();
         for (path, access) in &wanted.paths {
-            let rights = match access {
-                Access::List => AccessFs::ReadDir.into(),
-                Access::Read => AccessFs::from_read(abi),
-                Access::Write => all & !make_bitflags!(AccessFs::{IoctlDev | MakeChar | MakeBlock}),
-                Access::Devices => all,
-            };
-            self.rules.push((path.clone(), rights.bits()));
+            self.rules.push((path.clone(), access.rights(abi) & all.bits()));
         }
         self.note("files", true, "");
         self.note("truncate", abi >= ABI::V3, "truncate(2) of read-only files: needs ABI 3, Linux 6.2");

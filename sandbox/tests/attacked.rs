@@ -14,8 +14,8 @@ use std::time::Duration;
 use common::{Scratch, shell, text, told};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
-use sandcell::syscalls::Profile;
-use sandcell::{Outcome, Sandbox, Seccomp, Upper, owned};
+use sandcell::seccomp::Profile;
+use sandcell::{Outcome, Sandbox, Seccomp, Upper, subid_tree};
 
 const TRACES: &str = "SANDCELL_TRACES";
 
@@ -187,10 +187,10 @@ fn names_that_look_like_something_else_are_taken_as_they_are() {
         assert_eq!(told(sandbox, script), name, "{name:?}");
         assert_eq!(fs::read_to_string(source.join("copied")).unwrap(), name);
         let copy = scratch.path().join(format!("copy {name}"));
-        owned::copy_out(&upper, &copy).unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        let copied = owned::list(&copy).unwrap();
+        subid_tree::copy_out(&upper, &copy).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        let copied = subid_tree::list(&copy).unwrap();
         assert!(copied.iter().any(|entry| entry.path.file_name() == Some(OsStr::new(name))), "{name:?}: {copied:?}");
-        owned::remove(&upper).unwrap();
+        subid_tree::remove(&upper).unwrap();
         assert!(!upper.exists());
     }
 }
@@ -262,7 +262,7 @@ fn a_target_that_turns_into_a_link_leads_nothing_outside() {
         for round in 0..200 {
             let copy = upper.join(round.to_string());
             // An entry may be gone when it is looked at: that is an error.
-            let _ = owned::copy_out(&shared, &copy);
+            let _ = subid_tree::copy_out(&shared, &copy);
             for entry in walk(&copy) {
                 let secret = !entry.is_symlink() && fs::read(&entry).is_ok_and(|content| content == b"secret");
                 assert!(!secret || entry.is_symlink(), "{}", entry.display());

@@ -297,7 +297,7 @@ fn where_memory_files_may_not_be_executed_the_supervisor_comes_from_the_disk() {
     }
     // The setting belongs to a PID namespace (Linux 6.3); in one of ours it is ours.
     let script = format!(
-        "echo 2 > /proc/sys/vm/memfd_noexec || exit 77; exec {} --exact {name} --nocapture",
+        "echo 2 > /proc/sys/vm/memfd_noexec || exit 77; exec '{}' --exact {name} --nocapture",
         std::env::current_exe().unwrap().display()
     );
     let unshare = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", &script];

@@ -459,7 +459,8 @@ fn kept_capabilities_hold_over_the_whole_range_of_ids() {
         return;
     }
     let script = "id -u; cat /proc/self/uid_map; grep CapEff /proc/self/status";
-    let builder = Sandbox::builder().user(sandcell::User::Root).id_count(1000).cap_add(caps::Capability::CAP_SETUID);
+    let builder =
+        Sandbox::builder().user(sandcell::User::Root).id_count(1000).cap_add(sandcell::Capability::CAP_SETUID);
     let output = sh(&sandbox(builder), script);
     let words: Vec<_> = std::str::from_utf8(&output.stdout).expect("text").split_whitespace().collect();
     assert_eq!(words, ["0", "0", "0", "1000", "CapEff:", "0000000000000080"], "{output:?}");

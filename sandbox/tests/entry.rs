@@ -118,10 +118,54 @@ fn rights(status: &str) -> Vec<String> {
 }
 
 #[test]
+fn programs_reach_nothing_of_an_entered_process_that_hides_its_memory() {
+    for hides in [false, true] {
+        // Landlock keeps them apart as well.
+        let cell = Sandbox::builder().landlock(Landlock::Off).build().unwrap().start().unwrap();
+        let mut entry = cell.entry().unwrap();
+        if hides {
+            entry.hide_memory();
+        }
+        // As on its way to another process, too.
+        let (bytes, fds) = entry.to_message();
+        let fds = fds.into_iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+        let mut entry = Entry::from_message(&bytes, fds).unwrap();
+        let (mut ours, mut theirs) = std::io::pipe().unwrap();
+        let (held, holder) = std::io::pipe().unwrap();
+        entry.keep_fd(theirs.as_raw_fd()).keep_fd(held.as_raw_fd());
+        // SAFETY: as in `enter_by`.
+        let child = match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                // SAFETY: as above.
+                if entry.join().is_err() || matches!(unsafe { fork() }.unwrap(), ForkResult::Parent { .. }) {
+                    leave(0);
+                }
+                if entry.confine().is_ok() {
+                    let _ = write!(theirs, "{}", std::process::id());
+                    drop(theirs);
+                    let _ = (&held).read(&mut [0]);
+                }
+                leave(0)
+            }
+        };
+        drop((theirs, held));
+        let mut pid = String::new();
+        ours.read_to_string(&mut pid).unwrap();
+        let script = format!("for f in environ maps mem; do (: < /proc/{pid}/$f) 2>/dev/null && echo $f; done");
+        let found = program(&cell, &script);
+        drop(holder);
+        waitpid(child, None).unwrap();
+        assert!(!pid.is_empty());
+        assert_eq!(found, if hides { "" } else { "environ\nmaps\nmem" }, "{hides}");
+    }
+}
+
+#[test]
 fn an_entered_process_has_the_rights_and_namespaces_of_a_program() {
     for builder in [
         Sandbox::builder(),
-        Sandbox::builder().keep_caller(true),
+        Sandbox::builder().keep_id(true),
         Sandbox::builder().user(sandcell::User::Root),
         Sandbox::builder().cap_add(caps::Capability::CAP_NET_BIND_SERVICE),
     ] {
@@ -186,7 +230,9 @@ fn it_sees_the_files_and_processes_of_the_cell_and_none_of_the_host() {
     let (said, _) = enter(cell.entry().unwrap(), move || {
         let written = std::fs::write("/usr/made", "").unwrap_err();
         let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.filter(|name| name.file_name().to_string_lossy().parse::<u32>().is_ok()).count();
+        let pids = pids.filter(|name| name.file_name().to_string_lossy().parse::<u32>().is_ok());
+        // Init, and what it may have ready for the next command.
+        let pids = pids.filter(|pid| read(&format!("{}/comm", pid.path().display())) != "sandcell-init\n").count();
         let dir = std::env::current_dir().unwrap();
         format!("{}{}\n{written}\n{pids}\n{}", read("/tmp/file"), read(&secret), dir.display())
     })
@@ -194,8 +240,8 @@ fn it_sees_the_files_and_processes_of_the_cell_and_none_of_the_host() {
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines[0], "of the cell");
     assert!(lines[1].contains("No such file") && lines[2].contains("Read-only"), "{said}");
-    // Init and the process itself.
-    assert_eq!(lines[3..], ["2", "/home/cell"], "{said}");
+    // The process itself.
+    assert_eq!(lines[3..], ["1", "/home/cell"], "{said}");
 }
 
 #[test]
@@ -219,7 +265,7 @@ fn landlock_keeps_a_kept_file_from_being_opened_anew() {
     let path = scratch.file("file", "text");
     let reopened = |landlock| {
         let file = File::open(&path).unwrap();
-        let cell = Sandbox::builder().keep_caller(true).landlock(landlock).build().unwrap().start().unwrap();
+        let cell = Sandbox::builder().keep_id(true).landlock(landlock).build().unwrap().start().unwrap();
         let mut entry = cell.entry().unwrap();
         let fd = file.as_raw_fd();
         entry.keep_fd(fd);

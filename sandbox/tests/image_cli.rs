@@ -171,10 +171,21 @@ fn a_dockerfile_is_built_on_the_command_line() {
     assert_eq!(desk.done(&["run", "--image", "made:1", "--", "/srv/word", "/srv/page"]), "given\npage\n");
     assert_eq!(desk.json(&["inspect", "made:1"])[0]["Created"], "2023-11-14T22:13:20Z");
 
-    std::fs::write(desk.path("Other"), "FROM app:1\nADD x /\n").unwrap();
-    desk.refused(&["build", "-f", &desk.path("Other"), context], "Other:2: ADD is not supported");
+    std::fs::write(desk.path("Other"), "FROM app:1\nADD https://example.com/x /\n").unwrap();
+    desk.refused(
+        &["build", "-f", &desk.path("Other"), context],
+        "Other:2: ADD https://example.com/x: addresses are not supported",
+    );
     desk.refused(&["build", "-f", "/nonexistent", context], "cannot be read");
-    desk.refused(&["build", "--build-arg", "NONE=1", context], "no ARG of that name");
+    let saved = Command::new("sh")
+        .args(["-c", "XDG_DATA_HOME=\"$1\" \"$0\" save --format docker-archive made:1 | \"$0\" load --store \"$2\""])
+        .args([env!("CARGO_BIN_EXE_sandcell"), &desk.path("data"), &desk.path("other")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&saved.stdout), "Loaded image: made:1\n", "{saved:?}");
+    desk.refused(&["save", "--format", "oci-dir", "made:1"], "a directory cannot be written to a stream");
+    let (status, _, err) = desk.run(&["build", "--build-arg", "NONE=1", context]);
+    assert!(status == Some(0) && err.contains("warning: --build-arg NONE: no ARG of that name"), "{err}");
 
     let upper = desk.path("upper");
     desk.done(&["run", "--image", "made:1", "--upper", &upper, "--", "/srv/page"]);

@@ -32,7 +32,7 @@ fn work(dir: &Path) -> sandcell::Result<()> {
     for name in ["one", "two"] {
         store.load(&Source::Detect(dir.join(name)), &Load::new())?;
     }
-    store.commit(Some(&dir.join("upper")), &Commit::on("two:1").name("three:1".parse()?))?;
+    store.commit(Some(&dir.join("kept")), &Commit::on("two:1").name("three:1".parse()?))?;
     store.remove("one:1")?;
     #[cfg(feature = "pull")]
     store.remove("pulled:1")?;
@@ -111,8 +111,10 @@ fn prepare(dir: &Path) {
     Layout::image(dir.join("two"), "two:1", &[layer(1), layer(3), layer(4)], "", <[u8]>::to_vec);
     #[cfg(feature = "pull")]
     serve(dir, &[layer(1), layer(6), layer(7)]);
-    fs::create_dir(dir.join("upper")).unwrap();
-    fs::write(dir.join("upper/changed"), vec![5; 300_000]).unwrap();
+    for name in ["upper", "work"] {
+        fs::create_dir_all(dir.join("kept").join(name)).unwrap();
+    }
+    fs::write(dir.join("kept/upper/changed"), vec![5; 300_000]).unwrap();
 }
 
 /// A registry that lives as long as this process.
@@ -206,7 +208,7 @@ fn full_disk(dir: &Path) {
         let options = format!("size={size}");
         nix::mount::mount(Some("small"), &small, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
             .unwrap();
-        for name in ["one", "two", "upper", "registry", "credentials"] {
+        for name in ["one", "two", "kept", "registry", "credentials"] {
             std::os::unix::fs::symlink(dir.join(name), small.join(name)).unwrap();
         }
         let result = work(&small);

@@ -310,7 +310,8 @@ fn the_tree_in_the_store_is_the_tree_that_umoci_unpacks() {
     assert_same(&theirs("before", &layout, &tag), &tree_in_store(&store, name), "as it was loaded");
 
     // And a layer that was written here.
-    let upper = scratch.path("upper");
+    let dir = scratch.path("kept");
+    let upper = kept_upper(&dir);
     std::fs::create_dir_all(upper.join("new/deep")).unwrap();
     std::fs::write(upper.join("new/deep/file"), "content").unwrap();
     std::fs::hard_link(upper.join("new/deep/file"), upper.join("new/again")).unwrap();
@@ -320,7 +321,7 @@ fn the_tree_in_the_store_is_the_tree_that_umoci_unpacks() {
     let removed = rustix::fs::FileType::CharacterDevice;
     rustix::fs::mknodat(rustix::fs::CWD, upper.join("bin"), removed, rustix::fs::Mode::empty(), 0).unwrap();
     let committed = "localhost/sandcell-test:2";
-    store.commit(Some(&upper), &Commit::on(name).name(committed.parse().unwrap())).unwrap();
+    store.commit(Some(&dir), &Commit::on(name).name(committed.parse().unwrap())).unwrap();
     let written = scratch.path("written");
     store.export(&[committed], Format::OciDir, &written).unwrap();
     let after = theirs("after", &written, "2");

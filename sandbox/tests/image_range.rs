@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use caps::Capability::*;
 use image_support::*;
+use sandcell::Capability::*;
 use sandcell::image::{Commit, Owners, Store, changes};
 use sandcell::{Builder, Error, Outcome, Root, Sandbox, Upper, User};
 use serde_json::json;
@@ -120,7 +120,7 @@ fn what_a_run_of_many_ids_wrote_becomes_a_layer_with_its_owners() {
         chown -R 99:98 /srv/db && echo mail > /var/mail/me && chown 0:0 /var/secret/key && chown -h 5:5 /var/link";
     told(many(&store, "app").upper(Upper::Dir(dir.clone())), script);
     let kept = store.use_image("app").unwrap();
-    let listed: Vec<String> = changes(&dir.join("upper"), &kept.layers)
+    let listed: Vec<String> = changes(&dir, &kept.layers)
         .unwrap()
         .iter()
         .map(|change| format!("{} {}", change.kind.letter(), change.path.display()))
@@ -130,8 +130,8 @@ fn what_a_run_of_many_ids_wrote_becomes_a_layer_with_its_owners() {
         "{listed:?}"
     );
     let commit = Commit::on("app").name("app:2".parse().unwrap()).owners(Owners::of_upper(&dir).unwrap());
-    let first = store.commit(Some(&dir.join("upper")), &commit).unwrap();
-    assert_eq!(store.commit(Some(&dir.join("upper")), &commit).unwrap().id, first.id, "the same again");
+    let first = store.commit(Some(&dir), &commit).unwrap();
+    assert_eq!(store.commit(Some(&dir), &commit).unwrap().id, first.id, "the same again");
     let is = "stat -c '%n %u:%g %a' /srv/db /srv/team /srv/db/file /var/mail /var/mail/me /var/secret /var/secret/key /var/link; cat /srv/db/file";
     let said = "/srv/db 99:98 700\n/srv/team 5:6 2770\n/srv/db/file 99:98 600\n/var/mail 0:8 2775\n/var/mail/me 0:8 644\n/var/secret 42:42 700\n\
         /var/secret/key 0:0 600\n/var/link 5:5 777\ndata";
@@ -143,7 +143,7 @@ fn what_a_run_of_many_ids_wrote_becomes_a_layer_with_its_owners() {
         random.lines().next().unwrap().parse::<u32>().unwrap() >= 1_000_000 && random.ends_with("data"),
         "{random}"
     );
-    sandcell::owned::remove(&dir).unwrap();
+    sandcell::subid_tree::remove(&dir).unwrap();
 }
 
 #[test]

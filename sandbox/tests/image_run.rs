@@ -52,6 +52,31 @@ fn what_an_image_says_is_the_default_of_a_run() {
 }
 
 #[test]
+fn the_ports_that_an_image_exposes_are_published_where_that_is_asked_for() {
+    let scratch = Scratch::new("run-exposed");
+    let store = scratch.store();
+    let config = json!({"Cmd": ["sleep", "1000"], "ExposedPorts": {"80/tcp": {}, "53/udp": {}, "8080/tcp": {}}});
+    store_image(&store, "app", &[tar(&busybox())], config);
+    store_image(&store, "shut", &[tar(&busybox())], json!({"Cmd": ["true"]}));
+    // Those that are published by name keep what was said of them.
+    let named = builder(&store, "app").publish_all(true).publish("127.0.0.2:0:80".parse().unwrap());
+    let sandbox = named.build().unwrap();
+    let mut child = sandbox.image_command([""; 0]).unwrap().spawn().unwrap();
+    let mut ports: Vec<_> = child.published().iter().map(|one| (one.cell_port, one.protocol)).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [(53, "udp"), (80, "tcp"), (8080, "tcp")]);
+    assert!(child.published().iter().all(|one| one.host_port != 0 && one.address.is_loopback()));
+    assert_eq!(child.published()[0].address.to_string(), "127.0.0.2");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = builder(&store, "shut").publish_all(true).build().expect_err("it exposes none");
+    assert_eq!((error.kind(), error.subject()), ("config", "publish_all"), "{error}");
+    // Without the option an image opens nothing.
+    let child = builder(&store, "app").build().unwrap().image_command([""; 0]).unwrap().spawn().unwrap();
+    assert!(child.published().is_empty());
+}
+
+#[test]
 fn without_a_user_of_its_own_an_image_runs_as_a_random_one() {
     let scratch = Scratch::new("run-random");
     let store = scratch.store();
@@ -69,7 +94,7 @@ fn users_and_groups_are_those_of_the_image_and_numbers_are_only_numbers() {
     let layers = [tar(&busybox())];
     let run = |user: &str| {
         store_image(&store, "app", &layers, json!({"User": user}));
-        builder(&store, "app").build().map(|sandbox| sandbox.policy().identity.user)
+        builder(&store, "app").build().map(|sandbox| sandbox.user())
     };
     for (text, user) in [
         ("web", User::fixed(33, 34)),
@@ -104,7 +129,7 @@ fn account_files_that_lead_out_of_the_image_are_not_followed() {
     }
     let good = tar(&[file("etc/passwd", "daemon:x:1:1::/:/bin/sh\n"), file("etc/group", "daemon:x:1:\n")]);
     store_image(&store, "app", &[good], json!({"User": "daemon:daemon"}));
-    assert_eq!(builder(&store, "app").build().unwrap().policy().identity.user, User::fixed(1, 1));
+    assert_eq!(builder(&store, "app").build().unwrap().user(), User::fixed(1, 1));
 }
 
 #[test]
@@ -188,14 +213,14 @@ fn a_kept_upper_becomes_an_image_that_runs() {
     told(kept.clone(), &["echo new > /srv/new; rm /srv/web/page; echo line >> /etc/passwd; echo t > /tmp/t"]);
     assert_eq!(base_of(&dir).unwrap().unwrap(), base.to_string());
     let image = store.use_image("app:1").unwrap();
-    let changed: Vec<String> = changes(&dir.join("upper"), &image.layers)
+    let changed: Vec<String> = changes(&dir, &image.layers)
         .unwrap()
         .iter()
         .map(|change| format!("{} {}", change.kind.letter(), change.path.display()))
         .collect();
     assert_eq!(changed, ["C /etc", "C /etc/passwd", "C /srv", "A /srv/new", "C /srv/web", "D /srv/web/page"]);
     let commit = Commit::on(base_of(&dir).unwrap().unwrap()).name("app:2".parse().unwrap());
-    store.commit(Some(&dir.join("upper")), &commit).unwrap();
+    store.commit(Some(&dir), &commit).unwrap();
     assert_eq!(told(builder(&store, "app:2"), &["cat /srv/new; ls /srv/web; ls /tmp"]), "new");
     // The same upper on another image would mean something else.
     store_image(&store, "other", &[tar(&busybox()), tar(&[file("x", "")])], json!({}));
@@ -250,7 +275,8 @@ fn a_directory_that_a_layer_does_not_list_is_what_the_layers_below_say() {
     assert!(!top.join("fresh").exists() && !top.join("replaced").exists(), "only what is needed is there");
     drop(kept);
     // A commit on top keeps it so, and everything goes with the image.
-    let commit = Commit::on("app").name("app:2".parse().unwrap()).set("Cmd", json!(["sh", "-c", script]));
+    let commit =
+        Commit::on("app").name("app:2".parse().unwrap()).set("Cmd", &json!(["sh", "-c", script]).to_string()).unwrap();
     store.commit(None, &commit).unwrap();
     assert_eq!(told(builder(&store, "app:2"), &[]), modes);
     store.remove("app").unwrap();
@@ -344,14 +370,14 @@ fn nothing_of_an_image_is_executed_outside_of_its_sandbox() {
     // A canary inside finds no shell but another of its kind.
     assert!(cell.command("/usr/bin/ps").output().is_err());
     drop(cell);
-    changes(&upper.join("upper"), &store.use_image("canaries").unwrap().layers).unwrap();
+    changes(&upper, &store.use_image("canaries").unwrap().layers).unwrap();
     let commit = Commit::on(base_of(&upper).unwrap().unwrap()).name("canaries:2".parse().unwrap());
-    store.commit(Some(&upper.join("upper")), &commit).unwrap();
+    store.commit(Some(&upper), &commit).unwrap();
     store.export(&["canaries:2"], sandcell::image::Format::OciDir, &scratch.path("out")).unwrap();
     drop(sandbox);
     let copy = scratch.path("copy");
-    sandcell::owned::copy_out(&upper, &copy).unwrap();
-    sandcell::owned::remove(&copy).unwrap();
-    sandcell::owned::remove(&upper).unwrap();
+    sandcell::subid_tree::copy_out(&upper, &copy).unwrap();
+    sandcell::subid_tree::remove(&copy).unwrap();
+    sandcell::subid_tree::remove(&upper).unwrap();
     assert!(!marker.exists(), "{}", fs::read_to_string(&marker).unwrap());
 }

@@ -49,7 +49,7 @@ fn files_are_read_and_written_only_where_that_was_asked_for() {
     let read = scratch.file("read", "may be read");
     let script = format!(
         "cat {read}; cat {secret}; ls {shut}; echo x > {shut}/f; echo x > {read}; echo x > {open}/f && cat {open}/f; \
-         ls /tmp; ls /root /home; echo x > /etc/f; mkdir /tmp/d; head -c 1 /dev/zero | wc -c; echo x > /dev/null && echo end",
+         ls /tmp; ls /root /home; echo x > /etc/f; mkdir {shut}-d; head -c 1 /dev/zero | wc -c; echo x > /dev/null && echo end",
         read = read.display(),
         secret = secret.display(),
         shut = shut.display(),
@@ -134,7 +134,7 @@ fn modes_and_times_of_the_callers_files_can_be_changed_only_by_who_may_write_som
 
 #[test]
 fn a_profile_that_refuses_pairs_of_sockets_is_not_widened() {
-    use sandcell::syscalls::{Action, Profile};
+    use sandcell::seccomp::{Action, Profile};
     let refused = Action::Errno(nix::errno::Errno::EPERM as u16);
     let profile = Profile::new(Action::Allow).rule(&["socketpair"], refused, &[]).unwrap();
     let script = "import socket
@@ -207,7 +207,7 @@ fn what_only_namespaces_can_give_is_refused_by_name() {
         ("identity", bare().id_count(2)),
         ("hostname", bare().hostname("name")),
         ("disk", bare().disk(1 << 20)),
-        ("cap_add", bare().cap_add(caps::Capability::CAP_NET_RAW)),
+        ("cap_add", bare().cap_add(sandcell::Capability::CAP_NET_RAW)),
         ("landlock", bare().landlock(sandcell::Landlock::Off)),
     ];
     for (subject, builder) in refused {
@@ -222,7 +222,8 @@ fn what_only_namespaces_can_give_is_refused_by_name() {
 fn nothing_survives_the_program_however_it_hides() {
     let name = marker();
     // In a session of its own, ignoring signals, its parent gone.
-    let script = format!("setsid sh -c 'trap \"\" HUP TERM; sleep {name} & sleep {name}' & sleep 0.2; echo done");
+    let executed = common::until_executed(&name, 2);
+    let script = format!("setsid sh -c 'trap \"\" HUP TERM; sleep {name} & sleep {name}' & {executed}; echo done");
     let output = run(bare().leftovers(Leftovers::Report), &script);
     assert_eq!(text(&output.stdout), "done");
     assert!(output.leftovers.iter().any(|l| l.command.contains(&name)), "{:?}", output.leftovers);
@@ -308,7 +309,7 @@ fn it_works_under_dockers_default_profile_where_namespaces_do_not() {
         assert_eq!(told(bare(), "echo here"), "here");
         return;
     }
-    let moby = sandcell::syscalls::Profile::from_json(include_str!("data/moby-default-seccomp.json")).unwrap();
+    let moby = sandcell::seccomp::Profile::from_json(include_str!("data/moby-default-seccomp.json")).unwrap();
     let program = std::env::current_exe().unwrap();
     let like_docker = bare().network(Network::Host).seccomp(sandcell::Seccomp::Profile(moby)).ro(&program, &program);
     let sandbox = like_docker.build().unwrap();

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{shell, text};
-use sandcell::syscalls::{Action, Profile};
+use sandcell::seccomp::{Action, Profile};
 use sandcell::{Builder, Outcome, Sandbox, Seccomp};
 
 /// Runs a program in a learning sandbox; what was learned, and what it wrote.
@@ -120,7 +120,7 @@ fn where_somebody_listens_already_learning_is_refused_and_a_denied_call_has_no_n
         assert_eq!(denied(), "made the denied system call chroot");
         // A sandbox that runs this test again, under a filter with a listener.
         let program = std::env::current_exe().unwrap();
-        let script = format!("exec {} --exact {test} --nocapture", program.display());
+        let script = format!("exec '{}' --exact {test} --nocapture", program.display());
         let listened = Command::new("python3").args(["-c", LISTEN, &script]).env("SANDCELL_LISTENED", "1").output();
         let said = listened.unwrap();
         let said = format!("{}{}", text(&said.stdout), text(&said.stderr));

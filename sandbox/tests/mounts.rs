@@ -155,3 +155,21 @@ fn an_injected_file_is_there_and_read_only() {
     assert_eq!(output.stdout, content);
     assert_eq!(tried(builder(), "/conf/file"), "read-only");
 }
+
+#[test]
+fn a_mount_of_the_other_kind_than_its_place_says_what_to_do() {
+    let scratch = Scratch::new();
+    let (file, dir) = (scratch.dir("shared").join("file"), scratch.dir("dir"));
+    fs::write(&file, "").unwrap();
+    let hint = |from: &Path, to: &str| {
+        let sandbox = Sandbox::builder().ro(from, to).build().unwrap();
+        let error = sandbox.command("true").status().expect_err(to);
+        assert_eq!(error.subject(), to);
+        error.hint().to_owned()
+    };
+    assert!(hint(&file, "/usr/lib").contains("A file can only be mounted over a file"));
+    assert!(hint(&dir, "/etc/passwd").contains("A directory can only be mounted over a directory"));
+    // The controls: each over its like.
+    assert!(Sandbox::builder().ro(&file, "/etc/passwd").build().unwrap().command("true").status().unwrap().success());
+    assert!(Sandbox::builder().ro(&dir, "/usr/lib/none").build().unwrap().command("true").status().unwrap().success());
+}

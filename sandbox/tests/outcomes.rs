@@ -5,8 +5,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{processes_with, run, text};
-use sandcell::{Builder, Error, Leftovers, Mechanism, Outcome, Output, Sandbox};
+use common::{processes_with, run, shell, text};
+use sandcell::{Builder, Error, Leftovers, Mechanism, Outcome, Output, Sandbox, Stdio, TimeLimit};
 
 const MEMORY: u64 = 64 << 20;
 /// Fills memory until it is stopped; 256 MiB if nobody does.
@@ -104,7 +104,7 @@ while True: pass
         text(&output.stdout).parse::<u64>().expect("a number")
     };
     // Each may have a signal pending.
-    let pending = nix::sys::resource::Resource::RLIMIT_SIGPENDING;
+    let pending = sandcell::Resource::RLIMIT_SIGPENDING;
     assert!(storm(Sandbox::builder().rlimit(pending, 100, 100)) <= 100);
     assert_eq!(storm(Sandbox::builder()), 3000);
 }
@@ -163,15 +163,15 @@ fn a_fork_bomb_without_end_ends_at_its_timeout_and_leaves_no_process() {
 fn four_spinners_end_when_their_cpu_time_is_used_up_or_time_is() {
     let spin = "for i in 1 2 3 4; do (while :; do :; done) & done; wait";
     let Some(output) = held(Sandbox::builder().cpu_time(Duration::from_millis(500)), spin) else { return };
-    assert_eq!(output.outcome, Outcome::TimedOut, "{output:?}");
-    let used = output.usage.user + output.usage.system;
+    assert_eq!((&output.outcome, output.timed_out), (&Outcome::TimedOut, Some(TimeLimit::Cpu)), "{output:?}");
+    let used = output.usage.user.unwrap() + output.usage.system.unwrap();
     assert!(used >= Duration::from_millis(400), "{used:?}");
     let twin = held(Sandbox::builder().cpu_time(Duration::from_secs(3600)), "echo done").expect("as before");
-    assert_eq!(twin.outcome, Outcome::Exited(0));
+    assert_eq!((&twin.outcome, twin.timed_out), (&Outcome::Exited(0), None));
     let slow = Sandbox::builder().cpus(0.5).timeout(Duration::from_secs(1)).grace(Duration::from_millis(100));
     let Some(output) = held(slow, spin) else { return };
-    assert_eq!(output.outcome, Outcome::TimedOut, "{output:?}");
-    // How much they got is measured by `limits::tests::kernel` and `tests/bench/limits`.
+    assert_eq!((&output.outcome, output.timed_out), (&Outcome::TimedOut, Some(TimeLimit::Wall)), "{output:?}");
+    // How much they got is measured by `cgroup::tests::kernel` and `tests/bench/limits`.
     assert!(by_cgroup(&output, "cpus"), "{output:?}");
 }
 
@@ -203,6 +203,15 @@ fn an_output_flood_is_the_output_limit() {
     assert_eq!((&output.outcome, output.stdout.len()), (&Outcome::OutputLimit, 100_000));
     let twin = run(Sandbox::builder().output_limit(100_000), "head -c 99999 /dev/zero");
     assert_eq!((&twin.outcome, twin.stdout.len()), (&Outcome::Exited(0), 99_999));
+    // What is thrown away counts as well.
+    for null in [|| Stdio::Null, || Stdio::from(std::fs::File::options().write(true).open("/dev/null").unwrap())] {
+        let of = |bytes: u32| {
+            let sandbox = Sandbox::builder().output_limit(100_000).build().unwrap();
+            shell(&sandbox, &format!("head -c {bytes} /dev/zero")).stdout(null()).status().unwrap()
+        };
+        assert_eq!((of(100_001).outcome, of(99_999).outcome), (Outcome::OutputLimit, Outcome::Exited(0)));
+        assert_eq!(of(5).usage.output_bytes, Some(5));
+    }
 }
 
 #[test]
@@ -216,7 +225,8 @@ fn a_sleep_beyond_the_timeout_is_timed_out() {
 #[test]
 fn a_double_forked_daemon_does_not_outlive_its_program() {
     let mark = common::marker();
-    let script = format!("(setsid sh -c 'sleep {mark} & sleep {mark} &' &) ; sleep 0.3; exit 5");
+    let executed = common::until_executed(&mark, 2);
+    let script = format!("(setsid sh -c 'sleep {mark} & sleep {mark} &' &) ; {executed}; exit 5");
     let output = run(Sandbox::builder().leftovers(Leftovers::Report), &script);
     assert_eq!(output.outcome, Outcome::Exited(5), "{output:?}");
     assert!(output.leftovers.iter().any(|left| left.command.contains(&mark)), "{:?}", output.leftovers);
@@ -225,7 +235,7 @@ fn a_double_forked_daemon_does_not_outlive_its_program() {
 
 #[test]
 fn leftovers_make_a_failure_of_a_run_where_that_was_asked_for() {
-    let script = "sleep 1000 & until grep -q sleep /proc/$!/cmdline; do :; done";
+    let script = &common::beside("sleep 1000");
     let facts = |what, script: &str| {
         let output = run(Sandbox::builder().leftovers(what), script);
         (output.success(), output.exit_status(), output.outcome.exit_status(), output.leftovers.len())

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, getegid, geteuid};
-use sandcell::owned::{self, EntryKind};
+use sandcell::subid_tree::{self, EntryKind};
 use sandcell::{Sandbox, Upper};
 
 /// Whether there are ids to lease here; if not, says so.
@@ -39,7 +39,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = owned::remove(&self.0);
+        let _ = subid_tree::remove(&self.0);
     }
 }
 
@@ -59,8 +59,8 @@ fn write_as_many(dir: &Path, layer: &Path, script: &str) -> Result<(), sandcell:
         .upper(Upper::Dir(dir.to_owned()))
         .user(sandcell::User::Root)
         .id_count(1000)
-        .cap_add(caps::Capability::CAP_CHOWN)
-        .cap_add(caps::Capability::CAP_DAC_OVERRIDE)
+        .cap_add(sandcell::Capability::CAP_CHOWN)
+        .cap_add(sandcell::Capability::CAP_DAC_OVERRIDE)
         .build()?;
     let output = sandbox.command("/bin/sh").args(["-c", script]).output()?;
     assert!(output.outcome.success(), "{output:?}");
@@ -80,7 +80,7 @@ fn a_kept_upper_of_many_ids_is_listed_with_the_owners_inside() {
     let scratch = Scratch::new("list");
     let upper = scratch.at("kept");
     write_as_many(&upper, &scratch.at("layer"), MAKE).expect("a run");
-    let entries = owned::list(upper.join("upper")).expect("listed");
+    let entries = subid_tree::list(upper.join("upper")).expect("listed");
     let find = |path: &str| {
         entries.iter().find(|e| e.path == Path::new(path)).unwrap_or_else(|| panic!("{path}: {entries:?}"))
     };
@@ -92,9 +92,9 @@ fn a_kept_upper_of_many_ids_is_listed_with_the_owners_inside() {
     assert_eq!(find("data/link").kind, EntryKind::Symlink);
     assert_eq!(find("data/pipe").kind, EntryKind::Other);
     assert_eq!(find("data").uid, Some(0));
-    // The whole, with the work directory of mode 0.
-    let all = owned::list(&upper).expect("listed");
-    assert!(all.iter().any(|e| e.path == Path::new("work/work") && e.mode == 0), "{all:?}");
+    // The whole, with the kernel's work directory.
+    let all = subid_tree::list(&upper).expect("listed");
+    assert!(all.iter().any(|e| e.path == Path::new("work/work")), "{all:?}");
     if !geteuid().is_root() {
         fs::read_to_string(upper.join("upper/data/of33")).expect_err("the twin: the caller itself may not read it");
         fs::read_dir(upper.join("upper/data/closed")).expect_err("nor look into it");
@@ -109,7 +109,7 @@ fn what_is_copied_out_is_the_callers() {
     let scratch = Scratch::new("copy");
     let (upper, copy) = (scratch.at("kept"), scratch.at("copy"));
     write_as_many(&upper, &scratch.at("layer"), MAKE).expect("a run");
-    let left_out = owned::copy_out(upper.join("upper/data"), &copy).expect("copied");
+    let left_out = subid_tree::copy_out(upper.join("upper/data"), &copy).expect("copied");
     assert_eq!(left_out, [Path::new("pipe")]);
     assert_eq!(fs::read(copy.join("of33")).expect("readable"), b"secret\n");
     assert_eq!(fs::read_link(copy.join("link")).expect("a link"), Path::new("/etc/passwd"));
@@ -118,10 +118,10 @@ fn what_is_copied_out_is_the_callers() {
     let sparse = fs::metadata(copy.join("sparse")).expect("a file");
     assert_eq!(sparse.len(), 1_000_001);
     assert!(sparse.blocks() < 100, "holes stay holes: {} blocks", sparse.blocks());
-    for entry in owned::list(&copy).expect("listed") {
+    for entry in subid_tree::list(&copy).expect("listed") {
         assert_eq!((entry.host_uid, entry.host_gid), (geteuid().as_raw(), getegid().as_raw()), "{entry:?}");
     }
-    let again = owned::copy_out(upper.join("upper/data"), &copy).expect_err("must be refused");
+    let again = subid_tree::copy_out(upper.join("upper/data"), &copy).expect_err("must be refused");
     assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
 }
 
@@ -134,11 +134,11 @@ fn a_reclaimed_tree_is_the_callers_and_can_be_used_again() {
     let (upper, layer) = (scratch.at("kept"), scratch.at("layer"));
     write_as_many(&upper, &layer, MAKE).expect("a run");
     let foreign = |path: &Path| {
-        let all = owned::list(path).expect("listed");
+        let all = subid_tree::list(path).expect("listed");
         all.iter().filter(|e| (e.host_uid, e.host_gid) != (geteuid().as_raw(), getegid().as_raw())).count()
     };
     assert!(foreign(&upper) > 3, "before, much belongs to others");
-    owned::reclaim(&upper).expect("reclaimed");
+    subid_tree::reclaim(&upper).expect("reclaimed");
     assert_eq!(foreign(&upper), 0);
     assert_eq!(fs::read(upper.join("upper/data/of33")).expect("readable"), b"secret\n");
     write_as_many(&upper, &layer, "cat /data/of33 && echo more >> /data/of33").expect("a run");
@@ -215,11 +215,11 @@ fn a_tree_goes_whatever_its_owners_modes_and_depth() {
     if !geteuid().is_root() {
         fs::remove_dir_all(&upper).expect_err("the twin: the caller itself cannot");
     }
-    let error = owned::list(&upper).expect_err("too deep to list");
-    assert_eq!(error.errno(), Some(libc::ELOOP), "{error}");
-    owned::remove(&upper).expect("removed");
+    let deepest = subid_tree::list(&upper).expect("listed").iter().map(|entry| entry.path.components().count()).max();
+    assert_eq!(deepest, Some(2 + 1200 + 1));
+    subid_tree::remove(&upper).expect("removed");
     assert!(!upper.exists());
-    let error = owned::remove(&upper).expect_err("gone");
+    let error = subid_tree::remove(&upper).expect_err("gone");
     assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
 }
 
@@ -232,13 +232,13 @@ fn no_link_is_followed_out_of_a_tree() {
     fs::write(outside.join("file"), "kept").expect("a file");
     symlink(&outside, tree.join("sub/link")).expect("a link");
     symlink(&tree, scratch.at("to-tree")).expect("a link");
-    owned::reclaim(&tree).expect("reclaimed");
-    assert_eq!(owned::list(&tree).expect("listed").len(), 2);
+    subid_tree::reclaim(&tree).expect("reclaimed");
+    assert_eq!(subid_tree::list(&tree).expect("listed").len(), 2);
     for at in ["to-tree", "to-tree/", "tree/sub/link"] {
-        let error = owned::remove(scratch.at(at)).expect_err("a link is no tree");
+        let error = subid_tree::remove(scratch.at(at)).expect_err("a link is no tree");
         assert!(matches!(error.errno(), Some(libc::ENOTDIR | libc::ELOOP)), "{at}: {error}");
     }
-    owned::remove(&tree).expect("removed");
+    subid_tree::remove(&tree).expect("removed");
     assert!(!tree.exists() && outside.join("file").exists());
 }
 
@@ -247,7 +247,7 @@ fn what_belongs_to_somebody_else_is_named() {
     if geteuid().is_root() {
         return; // root may do all of it
     }
-    let error = owned::list("/root").expect_err("not ours");
+    let error = subid_tree::list("/root").expect_err("not ours");
     assert!(
         error.to_string().starts_with("/root: ") && error.hint().contains("/etc/subuid"),
         "{error} {}",
@@ -260,5 +260,48 @@ fn a_name_that_is_not_text_is_listed_as_it_is() {
     let scratch = Scratch::new("names");
     let name = std::ffi::OsStr::from_bytes(b"a\xff\n");
     fs::write(scratch.0.join(name), "").expect("a file");
-    assert_eq!(owned::list(&scratch.0).expect("listed")[0].path.as_os_str(), name);
+    assert_eq!(subid_tree::list(&scratch.0).expect("listed")[0].path.as_os_str(), name);
+}
+
+/// What `rm -rf` says, as the caller.
+fn rm(dir: &Path) {
+    let told = std::process::Command::new("rm").arg("-rf").arg(dir).output().expect("rm");
+    assert!(told.status.success() && !dir.exists(), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
+#[test]
+fn a_kept_upper_can_be_removed_with_rm() {
+    let scratch = Scratch::new("rm");
+    let (upper, layer) = (scratch.at("kept"), scratch.at("layer"));
+    fs::create_dir(&layer).expect("a layer");
+    let run = |program: &str| {
+        let builder = Sandbox::builder().layer(&layer).upper(Upper::Dir(upper.clone()));
+        let builder = ["/bin", "/lib", "/lib64", "/usr"].into_iter().fold(builder, |b, dir| b.ro(dir, dir));
+        builder.build().expect("a sandbox").command("/bin/sh").args(["-c", program]).status().expect("a run")
+    };
+    assert!(run("mkdir -p /a/b && echo x > /a/b/c").success());
+    rm(&upper);
+    // Also where the program was killed, and where a cell ended.
+    assert!(!run("mkdir -p /a/b && kill -KILL $$").success());
+    rm(&upper);
+    let builder = Sandbox::builder().layer(&layer).upper(Upper::Dir(upper.clone()));
+    drop(builder.build().expect("a sandbox").start().expect("a cell"));
+    rm(&upper);
+}
+
+#[test]
+fn a_kept_upper_of_many_ids_can_be_removed_with_rm_once_it_is_reclaimed() {
+    if !has_ids() {
+        return;
+    }
+    let scratch = Scratch::new("rm-many");
+    let upper = scratch.at("kept");
+    write_as_many(
+        &upper,
+        &scratch.at("layer"),
+        "mkdir /data/of33 && echo x > /data/of33/file && chown -R 33:33 /data/of33",
+    )
+    .expect("a run");
+    subid_tree::reclaim(&upper).expect("reclaimed");
+    rm(&upper);
 }

@@ -26,7 +26,7 @@ fn a_program_has_no_capability_and_can_get_none() {
 
 #[test]
 fn a_capability_that_was_asked_for_is_there_and_no_other() {
-    let builder = Sandbox::builder().cap_add(caps::Capability::CAP_NET_BIND_SERVICE);
+    let builder = Sandbox::builder().cap_add(sandcell::Capability::CAP_NET_BIND_SERVICE);
     let said = told(builder, "cat /proc/self/status");
     assert_eq!(status(&said)["CapEff"], "0000000000000400");
     assert_eq!(status(&said)["CapBnd"], "0000000000000400");

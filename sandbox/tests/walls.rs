@@ -101,7 +101,7 @@ fn the_processor_is_left_as_it_was() {
 
 #[test]
 fn whoever_keeps_the_right_to_mount_cannot_change_the_mounts_made_for_it() {
-    let builder = || Sandbox::builder().cap_add(caps::Capability::CAP_SYS_ADMIN).user(User::Root);
+    let builder = || Sandbox::builder().cap_add(sandcell::Capability::CAP_SYS_ADMIN).user(User::Root);
     let script = "mkdir /tmp/d /tmp/e; mount -t tmpfs t /tmp/d && touch /tmp/d/f && echo mounted
         mount -o remount,bind,rw /usr && echo rw; touch /usr/f && echo written
         umount -l /proc && echo unmounted; umount -l /usr && echo unmounted

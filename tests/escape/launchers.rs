@@ -42,7 +42,7 @@ pub struct Launcher {
     pub arguments: fn(&Shared) -> Vec<OsString>,
 }
 
-/// Held to the list in `docs/security.md`.
+/// Held to the list in `exceptions.md`.
 pub const LANDLOCK_TIER: &str = "sandcell-landlock";
 
 pub const ALL: &[Launcher] = &[
@@ -108,6 +108,7 @@ pub const ALL: &[Launcher] = &[
     cell("sandcell", "sandcell run, default options", |s| program(s, &[])),
     cell("sandcell-library", "the same by the library", |s| library(s, &[])),
     cell("sandcell-started", "a started cell", |s| library(s, &["--started"])),
+    cell("sandcell-pooled", "one that a pool had built", |s| library(s, &["--pooled"])),
     cell("sandcell-empty", "an empty root", |s| program(s, &["--root", "empty"])),
     Launcher {
         needs_root: true,
@@ -125,6 +126,12 @@ pub const ALL: &[Launcher] = &[
     cell("sandcell-dir", "a directory as the root", |s| {
         program(s, &["--root", &s.base.join("layers/plain").to_string_lossy()])
     }),
+    Launcher {
+        needs_root: true,
+        ..cell("sandcell-init", "the init of a system", |s| {
+            program(s, &["--init", "--layer", &s.base.join("layers/plain").to_string_lossy()])
+        })
+    },
     cell("sandcell-nested", "inside a container made by unshare", |s| {
         let mut argv = words(&["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]);
         argv.push("--mount-proc".into());
@@ -282,6 +289,11 @@ fn library(shared: &Shared, options: &[&str]) -> Vec<OsString> {
     let mut argv = vec![beside("escape-cell").into_os_string()];
     add_options(&mut argv, shared, options);
     argv
+}
+
+/// Every program of ours that is started: they must be there when the stage is set.
+pub fn programs(probe: &Path) -> Vec<PathBuf> {
+    [Some(probe.to_owned()), super::build::sandcell().ok(), Some(beside("escape-cell"))].into_iter().flatten().collect()
 }
 
 fn sandcell() -> Vec<OsString> {

@@ -2,7 +2,7 @@
 //!
 //!     escape run [--user] [--json] LAUNCHER [CHECK…]   one run; --user: as an ordinary user, when root
 //!     escape launchers                                 their names
-//!     escape table                                     write the comparison into docs/security.md
+//!     escape table                                     write the comparison into results.md
 
 use sandcell_tests::escape::scene::Caller;
 use sandcell_tests::escape::{Row, build, judge, launchers, run, table};
@@ -68,7 +68,7 @@ fn one_run(arguments: &[String]) -> Result<bool, String> {
     Ok(run.complete)
 }
 
-/// Writes the comparison into docs/security.md. Root only: the stage needs mounts; the runs are an ordinary user's.
+/// Writes the comparison into results.md. Root only: the stage needs mounts; the runs are an ordinary user's.
 fn table_for_document() -> Result<bool, String> {
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let entries = build::catalogue(&build::probe()?)?;

@@ -12,7 +12,7 @@
 //! | `cell` | a program that makes a sandbox with the library, one of the launchers |
 //! | `run` | one run of the probe under one launcher, and its rows |
 //! | `judge` | what a run must show, and whether each check was seen to fail |
-//! | `table` | the comparison in `docs/security.md` |
+//! | `table` | the comparison in `results.md` |
 //!
 //! By hand: `cargo run -p sandcell-tests --bin escape -- run sandcell` (add `--user` when root, to run as an ordinary user).
 

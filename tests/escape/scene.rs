@@ -69,13 +69,15 @@ pub struct Scene {
     pub shared: Shared,
     facts: Vec<(String, String)>,
     remove: Vec<PathBuf>,
+    /// Held, so that /proc/locks of the host is not empty.
+    _lock: fs::File,
 }
 
 impl Scene {
     pub fn new(probe: &Path, caller: Caller, secret: &str, place: &str) -> io::Result<Scene> {
         let privileged = Caller::current().uid == 0;
         let (srv, homes, tmps, runs) = if privileged {
-            own_mounts()?;
+            own_mounts(&super::launchers::programs(probe))?;
             (PathBuf::from("/srv"), PathBuf::from("/home"), PathBuf::from("/tmp"), Some(PathBuf::from("/run")))
         } else {
             let home = std::env::home_dir().unwrap_or_else(|| "/tmp".into());
@@ -99,6 +101,10 @@ impl Scene {
             matrix: privileged.then(|| base.join("matrix")),
             rw: base.join("rw"),
         };
+        let lock = fs::File::open(std::env::current_exe()?)?;
+        // Of the open file and not of a process: those of processes that a reader cannot see are not shown to it.
+        let range = libc::flock { l_type: libc::F_RDLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_OFD_SETLK(&range)).map_err(std::io::Error::from)?;
         let mut scene = Scene {
             log: base.join("caller.log"),
             caller,
@@ -112,6 +118,7 @@ impl Scene {
             shared,
             facts: vec![],
             remove,
+            _lock: lock,
         };
         scene.files(probe)?;
         scene.directories(probe)?;
@@ -288,6 +295,7 @@ impl Scene {
             ("mode_000".into(), format!("{ro}/mode-000")),
             ("locked_file".into(), format!("{ro}/locked")),
             ("handle_anchor".into(), inside(&self.shared.bin)),
+            ("boot_id".into(), fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into()),
             ("machine_id".into(), fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().into()),
             ("hostname".into(), fs::read_to_string("/proc/sys/kernel/hostname")?.trim().into()),
         ];
@@ -344,14 +352,22 @@ impl Drop for Scene {
 }
 
 /// A mount namespace with temporary directories over the ones that the scene uses. Its mounts are shared among
-/// themselves, as systemd leaves them on most hosts: a sandbox that does not cut itself off changes them.
-fn own_mounts() -> io::Result<()> {
+/// themselves, as systemd leaves them on most hosts: a sandbox that does not cut itself off changes them. Programs that
+/// are covered by them, because the checkout lies there, are copied to where they were.
+fn own_mounts(programs: &[PathBuf]) -> io::Result<()> {
     // SAFETY: a call without memory; this process has one thread.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     propagate(libc::MS_PRIVATE)?;
     for directory in ["/srv", "/home", "/tmp"] {
+        let covered = programs.iter().filter(|path| path.starts_with(directory) && path.exists());
+        let kept = covered.map(|path| Ok((path, fs::read(path)?))).collect::<io::Result<Vec<_>>>()?;
         fs::create_dir_all(directory)?;
         mount("tmpfs", Path::new(directory), "tmpfs", 0)?;
+        for (path, content) in kept {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            fs::write(path, content)?;
+            mode(path, 0o755)?;
+        }
     }
     mode(Path::new("/tmp"), 0o1777)?;
     propagate(libc::MS_SHARED)

@@ -70,7 +70,7 @@ fn has_tier() -> bool {
     abi >= 6
 }
 
-/// First-priority checks that a mode does not hold, as docs/security.md lists them with the reason.
+/// First-priority checks that a mode does not hold, as exceptions.md lists them with the reason.
 fn exceptions() -> &'static [Exception] {
     static LIST: OnceLock<Vec<Exception>> = OnceLock::new();
     LIST.get_or_init(|| table::exceptions().unwrap().into_iter().filter_map(|e| e.for_caller(is_root())).collect())
@@ -111,7 +111,7 @@ fn nothing_of_first_priority_gets_out_of_sandcell() {
 }
 
 #[test]
-fn what_a_mode_does_not_hold_is_just_what_the_security_document_says() {
+fn what_a_mode_does_not_hold_is_just_what_the_list_of_exceptions_says() {
     let known: BTreeSet<String> =
         build::catalogue(&build::probe().unwrap()).unwrap().into_iter().map(|e| e.id).collect();
     assert!(exceptions().iter().all(|e| known.contains(&e.id) && !e.why.is_empty()), "{:?}", exceptions());
@@ -146,7 +146,7 @@ fn sandcell_holds_more_than_bubblewrap() {
 }
 
 #[test]
-fn the_table_in_the_security_document_is_what_the_suite_finds() {
+fn the_table_of_results_is_what_the_suite_finds() {
     let entries = build::catalogue(&build::probe().unwrap()).unwrap();
     let written = table::current().unwrap();
     for entry in &entries {

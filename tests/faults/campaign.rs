@@ -11,8 +11,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Ways of building a sandbox; see `victim::set`.
-pub const SCENARIOS: &[&str] = &["shared", "leased", "cell", "layers", "kept", "limits", "learned", "tier"];
+/// Ways of building a sandbox; see `victim::set`. `named` and `system` are for runs by hand.
+pub const SCENARIOS: &[&str] =
+    &["shared", "leased", "cell", "pool", "layers", "kept", "limits", "learned", "tier", "terminal", "named", "system"];
 
 pub struct Campaign {
     victim: PathBuf,
@@ -84,7 +85,7 @@ impl Campaign {
 
     fn prepare(&self, victim: &Path) -> std::io::Result<()> {
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-        for name in ["", "bin", "layer", "layer/etc", "rw", "upper", "tmp", "run"] {
+        for name in ["", "bin", "layer", "layer/etc", "rw", "upper", "tmp", "run", "state"] {
             let path = self.place.join(name);
             fs::create_dir(&path)?;
             mode(&path, if name == "rw" { 0o777 } else { 0o755 })?;
@@ -107,12 +108,16 @@ impl Campaign {
         let mut command = Command::new(&self.victim);
         command.arg(&self.scenario).arg(&self.place).env_clear().current_dir(&self.place);
         command.env("PATH", "/usr/bin:/bin").env("TMPDIR", self.place.join("tmp"));
+        command.env("XDG_RUNTIME_DIR", self.place.join("run")).env("XDG_STATE_HOME", self.place.join("state"));
         tracer::run(command, self.user, fault).map_err(|e| format!("{}: {e}", self.victim.display()))
     }
 
     /// What the victim says where nothing fails. Where the host cannot do it at all, why.
     pub fn usual(&self) -> Result<(Value, Sites), String> {
         let trace = self.run(None)?;
+        if let Some((site, _)) = trace.sites.iter().find(|(site, _)| site.process.is_empty()) {
+            return Err(format!("a process without a name made the call {site}"));
+        }
         let said = judge::said(&trace)?;
         for run in ["first", "again"] {
             if let Some(error) = said[run]["error"].as_str() {
@@ -179,11 +184,19 @@ impl Campaign {
             let entries = fs::read_dir(self.place.join(name)).into_iter().flatten().flatten();
             entries.map(|entry| format!("{name}/{}", entry.file_name().to_string_lossy())).collect()
         };
-        let mut left: Vec<String> = ["rw", "tmp", "layer"].iter().flat_map(|name| list(name)).collect();
-        left.retain(|name| name != "layer/etc");
+        let mut left: Vec<String> = ["rw", "tmp", "layer", "run/sandcell/cells", "state/sandcell/cells"]
+            .iter()
+            .flat_map(|name| list(name))
+            .collect();
+        // The lock of the whole directory stays: whoever is next takes it.
+        left.retain(|name| !matches!(name.as_str(), "layer/etc" | "run/sandcell/cells/.lock"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let here = self.place.to_string_lossy();
         left.extend(mounts.lines().filter(|line| line.contains(&*here)).map(str::to_string));
+        // What one run leaves is not held against the next one.
+        for name in ["run/sandcell", "state/sandcell"] {
+            let _ = fs::remove_dir_all(self.place.join(name));
+        }
         (!left.is_empty()).then(|| left.join(", "))
     }
 }

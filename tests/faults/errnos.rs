@@ -36,8 +36,6 @@ const fn never(call: i64, name: &'static str) -> Entry {
 
 #[rustfmt::skip]
 const TABLE: &[Entry] = &[
-    fails(SYS_access, "access", &[EACCES, ENOSYS]),
-    never(SYS_arch_prctl, "arch_prctl"),
     never(SYS_brk, "brk"),
     fails(SYS_capget, "capget", &[EPERM, ENOSYS]),
     fails(SYS_capset, "capset", &[EPERM, ENOSYS]),
@@ -51,8 +49,9 @@ const TABLE: &[Entry] = &[
     fails(SYS_connect, "connect", &[ECONNREFUSED, ENOENT, EACCES]),
     fails(SYS_copy_file_range, "copy_file_range", &[ENOSYS, EXDEV, EIO]),
     fails(SYS_dup, "dup", &[EMFILE]),
-    fails(SYS_dup2, "dup2", &[EMFILE, EBUSY]),
     fails(SYS_dup3, "dup3", &[EMFILE, EBUSY, EINTR]),
+    fails(SYS_epoll_create1, "epoll_create1", &[EMFILE, ENOMEM]),
+    fails(SYS_epoll_ctl, "epoll_ctl", &[ENOMEM, ENOSPC]),
     fails(SYS_execve, "execve", &[EACCES, ENOENT, ENOMEM, EPERM, E2BIG, ETXTBSY]),
     fails(SYS_execveat, "execveat", &[EACCES, EPERM, ENOMEM, ENOSYS]),
     never(SYS_exit, "exit"),
@@ -61,10 +60,11 @@ const TABLE: &[Entry] = &[
     fails(SYS_faccessat2, "faccessat2", &[EACCES, ENOSYS]),
     fails(SYS_fchdir, "fchdir", &[EACCES]),
     fails(SYS_fchmod, "fchmod", &[EPERM, EIO, EROFS]),
+    fails(SYS_fchmodat, "fchmodat", &[EPERM, EIO, EROFS]),
     fails(SYS_fchown, "fchown", &[EPERM, EIO, EROFS]),
+    fails(SYS_fchownat, "fchownat", &[EPERM, EIO, EROFS]),
     fails(SYS_fcntl, "fcntl", &[EMFILE, EINVAL, EPERM, ENOLCK]),
     fails(SYS_flock, "flock", &[ENOLCK, EINTR]),
-    fails(SYS_fork, "fork", &[EAGAIN, ENOMEM]),
     fails(SYS_fsconfig, "fsconfig", &[EPERM, EINVAL, ENOMEM, ENOSYS]),
     fails(SYS_fsmount, "fsmount", &[EPERM, EMFILE, ENOMEM, ENOSYS]),
     fails(SYS_fsopen, "fsopen", &[EPERM, ENODEV, EMFILE, ENOMEM, ENOSYS]),
@@ -91,15 +91,14 @@ const TABLE: &[Entry] = &[
     fails(SYS_inotify_add_watch, "inotify_add_watch", &[ENOSPC, ENOENT]),
     fails(SYS_inotify_init1, "inotify_init1", &[EMFILE]),
     fails(SYS_ioctl, "ioctl", &[EPERM, ENODEV, ENOTTY]),
+    fails(SYS_kcmp, "kcmp", &[EPERM, ENOSYS]),
     fails(SYS_keyctl, "keyctl", &[EDQUOT, EPERM, ENOMEM, EACCES, ENOSYS]),
     answers(SYS_kill, "kill", &[ESRCH]),
     fails(SYS_landlock_add_rule, "landlock_add_rule", &[EINVAL, ENOMEM, ENOSYS]),
     fails(SYS_landlock_create_ruleset, "landlock_create_ruleset", &[EMFILE, EOPNOTSUPP, ENOMEM, ENOSYS]),
     fails(SYS_landlock_restrict_self, "landlock_restrict_self", &[EPERM, E2BIG, ENOMEM, ENOSYS]),
     fails(SYS_lseek, "lseek", &[EINVAL, ESPIPE]),
-    fails(SYS_lstat, "lstat", &[EACCES]),
     fails(SYS_memfd_create, "memfd_create", &[EMFILE, EACCES, ENOMEM, ENOSYS]),
-    fails(SYS_mkdir, "mkdir", &[EACCES, EEXIST, ENOSPC, EROFS]),
     fails(SYS_mkdirat, "mkdirat", &[EACCES, ENOSPC, EDQUOT, EROFS, EIO]),
     fails(SYS_mknodat, "mknodat", &[EACCES, ENOSPC, EDQUOT, EROFS, EIO]),
     fails(SYS_mmap, "mmap", &[ENOMEM, EPERM]),
@@ -111,7 +110,6 @@ const TABLE: &[Entry] = &[
     fails(SYS_name_to_handle_at, "name_to_handle_at", &[EOPNOTSUPP]),
     fails(SYS_nanosleep, "nanosleep", &[EINTR]),
     fails(SYS_newfstatat, "newfstatat", &[EACCES, EIO]),
-    fails(SYS_open, "open", &[EACCES, EMFILE, EIO]),
     fails(SYS_open_tree, "open_tree", &[EPERM, EACCES, EMFILE, ENOMEM, ENOSYS]),
     fails(SYS_openat, "openat", &[EACCES, EMFILE, ENFILE, ENOMEM, EIO]),
     fails(SYS_openat2, "openat2", &[EACCES, EXDEV, ELOOP, EAGAIN, EMFILE, ENOSYS]),
@@ -121,21 +119,20 @@ const TABLE: &[Entry] = &[
     answers(SYS_pidfd_send_signal, "pidfd_send_signal", &[ESRCH]),
     fails(SYS_pipe2, "pipe2", &[EMFILE, ENFILE]),
     fails(SYS_pivot_root, "pivot_root", &[EPERM, EBUSY, EINVAL]),
-    fails(SYS_poll, "poll", &[EINTR, ENOMEM, EINVAL]),
     fails(SYS_ppoll, "ppoll", &[EINTR, ENOMEM]),
     fails(SYS_prctl, "prctl", &[EINVAL, EPERM, ENOSYS]),
     fails(SYS_pread64, "pread64", &[EIO, EINTR]),
     fails(SYS_prlimit64, "prlimit64", &[EPERM, EINVAL]),
     fails(SYS_pwrite64, "pwrite64", &[EIO, ENOSPC]),
     fails(SYS_read, "read", &[EIO, EINTR]),
-    fails(SYS_readlink, "readlink", &[EACCES, ENOMEM]),
     fails(SYS_readlinkat, "readlinkat", &[EACCES, ENOMEM]),
     fails(SYS_recvmsg, "recvmsg", &[EINTR, ENOMEM, ECONNRESET]),
     never(SYS_restart_syscall, "restart_syscall"),
-    fails(SYS_rmdir, "rmdir", &[EBUSY, EACCES]),
     fails(SYS_rt_sigaction, "rt_sigaction", &[EINVAL]),
+    fails(SYS_rt_sigpending, "rt_sigpending", &[EFAULT]),
     fails(SYS_rt_sigprocmask, "rt_sigprocmask", &[EINVAL]),
     never(SYS_rt_sigreturn, "rt_sigreturn"),
+    fails(SYS_rt_sigtimedwait, "rt_sigtimedwait", &[EAGAIN, EINTR]),
     fails(SYS_sched_getaffinity, "sched_getaffinity", &[EINVAL]),
     fails(SYS_sched_setaffinity, "sched_setaffinity", &[EPERM, EINVAL]),
     never(SYS_sched_yield, "sched_yield"),
@@ -157,27 +154,55 @@ const TABLE: &[Entry] = &[
     fails(SYS_socket, "socket", &[EACCES, EMFILE, ENOBUFS, EAFNOSUPPORT]),
     fails(SYS_socketpair, "socketpair", &[EMFILE, EAFNOSUPPORT, ENOMEM]),
     fails(SYS_splice, "splice", &[EINVAL, EINTR, EIO, ENOMEM]),
-    fails(SYS_stat, "stat", &[EACCES]),
     fails(SYS_statfs, "statfs", &[EACCES]),
     fails(SYS_statx, "statx", &[EACCES, ENOSYS]),
     fails(SYS_symlinkat, "symlinkat", &[EACCES, ENOSPC, EEXIST, EROFS]),
     fails(SYS_sysinfo, "sysinfo", &[EFAULT]),
     fails(SYS_tee, "tee", &[EINVAL, ENOMEM]),
+    fails(SYS_timerfd_create, "timerfd_create", &[EMFILE, ENOMEM]),
+    never(SYS_timerfd_settime, "timerfd_settime"),
     fails(SYS_umask, "umask", &[EPERM]),
     fails(SYS_umount2, "umount2", &[EPERM, EBUSY, EINVAL]),
     fails(SYS_uname, "uname", &[EFAULT]),
-    fails(SYS_unlink, "unlink", &[EACCES, EBUSY]),
     fails(SYS_unlinkat, "unlinkat", &[EACCES, EBUSY, EIO]),
     fails(SYS_unshare, "unshare", &[EPERM, ENOSPC, ENOMEM, EINVAL]),
-    fails(SYS_vfork, "vfork", &[EAGAIN, ENOMEM]),
     answers(SYS_wait4, "wait4", &[ECHILD, EINTR]),
     answers(SYS_waitid, "waitid", &[ECHILD]),
     fails(SYS_write, "write", &[EPERM, EIO, ENOSPC, EINTR]),
     fails(SYS_writev, "writev", &[EIO]),
 ];
 
+/// Those that a newer call has replaced on every architecture that came later.
+#[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
+const ALSO: &[Entry] = &[
+    fails(SYS_access, "access", &[EACCES, ENOSYS]),
+    never(SYS_arch_prctl, "arch_prctl"),
+    fails(SYS_dup2, "dup2", &[EMFILE, EBUSY]),
+    fails(SYS_epoll_wait, "epoll_wait", &[EINTR]),
+    fails(SYS_fork, "fork", &[EAGAIN, ENOMEM]),
+    fails(SYS_lstat, "lstat", &[EACCES]),
+    fails(SYS_mkdir, "mkdir", &[EACCES, EEXIST, ENOSPC, EROFS]),
+    fails(SYS_open, "open", &[EACCES, EMFILE, EIO]),
+    fails(SYS_poll, "poll", &[EINTR, ENOMEM, EINVAL]),
+    fails(SYS_readlink, "readlink", &[EACCES, ENOMEM]),
+    fails(SYS_rmdir, "rmdir", &[EBUSY, EACCES]),
+    fails(SYS_stat, "stat", &[EACCES]),
+    fails(SYS_unlink, "unlink", &[EACCES, EBUSY]),
+    fails(SYS_vfork, "vfork", &[EAGAIN, ENOMEM]),
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+const ALSO: &[Entry] = &[fails(SYS_epoll_pwait, "epoll_pwait", &[EINTR])];
+
+/// The call that waits for descriptors, of the library and of init.
+#[cfg(target_arch = "x86_64")]
+pub const POLL: i64 = SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+pub const POLL: i64 = SYS_ppoll;
+
 fn entry(call: i64) -> Option<&'static Entry> {
-    TABLE.iter().find(|entry| entry.call == call)
+    TABLE.iter().chain(ALSO).find(|entry| entry.call == call)
 }
 
 /// The call's name, or its number.
@@ -186,7 +211,7 @@ pub fn name(call: i64) -> String {
 }
 
 pub fn number(name: &str) -> Option<i64> {
-    TABLE.iter().find(|entry| entry.name == name).map(|entry| entry.call)
+    TABLE.iter().chain(ALSO).find(|entry| entry.name == name).map(|entry| entry.call)
 }
 
 pub fn how(site: &Site) -> How {

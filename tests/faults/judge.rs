@@ -58,7 +58,7 @@ pub fn judge(usual: &Value, trace: &Trace, fault: &Fault) -> Result<Verdict, Str
     if let Some(lacks) = ["stage", "error", "hint"].into_iter().find(|name| text(name).is_empty()) {
         return Err(format!("an error without {lacks}: {first}"));
     }
-    const WAITS: [i64; 5] = [libc::SYS_poll, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_wait4, libc::SYS_waitid];
+    const WAITS: [i64; 5] = [errnos::POLL, libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_wait4, libc::SYS_waitid];
     if fault.errno == libc::EINTR && WAITS.contains(&fault.site.call) {
         return Err(format!("an interrupted call was not made again: {first}"));
     }
@@ -102,7 +102,7 @@ fn is_doubted(usual: &Value, said: &Value) -> bool {
 /// The program's output could not be carried: the report says so, or the program was told (it then exits with 3), as
 /// if nobody read any more.
 fn is_told(fault: &Fault, said: &Value) -> bool {
-    let carries = [libc::SYS_read, libc::SYS_write, libc::SYS_poll].contains(&fault.site.call);
+    let carries = [libc::SYS_read, libc::SYS_write, errnos::POLL].contains(&fault.site.call);
     let warned = said["warnings"].to_string().contains("output of the program was lost");
     fault.site.process == "init" && carries && (warned || said["outcome"] == "exited with status 3")
 }

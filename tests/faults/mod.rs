@@ -14,4 +14,5 @@
 pub mod campaign;
 pub mod errnos;
 pub mod judge;
+mod registers;
 pub mod tracer;

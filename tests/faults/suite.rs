@@ -22,7 +22,10 @@ fn campaign(scenario: &str, as_root: bool) -> Campaign {
 
 fn every_call_may_fail(scenario: &str, as_root: bool, breadth: Breadth) {
     let all = std::env::var_os("SANDCELL_FAULTS").is_some_and(|value| value == "all");
-    let results = campaign(scenario, as_root).all(if all { Breadth::All } else { breadth }, (0, 1)).unwrap();
+    let mut results = campaign(scenario, as_root).all(if all { Breadth::All } else { breadth }, (0, 1)).unwrap();
+    // By EIO the kernel tells of the end of a terminal: nobody can tell the two apart.
+    let end = |wrong: &String| scenario == "terminal" && wrong.starts_with("caller read#") && wrong.contains(" EIO: ");
+    results.wrong.retain(|wrong| !end(wrong));
     println!("{scenario}: {} runs, {} calls not made again", results.runs, results.missed.len());
     assert!(
         results.wrong.is_empty(),
@@ -44,12 +47,12 @@ fn every_call_may_fail(scenario: &str, as_root: bool, breadth: Breadth) {
 fn stages(scenario: &str) -> impl Iterator<Item = &'static str> {
     let words = match scenario {
         "shared" => {
-            "identity image look descriptors clone uid-map gid-map ambient-capabilities exec-init map-request dumpable \
+            "identity image look descriptors clone uid-map gid-map ambient-capabilities exec-init dumpable \
              setsid signals private-mounts setgid setuid base-fsopen base-option base-fsmount base-attach \
              make-dir make-file make-symlink open-tree root-tree root-attributes root-attach mount-point \
              mount-attributes mount-attach fsopen fsconfig fsmount restrict hostname loopback network-namespace \
              enter-network-namespace cgroup-namespace pivot-root detach-old-root keyring bounding-set \
-             landlock-ruleset landlock-rule landlock-enter events clone-program program-setsid program-stdio rlimit \
+             landlock-ruleset landlock-rule landlock-enter open-proc events clone-program program-setsid program-stdio rlimit \
              chdir capabilities no-new-privs program-signals umask seccomp exec"
         }
         "leased" => "setgroups id-map sub-ids",
@@ -59,6 +62,7 @@ fn stages(scenario: &str) -> impl Iterator<Item = &'static str> {
         "limits" => "cgroup-find cgroup-create join-cgroup",
         "learned" => "seccomp-listener",
         "tier" => "landlock",
+        "terminal" => "terminal-open terminal-set terminal-control",
         _ => "",
     };
     words.split_ascii_whitespace()
@@ -99,6 +103,13 @@ fn every_call_of_a_cell_and_its_programs_may_fail() {
 }
 
 #[test]
+fn every_call_of_a_pool_and_its_programs_may_fail() {
+    if for_root_only("newuidmap") {
+        every_call_may_fail("pool", false, Breadth::Sample);
+    }
+}
+
+#[test]
 fn every_call_of_a_start_on_layers_with_mounts_and_an_output_limit_may_fail() {
     if for_root_only("newuidmap") {
         every_call_may_fail("layers", false, Breadth::Sample);
@@ -127,6 +138,11 @@ fn every_call_of_a_start_without_namespaces_may_fail() {
 #[test]
 fn every_call_of_a_run_that_is_learned_from_may_fail() {
     every_call_may_fail("learned", true, Breadth::Sample);
+}
+
+#[test]
+fn every_call_of_a_run_with_a_terminal_may_fail() {
+    every_call_may_fail("terminal", true, Breadth::Sample);
 }
 
 /// Older kernels and filters around the caller: what has a substitute is replaced, what has none is named.

@@ -1,6 +1,7 @@
 //! Runs the victim under ptrace(2): names every system call of the library and of init, and lets one of them fail.
 
 use super::errnos::{self, How};
+use super::registers;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -48,7 +49,7 @@ pub struct Trace {
 }
 
 /// After this a run hangs. Far more than it takes: the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 /// From the caller's end to that of the last process.
 const END: Duration = Duration::from_secs(3);
 
@@ -94,6 +95,8 @@ enum Phase {
 
 struct Tracer<'a> {
     processes: HashMap<i32, Process>,
+    /// Stopped processes whose makers have not told of them yet, and how they stopped.
+    unnamed: HashMap<i32, i32>,
     phase: Phase,
     victim: i32,
     fault: Option<&'a Fault>,
@@ -157,6 +160,7 @@ pub fn run(mut command: Command, user: Option<User>, fault: Option<&Fault>) -> s
     drop(command);
     let mut tracer = Tracer {
         processes: HashMap::from([(victim, Process::new("caller".into()))]),
+        unnamed: HashMap::new(),
         phase: Phase::Before,
         victim,
         fault,
@@ -218,6 +222,7 @@ impl Tracer<'_> {
             if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
                 watchdog.remove(pid);
                 let process = self.processes.remove(&pid);
+                self.unnamed.remove(&pid);
                 if pid == self.victim {
                     self.trace.status = status;
                     self.trace.hung |= watchdog.fired();
@@ -236,8 +241,12 @@ impl Tracer<'_> {
         let signal = libc::WSTOPSIG(status);
         let event = status >> 16;
         let mut deliver = 0;
-        // A new process may be heard of before its maker tells of it: the maker does next.
-        self.process(pid);
+        if !self.processes.contains_key(&pid) {
+            // Heard of before its maker told of it: it stays stopped until it has a name.
+            self.unnamed.insert(pid, status);
+            watchdog.add(pid);
+            return;
+        }
         if signal == libc::SIGTRAP | 0x80 {
             self.call(pid);
         } else if event == libc::PTRACE_EVENT_STOP {
@@ -246,7 +255,9 @@ impl Tracer<'_> {
             }
             watchdog.add(pid);
         } else if event != 0 {
-            self.event(pid, event);
+            if let Some((child, status)) = self.event(pid, event) {
+                self.stopped(child, status, watchdog);
+            }
         } else if pid == self.victim && signal == libc::SIGSTOP {
             self.phase = Phase::After;
         } else {
@@ -264,7 +275,8 @@ impl Tracer<'_> {
         self.processes.entry(pid).or_insert_with(|| Process::new(String::new()))
     }
 
-    fn event(&mut self, pid: i32, event: i32) {
+    /// A child that had stopped before it had a name, and how: it has one now.
+    fn event(&mut self, pid: i32, event: i32) -> Option<(i32, i32)> {
         match event {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
                 let mut child: libc::c_ulong = 0;
@@ -273,14 +285,18 @@ impl Tracer<'_> {
                 let maker = self.process(pid);
                 maker.children += 1;
                 let (name, foreign) = (format!("{}/{}", maker.name, maker.children), maker.foreign);
-                let child = self.process(child as i32);
-                (child.name, child.foreign) = (name, foreign);
+                let new = self.process(child as i32);
+                (new.name, new.foreign) = (name, foreign);
+                return self.unnamed.remove_entry(&(child as i32));
             }
             libc::PTRACE_EVENT_EXEC => {
                 let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
                 let process = self.process(pid);
-                if exe.to_string_lossy().starts_with("/memfd:sandcell-init") {
-                    process.name = "init".into();
+                let exe = exe.to_string_lossy();
+                let ours =
+                    ["init", "keeper"].into_iter().find(|name| exe.starts_with(&format!("/memfd:sandcell-{name}")));
+                if let Some(name) = ours {
+                    process.name = name.into();
                     process.children = 0;
                     process.counts.clear();
                 } else {
@@ -289,6 +305,7 @@ impl Tracer<'_> {
             }
             _ => {}
         }
+        None
     }
 
     fn call(&mut self, pid: i32) {
@@ -298,7 +315,7 @@ impl Tracer<'_> {
         unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), &mut info) };
         if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
             if let Some(value) = self.process(pid).forged.take() {
-                poke(pid, libc::RAX, value);
+                registers::answer(pid, value);
             }
         } else if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
             // SAFETY: the union's member for this kind of stop.
@@ -310,20 +327,14 @@ impl Tracer<'_> {
             if let Some(fault) = self.fault.filter(|fault| !self.trace.injected && fault.site == site) {
                 self.trace.injected = true;
                 if errnos::how(&site) == How::Instead {
-                    poke(pid, libc::ORIG_RAX, -1);
+                    registers::no_call(pid);
                 } else if site.call == libc::SYS_waitid {
                     // ECHILD means that the child has been reaped: without this it might be ours still to let go.
-                    poke(pid, libc::R10, (entry.args[3] & !(libc::WNOHANG as u64)).cast_signed());
+                    registers::fourth_argument(pid, entry.args[3] & !(libc::WNOHANG as u64));
                 }
                 self.process(pid).forged = Some(-i64::from(fault.errno));
             }
             self.trace.sites.push((site, entry.args));
         }
     }
-}
-
-fn poke(pid: i32, register: i32, value: i64) {
-    let offset = register as usize * size_of::<u64>();
-    // SAFETY: a stopped tracee; the first member of struct user is the registers.
-    unsafe { libc::ptrace(libc::PTRACE_POKEUSER, pid, offset, value) };
 }

@@ -5,7 +5,10 @@
 //! PLACE has the probe in `bin`, a `layer`, and the directories `rw` and `upper`. It stops itself (SIGSTOP) before and
 //! after what is to be disturbed, so that the tracer knows where that begins and ends.
 
-use sandcell::{Builder, Error, HostIds, Isolation, Outcome, Report, Root, Sandbox, Upper};
+use sandcell::{
+    Builder, Command, Detach, Error, HostIds, Isolation, NamedCell, Outcome, Report, Root, Sandbox, Stdio,
+    TerminalSize, Upper,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -91,7 +94,7 @@ fn run(scenario: &str, place: &Path, host: &str, kept: &mut Option<Sandbox>) -> 
 fn set(scenario: &str, builder: Builder, place: &Path) -> Builder {
     match scenario {
         "shared" => builder.host_ids(HostIds::Shared),
-        "leased" | "cell" => builder.host_ids(HostIds::Disjoint),
+        "leased" | "cell" | "pool" => builder.host_ids(HostIds::Disjoint),
         "layers" => builder
             .root(Root::Layers(vec![place.join("layer")]))
             .rw(place.join("rw"), "/rw")
@@ -103,6 +106,8 @@ fn set(scenario: &str, builder: Builder, place: &Path) -> Builder {
             .root(Root::Layers(vec![place.join("layer")]))
             .upper(Upper::Dir(place.join("upper")))
             .cap_add(caps::Capability::CAP_NET_BIND_SERVICE),
+        "system" => builder.root(Root::Layers(vec![place.join("layer")])).init(true),
+        "terminal" | "named" => builder.host_ids(HostIds::Shared),
         "learned" => builder.host_ids(HostIds::Shared),
         "tier" => builder.isolation(Isolation::Landlock),
         // What the judge has to notice.
@@ -125,17 +130,30 @@ fn once(scenario: &str, place: &Path, sandbox: &Sandbox, host: &str) -> Result<D
     let probe = "/escape/escape-probe";
     let outside = place.join("bin/escape-probe");
     let arguments = ["--posture", host, &caller];
-    let output = if scenario == "cell" {
+    let (stdout, stderr, report) = if scenario == "named" {
+        let (stdout, report) = in_a_named_cell(sandbox.command(probe).args(arguments))?;
+        (stdout, Vec::new(), report)
+    } else if scenario == "terminal" {
+        let (stdout, report) = on_a_terminal(sandbox.command(probe).args(arguments))?;
+        (stdout, Vec::new(), report)
+    } else if scenario == "cell" {
         let cell = sandbox.start()?;
         let output = cell.command(probe).args(arguments).output()?;
         cell.command(probe).arg("--namespaces").output()?;
-        output
+        (output.stdout, output.stderr, output.report)
+    } else if scenario == "pool" {
+        let pool = sandbox.pool(1)?;
+        let output = pool.command(probe).args(arguments).output()?;
+        pool.command(probe).arg("--namespaces").output()?;
+        (output.stdout, output.stderr, output.report)
     } else {
         let mut command = sandbox.command(if scenario == "tier" { outside.as_os_str() } else { probe.as_ref() });
-        command.args(arguments).track_changes(scenario == "layers").learn(scenario == "learned").output()?
+        command.args(arguments).track_changes(scenario == "layers").learn(scenario == "learned");
+        let output = command.output()?;
+        (output.stdout, output.stderr, output.report)
     };
-    let Report { outcome, enforced, warnings, .. } = output.report;
-    let said = if outcome == Outcome::Exited(0) { &output.stdout } else { &output.stderr };
+    let Report { outcome, enforced, warnings, .. } = report;
+    let said = if outcome == Outcome::Exited(0) { &stdout } else { &stderr };
     let enforced = enforced.iter().map(|line| format!("{}={:?} by {}", line.item, line.requested, line.by.as_str()));
     Ok(Done {
         posture: String::from_utf8_lossy(said).into_owned(),
@@ -143,6 +161,37 @@ fn once(scenario: &str, place: &Path, sandbox: &Sandbox, host: &str) -> Result<D
         outcome: outcome.to_string(),
         warnings,
     })
+}
+
+/// What it writes goes to a terminal of the sandbox's own.
+fn on_a_terminal(command: &mut Command) -> Result<(Vec<u8>, Report), Error> {
+    let mut child = command.stdin(Stdio::terminal(TerminalSize::new(24, 80))).output()?;
+    child.stdout.retain(|byte| *byte != b'\r');
+    Ok((child.stdout, child.report))
+}
+
+/// A cell with a name, until it is removed.
+struct Gone(NamedCell);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.remove();
+    }
+}
+
+/// The main program of a cell, whose output is the log, and a program beside it. Always under one name, which has to be free again.
+fn in_a_named_cell(main: &mut Command) -> Result<(Vec<u8>, Report), Error> {
+    let cell = Gone(Detach::new("fault").run(main)?);
+    let report = cell.0.wait()?;
+    let mut stdout = Vec::new();
+    let mut log = cell.0.log()?;
+    while let Some(line) = log.next_line()? {
+        stdout.extend_from_slice(&line.text);
+        stdout.extend_from_slice(if line.partial { b"" } else { b"\n" });
+    }
+    cell.0.remove()?;
+    Ok((stdout, report))
 }
 
 /// What a library must leave as it was.

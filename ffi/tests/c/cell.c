@@ -1,6 +1,7 @@
 /* One sandbox, many programs. */
 #include "check.h"
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -115,6 +116,7 @@ static void changes(const char *layer)
         sandcell_command_set_track_changes(command, true);
         FINE(sandcell_run_command(policy, command, &result, &error));
         CHECK(sandcell_changes_count(sandcell_result_changes(result)) == 2);
+        CHECK(!sandcell_result_changes_truncated(result) && !sandcell_result_changes_truncated(NULL));
         sandcell_result_free(result);
     }
     sandcell_command_free(command);
@@ -128,8 +130,12 @@ int main(int argc, char **argv)
     sandcell_cell_t *cell = NULL;
     sandcell_child_t *child = NULL;
     sandcell_result_t *result;
+    sandcell_usage_t usage, again;
     struct pollfd watched;
+    struct epoll_event event = {.events = EPOLLIN};
     char *json = NULL;
+    int other = -1;
+    const int epoll = epoll_create1(EPOLL_CLOEXEC);
 
     CHECK(argc == 2);
     FINE(sandcell_start(policy, &cell, &error));
@@ -147,14 +153,58 @@ int main(int argc, char **argv)
     FINE(sandcell_cell_pidfd(cell, &watched.fd, &error));
     watched.events = POLLIN;
     CHECK(poll(&watched, 1, 0) == 0);
+    FINE(sandcell_cell_pidfd(cell, &other, &error));
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event) == 0);
+    close(other); /* and with it what epoll watches */
     FINE(sandcell_cell_kill(cell, &error));
     CHECK(poll(&watched, 1, -1) == 1);
+    CHECK(epoll_wait(epoll, &event, 1, 0) == 0);
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, watched.fd, &event) == 0 && epoll_wait(epoll, &event, 1, 0) == 1);
+    close(epoll);
     FINE(sandcell_child_wait(child, -1, &result, &error));
     CHECK(strcmp(sandcell_result_outcome(result), "killed") == 0);
     sandcell_result_free(result);
     sandcell_child_free(child);
-    CHECK(sandcell_cell_run(cell, command, &result, NULL) != 0 && result == NULL);
+
+    /* What is asked of it afterwards says who ended it, and blames nobody else. */
+    CHECK(sandcell_cell_run(cell, command, &result, &error) == SANDCELL_ERROR_IO && result == NULL);
+    CHECK(strstr(sandcell_error_message(error), "killed by the caller") != NULL);
+    CHECK(strstr(sandcell_error_hint(error), "out-of-memory") == NULL);
+    sandcell_error_free(error);
+    CHECK(sandcell_cell_spawn(cell, command, &child, &error) == SANDCELL_ERROR_IO && child == NULL);
+    CHECK(strstr(sandcell_error_message(error), "killed by the caller") != NULL);
+    sandcell_error_free(error);
+    CHECK(sandcell_cell_freeze(cell, &error) == SANDCELL_ERROR_IO);
+    CHECK(strstr(sandcell_error_message(error), "killed by the caller") != NULL);
+    sandcell_error_free(error);
+    error = NULL;
+
+    /* What nobody counted is unknown, and the time of a cell that has ended stands still. */
+    usage.size = again.size = sizeof usage;
+    FINE(sandcell_cell_usage(cell, &usage, &error));
+    CHECK(usage.wall_ns > 0 && usage.wall_ns != SANDCELL_UNKNOWN);
+    CHECK(usage.user_ns == SANDCELL_UNKNOWN && usage.system_ns == SANDCELL_UNKNOWN && usage.output_bytes == SANDCELL_UNKNOWN);
+    FINE(sandcell_cell_usage(cell, &again, &error));
+    CHECK(again.wall_ns == usage.wall_ns);
     close(watched.fd);
+
+    /* A pool hands out what waits, and keeps as many waiting. */
+    uint64_t hits, misses;
+    size_t waiting;
+    sandcell_pool_t *pool = NULL;
+    sandcell_command_free(command);
+    command = shell("echo once");
+    FINE(sandcell_pool_start(policy, 2, &pool, &error));
+    FINE(sandcell_pool_run(pool, command, &result, &error));
+    CHECK(wrote(result, "once\n"));
+    sandcell_result_free(result);
+    FINE(sandcell_pool_stats(pool, &hits, &misses, &waiting, &error));
+    CHECK(hits == 1 && misses == 0 && waiting == 2);
+    sandcell_pool_free(pool);
+    pool = NULL;
+    CHECK(sandcell_pool_start(policy, 0, &pool, &error) == SANDCELL_ERROR_CONFIG && pool == NULL);
+    sandcell_error_free(error);
+    error = NULL;
     sandcell_command_free(command);
     sandcell_cell_free(cell);
     sandcell_policy_free(policy);

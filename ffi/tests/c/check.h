@@ -2,6 +2,7 @@
 #ifndef CHECK_H
 #define CHECK_H
 
+#include <fcntl.h>
 #include <sandcell.h>
 #include <stdio.h>
 #include <stdlib.h>

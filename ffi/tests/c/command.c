@@ -70,11 +70,6 @@ int main(void)
     result = run(command);
     CHECK(wrote(result, "0\n"));
     sandcell_result_free(result);
-    sandcell_command_set_input(command, "abc", 3);
-    sandcell_command_set_stdin(command, "null"); /* the last word counts */
-    result = run(command);
-    CHECK(wrote(result, "0\n"));
-    sandcell_result_free(result);
     sandcell_command_free(command);
 
     /* Descriptors of the caller: borrowed, still open afterwards. */
@@ -126,6 +121,60 @@ int main(void)
     CHECK(strcmp(sandcell_result_outcome(result), "timed_out") == 0);
     usage.size = sizeof usage;
     CHECK(sandcell_result_usage(result, &usage) == 0 && usage.output_bytes == 5);
+    sandcell_result_free(result);
+    sandcell_command_free(command);
+
+    /* Bytes for standard input are never lost: what would lose them is refused, before and after. */
+    command = shell("cat");
+    sandcell_command_set_stdin(command, "null");
+    sandcell_command_set_input(command, "hello", 5); /* the last counts */
+    result = run(command);
+    CHECK(wrote(result, "hello"));
+    sandcell_result_free(result);
+    result = run(command); /* and again */
+    CHECK(wrote(result, "hello"));
+    sandcell_result_free(result);
+    CHECK(sandcell_command_set_stdin(command, "null") == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_run_command(policy, command, &result, &error), SANDCELL_ERROR_CONFIG, "stdin");
+    sandcell_command_free(command);
+    command = shell("cat");
+    sandcell_command_set_input(command, "hello", 5);
+    CHECK(sandcell_command_set_stdin_fd(command, 0) == SANDCELL_ERROR_CONFIG);
+    sandcell_command_free(command);
+
+    /* Each value is checked when it is set; the first mistake stays, whatever comes after. */
+    command = shell("true");
+    CHECK(sandcell_command_add_fd(command, 0, 1024) == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_command_set_stdin(command, "tape") == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_run_command(policy, command, &result, &error), SANDCELL_ERROR_CONFIG, "pass_fd");
+    sandcell_command_free(command);
+    command = shell("true");
+    CHECK(sandcell_command_set_env(command, "A=B", "c") == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_command_set_chdir(command, "usr") == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_run_command(policy, command, &result, &error), SANDCELL_ERROR_CONFIG, "env");
+    sandcell_command_free(command);
+    command = shell("true");
+    CHECK(sandcell_command_set_chdir(command, "usr") == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_command_set_stdout_fd(command, -1) == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_command_set_env(command, "", "c") == SANDCELL_ERROR_CONFIG);
+    REFUSED(sandcell_run_command(policy, command, &result, &error), SANDCELL_ERROR_CONFIG, "usr");
+    sandcell_command_free(command);
+
+    /* A text that C cannot hold is refused in every place. */
+    command = shell("true");
+    CHECK(sandcell_command_add_arg(command, sandcell_text_with_nul()) == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_command_add_arg(command, "") == 0); /* it is no empty text */
+    CHECK(sandcell_run_command(policy, command, &result, &error) == SANDCELL_ERROR_CONFIG);
+    CHECK(strstr(sandcell_error_message(error), "NUL") != NULL);
+    sandcell_error_free(error);
+    error = NULL;
+    sandcell_command_free(command);
+
+    /* A time that never comes. */
+    command = shell("echo done");
+    sandcell_command_set_timeout_ms(command, SANDCELL_UNLIMITED);
+    result = run(command);
+    CHECK(wrote(result, "done\n"));
     sandcell_result_free(result);
     sandcell_command_free(command);
 

@@ -53,6 +53,72 @@ static sandcell_build_t *steps(const char *context)
     return build;
 }
 
+/* Stages, secrets and agents of a Dockerfile, an archive from a descriptor, and a user of the image by name. */
+static void further(sandcell_store_t *store, const char *where, const char *dir)
+{
+    sandcell_error_t *error = NULL;
+    sandcell_result_t *result = NULL;
+    sandcell_build_t *build = NULL;
+    char *id = NULL, *json = NULL;
+    shell(dir, "mkdir further && echo file > further/secret && printf '%s\\n' 'FROM app:1 AS first'"
+               " 'RUN --mount=type=secret,id=a --mount=type=secret,id=b --mount=type=ssh"
+               " read x </run/secrets/a; read y </run/secrets/b; echo $x $y $SSH_AUTH_SOCK >/seen'"
+               " \"RUN echo 'web:x:33:34::/:/bin/sh' >>/etc/passwd\" 'FROM app:1' 'RUN exit 9' > further/Dockerfile");
+    FINE(sandcell_build_read(in(dir, 1, "further/Dockerfile"), &build, &error));
+    sandcell_build_set_context(build, in(dir, 1, "further"));
+    sandcell_build_set_name(build, "further:1");
+    sandcell_build_set_target(build, "first");
+    sandcell_build_add_secret(build, "a", "bytes\n", 6);
+    sandcell_build_add_secret_file(build, "b", in(dir, 1, "further/secret"));
+    sandcell_build_add_ssh_agent(build, "default", in(dir, 1, "further/secret"));
+    FINE(sandcell_store_build(store, build, &id, &error));
+    sandcell_text_free(id);
+    id = NULL;
+    CHECK(sandcell_build_add_secret(build, "a", NULL, 6) == SANDCELL_ERROR_CONFIG);
+    sandcell_build_free(build);
+    FINE(sandcell_build_read(in(dir, 1, "further/Dockerfile"), &build, &error));
+    CHECK(sandcell_build_set(build, "nothing", "first") == SANDCELL_ERROR_CONFIG);
+    CHECK(sandcell_store_build(store, build, &id, &error) == SANDCELL_ERROR_CONFIG);
+    CHECK(id == NULL && strstr(sandcell_error_message(error), "nothing") != NULL);
+    sandcell_error_free(error);
+    error = NULL;
+    sandcell_build_free(build);
+    FINE(sandcell_build_read(in(dir, 1, "further/Dockerfile"), &build, &error));
+    CHECK(sandcell_build_set(build, "target", "nowhere") == 0);
+    CHECK(sandcell_store_build(store, build, &id, &error) == SANDCELL_ERROR_CONFIG);
+    CHECK(id == NULL && strstr(sandcell_error_message(error), "nowhere") != NULL);
+    sandcell_error_free(error);
+    error = NULL;
+    sandcell_build_free(build);
+
+    sandcell_policy_t *policy = sandcell_policy_new();
+    sandcell_policy_set_store(policy, where);
+    sandcell_policy_set_root_image(policy, "further:1");
+    CHECK(sandcell_policy_set(policy, "user", "web") == 0);
+    const char *argv[] = {"/bin/sh", "-c", "read x </seen; echo $x $USER $HOME", NULL};
+    FINE(sandcell_run(policy, argv, &result, &error));
+    CHECK(wrote(result, "bytes file /run/buildkit/ssh_agent.2 web /\n"));
+    sandcell_result_free(result);
+    sandcell_policy_free(policy);
+
+    const char *images[] = {"further:1", NULL};
+    FINE(sandcell_store_save(store, images, "docker-archive", in(dir, 1, "further/saved.tar"), &error));
+    int saved = open(in(dir, 1, "further/saved.tar"), O_RDONLY | O_CLOEXEC);
+    sandcell_load_options_t options = {0};
+    options.size = sizeof options;
+    options.image_name = "again:1";
+    FINE(sandcell_store_load_from(store, saved, NULL, &options, &json, &error));
+    CHECK(strcmp(json, "[\"again:1\"]") == 0 && fcntl(saved, F_GETFD) >= 0);
+    sandcell_text_free(json);
+    json = NULL;
+    close(saved);
+    REFUSED(sandcell_store_load_from(store, -1, NULL, NULL, &json, &error), SANDCELL_ERROR_CONFIG, "descriptor");
+    REFUSED(sandcell_store_load_from(store, 0, "zip", NULL, &json, &error), SANDCELL_ERROR_CONFIG, "image_format");
+    FINE(sandcell_store_remove(store, "again:1", NULL, &error));
+    FINE(sandcell_store_remove(store, "further:1", NULL, &error));
+    FINE(sandcell_store_prune(store, NULL, &error));
+}
+
 static void builds(sandcell_store_t *store, const char *where, const char *context)
 {
     sandcell_error_t *error = NULL;
@@ -280,7 +346,7 @@ int main(int argc, char **argv)
     CHECK(strstr(json, "\"WORD=x\"") && strstr(json, "\"k\":\"v\"") && strstr(json, "\"me\"") && strstr(json, "2024-01-02"));
     sandcell_text_free(json);
     CHECK(sandcell_commit_set(commit, "colour", "red") == SANDCELL_ERROR_CONFIG);
-    REFUSED(sandcell_store_commit(store, in(dir, 1, "upper"), commit, &id, &error), SANDCELL_ERROR_CONFIG, "key");
+    REFUSED(sandcell_store_commit(store, in(dir, 1, "upper"), commit, &id, &error), SANDCELL_ERROR_CONFIG, "colour");
     sandcell_commit_free(commit);
     /* The configuration alone. */
     REFUSED(sandcell_store_commit(store, NULL, NULL, &id, &error), SANDCELL_ERROR_CONFIG, "upper");
@@ -301,6 +367,7 @@ int main(int argc, char **argv)
     sandcell_text_free(id);
     sandcell_build_free(build);
     builds(store, in(dir, 0, "store"), in(dir, 2, "context"));
+    further(store, in(dir, 0, "store"), dir);
     policy = sandcell_policy_new();
     sandcell_policy_set_store(policy, in(dir, 0, "store"));
     sandcell_policy_set_root_image(policy, "app:3");

@@ -110,7 +110,7 @@ int main(void)
     sandcell_policy_set_network(policy, "none");
     sandcell_policy_set_host_ids(policy, "auto");
     sandcell_policy_set_id_count(policy, 1);
-    sandcell_policy_set_id_wait_ms(policy, 1000);
+    sandcell_policy_set_wait_for_ids_ms(policy, 1000);
     result = run(policy, "hostname; id -u; id -g; echo $WHAT; umask; pwd; ls -d /usr-again/bin; cat /etc/motd; /hello; ulimit -Sn; "
                          "ulimit -Hn; test -w /scratch && echo writable; test -w /usr-again || echo read-only");
     CHECK(wrote(result, "cave\n7\n8\never\n0077\n/scratch\n/usr-again/bin\nbe kind\nhello\n17\n18\nwritable\nread-only\n"));

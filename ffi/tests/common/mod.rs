@@ -13,7 +13,7 @@ pub const HERE: &str = env!("CARGO_MANIFEST_DIR");
 pub const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"];
 
 /// What a program that is linked with the static library needs besides.
-const STATIC: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+const STATIC: [&str; 5] = ["-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
 /// A directory of the test's own, gone with it. Its name has a blank: paths are passed whole or not at all.
 pub struct Scratch(pub PathBuf);
@@ -44,16 +44,39 @@ pub fn prefix() -> &'static Path {
             return prefix.into();
         }
         let library = beside();
-        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c prefix");
+        let name = if cfg!(feature = "image") { "c prefix images" } else { "c prefix" };
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&prefix).unwrap();
-        // Several test binaries may want it at once.
+        // Several processes want it at once: the first installs, and none while another one compiles with it.
         let lock = File::create(prefix.join("lock")).unwrap();
         lock.lock().unwrap();
+        let stamp = prefix.join("installed");
+        if is_newer(&stamp, &library) {
+            return prefix;
+        }
         let images: &[&OsStr] = if cfg!(feature = "image") { &["--with-images".as_ref()] } else { &[] };
         let places = ["--prefix".as_ref(), prefix.as_os_str(), "--library".as_ref(), library.as_os_str()];
         install(&[images, &places].concat());
+        fs::write(stamp, "").unwrap();
         prefix
     })
+}
+
+/// The same place by a path without blanks, for tools that take no others.
+pub struct PlainPrefix(pub PathBuf);
+
+impl PlainPrefix {
+    pub fn new(name: &str) -> PlainPrefix {
+        let link = std::env::temp_dir().join(format!("sandcell-prefix-{name}-{}", std::process::id()));
+        std::os::unix::fs::symlink(prefix(), &link).unwrap();
+        PlainPrefix(link)
+    }
+}
+
+impl Drop for PlainPrefix {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 fn beside() -> PathBuf {
@@ -65,6 +88,15 @@ fn beside() -> PathBuf {
 pub fn install(arguments: &[&OsStr]) {
     let output = Command::new(Path::new(HERE).join("install")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Whether what was installed is newer than all that it was installed from.
+fn is_newer(stamp: &Path, library: &Path) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
+    let headers = fs::read_dir(Path::new(HERE).join("../include")).unwrap().map(|file| file.unwrap().path());
+    let packaging = fs::read_dir(Path::new(HERE).join("packaging")).unwrap().map(|file| file.unwrap().path());
+    let sources = headers.chain(packaging).chain([library.to_owned(), Path::new(HERE).join("install")]);
+    time(stamp).is_some_and(|made| sources.into_iter().all(|source| time(&source).is_some_and(|time| time < made)))
 }
 
 /// Where tests/run has installed the library as it is by default: a release, without images.
@@ -132,7 +164,8 @@ fn finish(mut cc: Command) {
 }
 
 /// The programs that look for themselves, with what they are given.
-pub const SUITE: [&str; 8] = ["misuse", "settings", "command", "child", "cell", "entry", "owned", "threads"];
+pub const SUITE: [&str; 11] =
+    ["misuse", "settings", "caller", "command", "child", "terminal", "cell", "named", "entry", "owned", "threads"];
 
 /// The one that needs images, where the installed library has them.
 pub const IMAGES: &[&str] = if cfg!(feature = "image") { &["image"] } else { &[] };

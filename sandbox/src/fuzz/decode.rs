@@ -15,7 +15,7 @@ fn steps() -> Vec<u8> {
     for step in [
         Step::PrivateMounts {},
         Step::OpenDir { slot: 0, path: &path },
-        Step::Become { uid: 1, gid: 2, groups: 1 },
+        Step::Become { uid: 1, gid: 2, groups: 1, list: &[3, 0, 0, 0] },
         Step::Base { size: 1 << 40, inodes: 7 },
         Step::File { path: &path, mode: 0o644, content: b"content" },
         Step::Symlink { path: &path, target: &empty },

@@ -11,16 +11,18 @@ use std::time::Duration;
 use super::Random;
 #[cfg(test)]
 use super::rounds;
-use crate::command::Pipes;
+use crate::api::child::{Child, Options};
+use crate::api::streams::Pipes;
+use crate::cgroup::Placed;
 use crate::launch::Started;
-use crate::limits::Placed;
-use crate::running::{Child, Init, Options};
+use crate::supervise::init::Init;
 use crate::wire::{Reply, reply};
 use crate::{HostIds, Sandbox, sys};
 
 /// A message that may make sense.
 fn message(random: &mut Random) -> Vec<u8> {
-    let kinds = [reply::READY, reply::FAILED, reply::STARTED, reply::NOT_STARTED, reply::ENDED, reply::LEFTOVER];
+    let kinds =
+        [reply::READY, reply::FAILED, reply::STARTED, reply::NOT_STARTED, reply::ENDED, reply::LEFTOVER, reply::HEARD];
     let mut bytes = vec![0; Reply::SIZE];
     let kind = if random.below(8) == 0 { random.edge() as u32 } else { kinds[random.below(kinds.len())] };
     bytes[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -60,21 +62,26 @@ fn process(random: &mut Random) -> OwnedFd {
 
 /// One run; whether the library made a report of it.
 fn run(sandbox: &Sandbox, random: &mut Random) -> bool {
-    let identity = sandbox.shared.ids.assign().expect("ids");
-    let (plan, enforced) = sandbox.plan(&identity, None, None, false, false).expect("a plan");
+    let identity = sandbox.shared.resolved.ids.assign().expect("ids");
+    let (plan, enforced) = sandbox.shared.plan(&identity, None, None, false, false).expect("a plan");
     let (control, theirs) = sys::message_sockets().expect("sockets");
     let (socket, its) = sys::message_sockets().expect("sockets");
-    let started = Started { control, pidfd: process(random) };
+    let started = Started { control, pidfd: process(random), relay: None };
     let placed = Placed { placement: None, enforced: Vec::new(), rlimits: Vec::new() };
     let init = Arc::new(Init::new(started, identity, enforced, placed, None, Arc::default()));
     say(&theirs, random);
     say(&its, random);
     drop((theirs, its));
-    let options =
-        Options { changes: false, counted: true, timeout: Some(Duration::from_secs(1)), learn: random.below(4) == 0 };
+    let options = Options {
+        changes: false,
+        counted: true,
+        terminal_streams: if random.below(4) == 0 { 7 } else { 0 },
+        timeout: Some(Duration::from_secs(1)),
+        learn: random.below(4) == 0,
+    };
     let one_shot = random.below(2) == 0;
     let mut child = Child::new(sandbox.shared.clone(), init, socket, Pipes::default(), one_shot, &options);
-    if child.started(&plan, "program").is_err() {
+    if child.started(&plan, "program", std::path::Path::new("/")).is_err() {
         return false;
     }
     let _ = child.signal(15);

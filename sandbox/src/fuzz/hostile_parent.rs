@@ -91,15 +91,16 @@ fn as_an_ordinary_user(test: &str) -> bool {
 
 /// One sandbox; whether init did all that it was told.
 fn run(sandbox: &Sandbox, random: &mut Random) -> bool {
-    let identity = sandbox.shared.ids.assign().expect("ids");
-    let mut plan = sandbox.plan(&identity, None, None, false, false).expect("a plan").0.bytes;
+    let identity = sandbox.shared.resolved.ids.assign().expect("ids");
+    let mut plan = sandbox.shared.plan(&identity, None, None, false, false).expect("a plan").0.bytes;
     if random.below(2) == 0 {
         random.mutate(&mut plan);
         // An empty mapping is refused by the kernel.
         plan.push(0);
     }
-    let launch = Launch { plan: &plan, identity: &identity, placement: None };
-    let started = launch.start(&sandbox.shared.image).expect("started");
+    let launch =
+        Launch { keeps: 0, plan: &plan, identity: &identity, placement: None, clock: None, relay: None, owner: None };
+    let started = launch.start(sandbox.shared.image.as_ref().expect("it starts sandboxes")).expect("started");
     for _ in 0..=random.below(3) {
         ask(&started.control, random);
     }

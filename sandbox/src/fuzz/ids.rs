@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Random;
 #[cfg(test)]
 use super::rounds;
-use crate::identity::ranges::{self, Owner, Range};
+use crate::ids::ranges::{self, Owner, Range};
 
 const GOOD: &str = "# ids\nbob:1:5\nalice:100000:65536\n1000:300000:10\n\nalice:4294967295:1\n";
 

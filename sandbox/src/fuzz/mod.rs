@@ -8,7 +8,10 @@ mod decode;
 mod hostile_init;
 mod hostile_parent;
 mod ids;
+mod records;
 
+#[cfg(fuzzing)]
+pub use self::records::{cell_log, cell_note, cell_outcome, relay};
 #[cfg(fuzzing)]
 pub use self::{decode::plan, decode::reply, hostile_init::hostile_init, hostile_parent::hostile_parent, ids::subuid};
 

@@ -12,14 +12,25 @@ pub(super) const STACK: usize = 32 * 1024;
 /// overlay changes its upper with the rights of who mounted it, and set-group-ID of directories would be lost.
 const NEEDED: [u32; 11] = [0, 1, 3, 4, 5, 6, 7, 8, 12, 21, 31];
 
+/// For the sockets of a relay in the sandbox's network: NET_BIND_SERVICE, for a port that no program can want, and NET_RAW.
+const FOR_RELAY: [u32; 2] = [10, 13];
+
 /// Everything the child needs, and where it leaves what failed.
 pub(super) struct Orders {
+    /// What the program is called.
+    pub name: &'static core::ffi::CStr,
+    /// Whether it makes raw packets in a network of its own.
+    pub raw_packets: bool,
+    /// Capabilities that programs keep in the sandbox's own user namespace.
+    pub keeps: u64,
     /// cgroup.procs files to join by writing "0".
     pub join: Vec<i32>,
     /// Whether there are namespaces to make; without them there are no maps and no capabilities.
     pub namespaces: bool,
     /// A prepared user namespace to enter, or -1.
     pub enter: i32,
+    /// Whether it is to be nobody's child: not the caller's, who may live on and reap nothing.
+    pub detached: bool,
     /// Whether the child writes its own maps, of one id each, before it executes init.
     pub writes_own_maps: bool,
     /// /proc, checked to be one.
@@ -74,13 +85,14 @@ pub(super) unsafe fn vfork(
             let call = [&raw const args as usize, size_of::<CloneArgs>(), 0, 0, 0];
             check(clone_onto(nr::CLONE3, call, start, orders.cast())).map(|pid| pid as i32)
         } else {
-            let call = [(flags | signal) as usize, stack.add(STACK) as usize, pidfd as usize, 0, 0];
+            let call = rawsys::clone_args(flags | signal, stack.add(STACK) as usize, pidfd as usize, 0);
             check(clone_onto(nr::CLONE, call, start, orders.cast())).map(|pid| pid as i32)
         }
     }
 }
 
-/// Enters the prepared user namespace and makes the process that becomes init there, as a child of the caller.
+/// Enters the prepared user namespace, where there is one, and makes the process that becomes init there: as a child of the
+/// caller, or as one of this process, which ends.
 ///
 /// # Safety
 /// `arg` is the `Orders` of a caller that waits.
@@ -88,14 +100,20 @@ pub(super) unsafe extern "C" fn enter(arg: *mut u8) -> ! {
     let orders = arg.cast::<Orders>();
     // SAFETY: see above; this process shares the caller's descriptors, so the pidfd is made among them.
     unsafe {
-        let fault = match call!(nr::SETNS, (*orders).enter, rawsys::CLONE_NEWUSER) {
+        let entered = match (*orders).enter {
+            -1 => Ok(0),
+            namespace => call!(nr::SETNS, namespace, rawsys::CLONE_NEWUSER),
+        };
+        let parent = if (*orders).detached { 0 } else { rawsys::CLONE_PARENT };
+        let fault = match entered {
             Err(errno) => Some((stage::LAUNCH_ENTER, errno)),
             Ok(_) => {
                 let stack = (*orders).stack.as_mut_ptr();
-                match vfork(orders, (*orders).flags | rawsys::CLONE_PARENT, stack, become_init) {
+                match vfork(orders, (*orders).flags | parent, stack, become_init) {
                     Err(errno) => Some((stage::LAUNCH_CLONE, errno)),
                     // It did not get as far as init.
                     Ok(_) if (*orders).fault.is_some() => None,
+                    Ok(_) if !(*orders).namespaces || (*orders).writes_own_maps => None,
                     // Only in here are there capabilities over the ids of the prepared namespace.
                     Ok(pid) => write_maps(&*orders, pid).err(),
                 }
@@ -143,7 +161,7 @@ pub(super) fn write_maps(orders: &Orders, pid: i32) -> Result<(), (u32, i32)> {
                 result => break result.map_err(|errno| (stage, errno))?,
             }
             // SAFETY: waits for nothing, a millisecond long.
-            let _ = unsafe { call!(nr::POLL, 0, 0, 1) };
+            let _ = unsafe { rawsys::poll(std::ptr::null_mut(), 0, 1) };
         }
     }
     Ok(())
@@ -168,7 +186,7 @@ fn execute_init(orders: &Orders) -> (u32, i32) {
     match prepare(orders) {
         Err(fault) => fault,
         Ok(()) => {
-            let argv = [c"sandcell-init".as_ptr(), core::ptr::null()];
+            let argv = [orders.name.as_ptr(), core::ptr::null()];
             let envp = [core::ptr::null::<u8>()];
             // SAFETY: NULL-terminated arrays of NUL-terminated strings; what the caller has in its environment and
             // arguments stays with it.
@@ -207,9 +225,10 @@ fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
             return keep_descriptors(orders);
         }
         // The capabilities of a new user namespace survive an exec under a UID other than 0 in the ambient set only.
-        let needed = NEEDED.iter().fold(0, |set, capability| set | 1 << capability);
+        let more = if orders.raw_packets { &FOR_RELAY[..] } else { &[] };
+        let needed = NEEDED.iter().chain(more).fold(orders.keeps, |set, capability| set | 1 << capability);
         rawsys::set_capabilities(needed, needed, needed).map_err(at(stage::LAUNCH_CAPABILITIES))?;
-        for capability in NEEDED {
+        for capability in (0..64u32).filter(|capability| needed >> capability & 1 == 1) {
             let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
             call!(nr::PRCTL, option, raise, capability, 0, 0).map_err(at(stage::LAUNCH_CAPABILITIES))?;
         }

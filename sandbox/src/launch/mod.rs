@@ -1,35 +1,40 @@
 //! Starts init: one clone with all namespaces, at once followed by an exec. See `child.rs` for what lies between.
 #![allow(unsafe_code)]
 
+pub(crate) mod attach;
 mod child;
-pub(crate) mod enter;
+pub(crate) mod ports;
+pub(crate) mod relay;
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
+use crate::cgroup::{CpuClock, Placement};
 use crate::error::{Failure, Result};
-use crate::identity::{Assigned, UserNamespace};
-use crate::limits::Placement;
+use crate::ids::{Assigned, UserNamespace};
 use crate::rawsys;
-use crate::sys;
-use crate::wire::{control, stage};
-
-static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+use crate::sys::namespaces::{read_number, refused};
+use crate::sys::{self, descriptors, lift};
+use crate::wire::{control, network, stage};
 
 /// What stays the same for every start of one [`Sandbox`](crate::Sandbox).
 #[derive(Debug)]
-pub(crate) struct Image {
+pub(crate) struct InitBinary {
     init: OwnedFd,
     proc: OwnedFd,
+    /// Where the network is `user`.
+    relay: Option<OwnedFd>,
 }
 
 /// What a start needs besides the image.
@@ -37,75 +42,64 @@ pub(crate) struct Launch<'a> {
     pub plan: &'a [u8],
     pub identity: &'a Assigned,
     pub placement: Option<&'a Placement>,
+    /// Where init reads the CPU time of all, if that is limited.
+    pub clock: Option<CpuClock>,
+    /// Whose end ends it: the caller's, or that of a keeper, and then it is nobody's child.
+    pub owner: Option<BorrowedFd<'a>>,
+    /// What the relay is told, where there is to be one.
+    pub relay: Option<relay::Setup>,
+    /// Capabilities that programs keep in the sandbox's own user namespace.
+    pub keeps: u64,
 }
 
 /// A process that is on its way to be a supervisor.
 pub(crate) struct Started {
     pub control: OwnedFd,
     pub pidfd: OwnedFd,
+    pub relay: Option<relay::Relay>,
 }
 
-impl Image {
+impl InitBinary {
     /// Puts init into a memory file and opens /proc.
-    pub(crate) fn new() -> Result<Image> {
+    pub(crate) fn new(with_relay: bool) -> Result<InitBinary> {
+        let relay = with_relay.then(|| program(c"sandcell-relay", sandcell_relay::PROGRAM)).transpose()?;
+        InitBinary::of(program(c"sandcell-init", sandcell_init::PROGRAM)?, relay)
+    }
+
+    /// The same for the keeper of a named cell.
+    pub(crate) fn keeper() -> Result<InitBinary> {
+        InitBinary::of(program(c"sandcell-keeper", sandcell_init::KEEPER)?, None)
+    }
+
+    fn of(init: OwnedFd, relay: Option<OwnedFd>) -> Result<InitBinary> {
         let fail =
             |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
-        let init = match sys::sealed_memory(c"sandcell-init", INIT, true) {
-            // vm.memfd_noexec=2 forbids memory files that can be executed.
-            Err(Errno::EACCES | Errno::EPERM) => on_disk().map_err(|e| {
-                let failure = fail("/var/tmp", e);
-                failure.hint("executing memory files is forbidden here (sysctl vm.memfd_noexec), and /var/tmp and /tmp allow no program either").unsupported()
-            })?,
-            other => other.map_err(|e| fail("memory file", e).setup())?,
-        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = nix::fcntl::open("/proc", flags, Mode::empty()).map_err(|e| fail("/proc", e).setup())?;
         // Something else mounted there could take the writes of the id maps without effect (CVE-2019-16884).
         if fstatfs(&proc).map_err(|e| fail("/proc", e).setup())?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Failure::new("image", "/proc", "is not a proc file system").hint("mount proc there").setup());
         }
-        Ok(Image { init: lift(init)?, proc: lift(proc)? })
+        Ok(InitBinary { init: lift(init)?, proc: lift(proc)?, relay: relay.map(lift).transpose()? })
     }
 }
 
-/// A process that does nothing until the value goes, or the calling process: init that never gets a Plan.
-#[cfg(feature = "systemd")]
-#[derive(Debug)]
-pub(crate) struct Idle {
-    child: std::process::Child,
-    control: Option<OwnedFd>,
-}
-
-#[cfg(feature = "systemd")]
-impl Idle {
-    pub(crate) fn start() -> std::io::Result<Idle> {
-        use std::os::unix::process::CommandExt;
-        use std::process::{Command, Stdio};
-        let init = sys::sealed_memory(c"sandcell-init", INIT, true)?;
-        let (ours, theirs) = sys::message_sockets()?;
-        let mut command = Command::new(format!("/proc/self/fd/{}", init.as_raw_fd()));
-        command.env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
-        // SAFETY: one system call; what the caller left open for others is not held open here.
-        unsafe { command.pre_exec(|| rawsys::cloexec_from(3).map_err(std::io::Error::from_raw_os_error)) };
-        Ok(Idle { child: command.spawn()?, control: Some(ours) })
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+/// A program of ours in a memory file.
+fn program(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
+    let fail =
+        |what: &str, errno: Errno| Failure::new("image", what, "cannot prepare the supervisor").errno(errno as i32);
+    match sys::sealed_memory(name, bytes, true) {
+        // vm.memfd_noexec=2 forbids memory files that can be executed.
+        Err(Errno::EACCES | Errno::EPERM) => on_disk(bytes).map_err(|e| {
+            let failure = fail("/var/tmp", e);
+            failure.hint("executing memory files is forbidden here (sysctl vm.memfd_noexec), and /var/tmp and /tmp allow no program either").unsupported()
+        }),
+        other => other.map_err(|e| fail("memory file", e).setup()),
     }
 }
 
-#[cfg(feature = "systemd")]
-impl Drop for Idle {
-    fn drop(&mut self) {
-        // It ends when the other side of its socket is gone.
-        drop(self.control.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// init in a file that has no name and that nobody has open for writing any more.
-fn on_disk() -> Result<OwnedFd, Errno> {
+/// The same in a file that has no name and that nobody has open for writing any more.
+fn on_disk(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     let in_dir = |place: &str| {
         let dir = nix::fcntl::open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         if fstatvfs(&dir)?.flags().contains(FsFlags::ST_NOEXEC) {
@@ -113,58 +107,51 @@ fn on_disk() -> Result<OwnedFd, Errno> {
         }
         let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let mut file = File::from(nix::fcntl::open(place, flags, Mode::from_bits_retain(0o555))?);
-        file.write_all(INIT).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        let _held = sys::HeldFileSizeSignal::new();
+        file.write_all(bytes).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
     };
     in_dir("/var/tmp").or_else(|_| in_dir("/tmp"))
 }
 
-/// Moves a descriptor away from the numbers of the standard streams, which a caller may have closed.
-pub(crate) fn lift(fd: OwnedFd) -> Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    let raw = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(3)).map_err(descriptors)?;
-    // SAFETY: a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-/// The error of a caller that has run out of descriptors, or of memory for them.
-pub(crate) fn descriptors(errno: Errno) -> crate::Error {
-    Failure::new("descriptors", "", "cannot make the descriptors for a start").errno(errno as i32).setup()
-}
-
 impl Launch<'_> {
     /// Starts init and hands it the Plan. What it makes of it is told on the control socket.
-    pub(crate) fn start(&self, image: &Image) -> Result<Started> {
+    pub(crate) fn start(mut self, image: &InitBinary) -> Result<Started> {
         let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
         let (ours, theirs) = (lift(ours)?, lift(theirs)?);
         let plan = sys::Letter::new(c"sandcell-plan", self.plan).map_err(descriptors)?;
-        let caller = sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
-            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
-            _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
-                .errno(errno as i32)
-                .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
-                .unsupported(),
-        })?;
+        let caller = match self.owner {
+            Some(owner) => owner.try_clone_to_owned().map_err(|_| descriptors(Errno::last()))?,
+            None => own_pidfd()?,
+        };
         let trees = &self.identity.trees;
         let pidfd = self.clone(image, theirs.as_raw_fd()).map_err(|error| last_word(&ours).unwrap_or(error))?;
-        let started = Started { control: ours, pidfd };
+        let mut started = Started { control: ours, pidfd, relay: None };
         // Not before the maps are written: this message is what init waits for.
-        let clock = self.placement.and_then(Placement::cpu_clock).map(|clock| clock.file.as_raw_fd());
+        let clock = self.clock.as_ref().map(|clock| clock.file.as_raw_fd());
         let fds = std::iter::once(caller.as_raw_fd()).chain(clock);
-        let fds: Vec<_> = fds.chain(trees.iter().map(|tree| tree.mount.as_raw_fd())).collect();
-        match plan.send(started.control.as_fd(), control::SETUP, trees.len() as u32, &fds) {
-            Ok(()) => Ok(started),
-            Err(errno) => {
-                end(started.pidfd.as_fd());
-                Err(descriptors(errno))
-            }
+        let to_relay = self.relay.as_ref().map(|_| sys::message_sockets()).transpose();
+        let to_relay = to_relay.map_err(descriptors).inspect_err(|_| self.give_up(&started))?;
+        let with_relay = if to_relay.is_some() { network::WITH_RELAY } else { 0 };
+        let fds = fds.chain(trees.iter().map(|tree| tree.mount.as_raw_fd()));
+        let fds: Vec<_> = fds.chain(to_relay.iter().map(|(init, _)| init.as_raw_fd())).collect();
+        plan.send(started.control.as_fd(), control::SETUP, trees.len() as u32 | with_relay, &fds)
+            .map_err(descriptors)
+            .inspect_err(|_| self.give_up(&started))?;
+        // Beside init, which builds the sandbox meanwhile.
+        if let (Some((_, to_init)), Some(setup)) = (&to_relay, self.relay.take()) {
+            let relay = relay::Relay::start(image, self.placement, setup, to_init, self.owner.is_some());
+            started.relay = Some(relay.inspect_err(|_| self.give_up(&started))?);
         }
+        Ok(started)
     }
 
-    fn clone(&self, image: &Image, control: RawFd) -> Result<OwnedFd> {
+    fn give_up(&self, started: &Started) {
+        end(started.pidfd.as_fd(), started.control.as_raw_fd());
+    }
+
+    fn clone(&self, image: &InitBinary, control: RawFd) -> Result<OwnedFd> {
         let enter = match &self.identity.namespace {
             UserNamespace::OneId | UserNamespace::Written | UserNamespace::Absent => -1,
             UserNamespace::Nested(fd) => fd.as_raw_fd(),
@@ -175,10 +162,15 @@ impl Launch<'_> {
             | rawsys::CLONE_NEWPID
             | rawsys::CLONE_NEWIPC
             | rawsys::CLONE_NEWUTS;
+        let join = self.placement.map_or_else(|| Ok(Vec::new()), Placement::join)?;
         let mut orders = child::Orders {
+            name: c"sandcell-init",
+            raw_packets: self.relay.is_some(),
+            keeps: self.keeps,
             namespaces,
-            join: self.placement.map_or(&[][..], Placement::join).iter().map(AsRawFd::as_raw_fd).collect(),
+            join: join.iter().map(AsRawFd::as_raw_fd).collect(),
             enter,
+            detached: self.owner.is_some(),
             writes_own_maps: namespaces && !self.identity.namespace.allows_setgroups(),
             deny_groups: !self.identity.namespace.allows_setgroups(),
             proc: image.proc.as_raw_fd(),
@@ -217,6 +209,53 @@ impl Launch<'_> {
     }
 }
 
+/// What tells init of the caller's death.
+fn own_pidfd() -> Result<OwnedFd> {
+    sys::pidfd_open(std::process::id().cast_signed()).map_err(|errno| match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => descriptors(errno),
+        _ => Failure::new("pidfd", "pidfd_open", "cannot watch the calling process")
+            .errno(errno as i32)
+            .hint("Linux 5.12 or later is needed, and a seccomp filter around the caller must allow it")
+            .unsupported(),
+    })
+}
+
+/// Starts the keeper of a named cell, as nobody's child. It waits for what it is to hold on its socket, and ends with that.
+pub(crate) fn start_keeper() -> Result<Started> {
+    let image = InitBinary::keeper()?;
+    let (ours, theirs) = sys::message_sockets().map_err(descriptors)?;
+    let (ours, theirs) = (lift(ours)?, lift(theirs)?);
+    let mut orders = child::Orders {
+        raw_packets: false,
+        keeps: 0,
+        namespaces: false,
+        join: Vec::new(),
+        enter: -1,
+        detached: true,
+        name: c"sandcell-keeper",
+        writes_own_maps: false,
+        deny_groups: false,
+        proc: image.proc.as_raw_fd(),
+        uid_map: Vec::new(),
+        gid_map: Vec::new(),
+        clone3: true,
+        flags: rawsys::CLONE_PIDFD,
+        cgroup: -1,
+        control: theirs.as_raw_fd(),
+        init: image.init.as_raw_fd(),
+        stack: Vec::with_capacity(child::STACK),
+        pidfd: -1,
+        fault: None,
+    };
+    let mut result = run(&mut orders);
+    if result.as_ref().is_err_and(|(_, errno)| [rawsys::ENOSYS, rawsys::EPERM].contains(errno)) {
+        (orders.clone3, orders.fault) = (false, None);
+        result = run(&mut orders);
+    }
+    let pidfd = result.map_err(|(stage, errno)| explain(stage, errno))?;
+    Ok(Started { control: ours, pidfd, relay: None })
+}
+
 /// Why init has ended already, where it has said so: nobody can write the maps of a process that is gone.
 fn last_word(control: &OwnedFd) -> Option<crate::Error> {
     let said = sys::is_readable(control.as_fd()).then(|| sys::receive(control.as_fd()).ok().flatten())??;
@@ -224,15 +263,23 @@ fn last_word(control: &OwnedFd) -> Option<crate::Error> {
     Some(Failure::new(name, "", words).errno(said.0.errno).setup())
 }
 
-/// Ends a process that has gone wrong.
-fn end(pidfd: BorrowedFd<'_>) {
-    let _ = sys::pidfd_kill(pidfd, libc::SIGKILL);
-    sys::reap(pidfd);
+/// How long a process that has gone wrong is waited for.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// Ends a process that has gone wrong. `control`: an end of its socket.
+fn end(pidfd: BorrowedFd<'_>, control: RawFd) {
+    if sys::pidfd_kill(pidfd, libc::SIGKILL).is_err() {
+        // A filter around the caller refuses it. Init ends by itself when there is nobody to send it a Plan.
+        let _ = shutdown(control, Shutdown::Both);
+    }
+    if sys::wait_readable(&[pidfd], Some(Instant::now() + DEATH)).is_ok_and(|ended| ended[0]) {
+        sys::reap(pidfd);
+    }
 }
 
 /// Clones, waits for the exec, and sees to it that the maps are written.
 fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
-    let entering = orders.enter >= 0;
+    let entering = orders.enter >= 0 || orders.detached;
     let writing = orders.namespaces && !entering && !orders.writes_own_maps;
     let mut stack: Vec<u8> = Vec::with_capacity(child::STACK);
     let blocked =
@@ -270,7 +317,8 @@ fn run(orders: &mut child::Orders) -> Result<OwnedFd, (u32, i32)> {
         (None, Some(pidfd)) => Ok(pidfd),
         (fault, pidfd) => {
             if let Some(pidfd) = pidfd {
-                end(pidfd.as_fd());
+                // SAFETY: the child has executed or ended; nobody else has the pointer any more.
+                end(pidfd.as_fd(), unsafe { (*orders).control });
             }
             Err(fault.unwrap_or((stage::LAUNCH_CLONE, Errno::ECHILD as i32)))
         }
@@ -282,20 +330,7 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
     let (name, words) = stage::describe(stage);
     let failure = Failure::new(name, "", words).errno(errno);
     match (stage, Errno::from_raw(errno)) {
-        (stage::LAUNCH_CLONE, Errno::ENOSPC) if read_number(c"/proc/sys/user/max_user_namespaces") == Some(0) => failure
-            .hint("user namespaces are switched off here: sysctl user.max_user_namespaces=10000; or a weaker sandbox without them: `isolation` landlock")
-            .unsupported(),
-        (stage::LAUNCH_CLONE, Errno::ENOSPC) => {
-            failure.hint("a limit on namespaces is reached: raise user.max_*_namespaces").setup()
-        }
-        (stage::LAUNCH_CLONE, Errno::EPERM) if read_number(c"/proc/sys/kernel/unprivileged_userns_clone") == Some(0) => {
-            failure.hint("sysctl kernel.unprivileged_userns_clone=1").unsupported()
-        }
-        (stage::LAUNCH_CLONE, Errno::EPERM | Errno::ENOSYS) => failure
-            .hint("something around the caller forbids user namespaces: a container's seccomp profile, a chroot, or AppArmor; a weaker sandbox does without them: `isolation` landlock")
-            .unsupported(),
-        (stage::LAUNCH_CLONE, Errno::EAGAIN) => failure.hint("RLIMIT_NPROC or a pids limit of the caller is reached").setup(),
-        (stage::LAUNCH_CLONE, Errno::EUSERS) => failure.hint("user namespaces are nested too deeply here").unsupported(),
+        (stage::LAUNCH_CLONE, errno) => refused(failure, errno),
         (
             stage::LAUNCH_UID_MAP | stage::LAUNCH_GID_MAP | stage::LAUNCH_SETGROUPS | stage::LAUNCH_CAPABILITIES,
             Errno::EPERM | Errno::EACCES,
@@ -312,7 +347,35 @@ fn explain(stage: u32, errno: i32) -> crate::Error {
     }
 }
 
-fn read_number(path: &CStr) -> Option<u32> {
-    let file = File::open(path.to_str().ok()?).ok()?;
-    std::io::read_to_string(file).ok()?.trim().parse().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+
+    /// A failed newuidmap(1) ends init, which waits for its Plan then.
+    #[test]
+    fn a_start_that_fails_comes_to_an_end_where_signals_by_pidfd_are_refused() {
+        let image = InitBinary::new(false).unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (ours, theirs) = sys::message_sockets().unwrap();
+            let path = format!("/proc/self/fd/{}", image.init.as_raw_fd());
+            let mut child = std::process::Command::new(path).stdin(theirs.try_clone().unwrap()).spawn().unwrap();
+            let pidfd = sys::pidfd_open(child.id().cast_signed()).unwrap();
+            let rules = [(libc::SYS_pidfd_send_signal, vec![])].into();
+            let refused = SeccompAction::Errno(libc::EPERM as u32);
+            let filter =
+                SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into().unwrap());
+            // Of this thread alone.
+            let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+            apply_filter(&program).unwrap();
+            assert_eq!(sys::pidfd_kill(pidfd.as_fd(), 0), Err(Errno::EPERM), "the control");
+            end(pidfd.as_fd(), theirs.as_raw_fd());
+            drop(ours);
+            said.send(child.try_wait().map_err(|error| error.raw_os_error())).unwrap();
+        });
+        let ended = heard.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+        // Reaped already, or to be reaped.
+        assert!(!matches!(ended, Ok(None)), "it lives on");
+    }
 }

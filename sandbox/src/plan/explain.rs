@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 
-use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, NO_SLOT, Step};
+use crate::kernel_names::Capability;
+use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, MAKE_DIR, MAKE_FILE, NO_SLOT, Step};
 
 /// The step's stable name: `bind`, `new-fs`.
 pub(crate) fn name_of(step: &Step<'_>) -> String {
@@ -20,7 +21,6 @@ pub(crate) fn name_of(step: &Step<'_>) -> String {
 pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
     let text = |c: &CStr| c.to_string_lossy().into_owned();
     let (subject, words) = match step {
-        Step::PrivateMounts {} => (String::new(), "cut the mounts off from the host's".to_owned()),
         Step::OpenDir { path, .. } => (text(path), "open the directory as a layer".to_owned()),
         Step::OpenTree { path, .. } => (text(path), "take the mounts at and beneath this path of the host".to_owned()),
         Step::TakeTree { path, .. } => {
@@ -29,8 +29,16 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::AttachTree { path, .. } => (text(path), "put it where an overlay can use it".to_owned()),
         Step::OpenIn { path, make: 0, .. } => (text(path), "open the directory in it".to_owned()),
         Step::OpenIn { path, .. } => (text(path), "make and open a directory in it".to_owned()),
-        Step::Become { uid, gid, groups } => {
-            let groups = if *groups != 0 { ", without supplementary groups" } else { "" };
+        Step::Become { uid, gid, groups, list } => {
+            let list: Vec<String> = list
+                .chunks_exact(4)
+                .map(|id| u32::from_le_bytes(id.try_into().unwrap_or_default()).to_string())
+                .collect();
+            let groups = match (groups, list.is_empty()) {
+                (0, _) => String::new(),
+                (_, true) => ", without supplementary groups".to_owned(),
+                (_, false) => format!(", supplementary groups {}", list.join(", ")),
+            };
             (String::new(), format!("become UID {uid}, GID {gid}{groups}"))
         }
         Step::Base { size, inodes } => {
@@ -55,6 +63,9 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
             };
             ("/".to_owned(), format!("mount an overlay of {} layers, {upper}", lower.len() / 4))
         }
+        Step::Overlay { dest, attributes, .. } => {
+            (place(dest), format!("mount it again with the missing mount points{}", words_of(*attributes)))
+        }
         Step::Bind { dest, attributes, .. } => (place(dest), format!("mount what was taken{}", words_of(*attributes))),
         Step::BindBase { path, dest, attributes, .. } => {
             let path = text(path);
@@ -76,40 +87,44 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
         Step::Hostname { name } => (text(name), "set the host name".to_owned()),
         Step::Network { loopback: 0 } => (String::new(), "make a network without any interface, meanwhile".to_owned()),
         Step::Network { .. } => ("lo".to_owned(), "make a network with a loopback interface, meanwhile".to_owned()),
-        Step::NetworkEnter {} => (String::new(), "enter that network".to_owned()),
-        Step::CgroupNamespace {} => (String::new(), "hide the cgroups above".to_owned()),
+        Step::Steering { .. } => {
+            ("lo".to_owned(), "have all that leaves the network it makes go to the relay, which decides".to_owned())
+        }
         Step::Pivot {} => ("/".to_owned(), "make the new root the root and let go of the old one".to_owned()),
-        Step::Keyring { .. } => (String::new(), "replace the session keyring by an empty one".to_owned()),
-        Step::NestedNamespace { .. } => (
-            String::new(),
-            "enter a nested user and mount namespace, so that kept capabilities reach no mount".to_owned(),
-        ),
         Step::Capabilities { keep: 0 } => (String::new(), "drop all capabilities for good".to_owned()),
         Step::Capabilities { keep } => {
             let kept: Vec<_> =
-                caps::all().into_iter().filter(|c| keep & c.bitmask() != 0).map(|c| c.to_string()).collect();
+                Capability::ALL.iter().filter(|c| keep & c.bitmask() != 0).map(|c| c.to_string()).collect();
             (kept.join(" "), "drop all other capabilities for good".to_owned())
         }
         Step::Filter { program, .. } => {
             (String::new(), format!("filter system calls ({} BPF instructions)", program.len() / 8))
         }
-        Step::FilterEnter {} => {
-            (String::new(), "put the supervisor behind that filter, and all programs with it".to_owned())
-        }
         Step::Listener { learn: 0, .. } => {
             (String::new(), "listen to the filter, to name the call that ends a program".to_owned())
         }
         Step::Listener { .. } => (String::new(), "note every system call that the filter lets through".to_owned()),
-        Step::LandlockRules { .. } => (String::new(), "make a Landlock ruleset".to_owned()),
         Step::LandlockPath { path, .. } => (text(path), "allow it in the Landlock ruleset".to_owned()),
         Step::CpuTime { limit, .. } => {
             (String::new(), format!("end everything after {} ms of CPU time", limit / 1_000_000))
         }
-        Step::LandlockEach {} => (String::new(), "let every program enter the Landlock domain".to_owned()),
-        Step::LandlockEnter {} => (String::new(), "enter the Landlock domain".to_owned()),
-        Step::Announce {} => (String::new(), "hand the upper directory to the caller".to_owned()),
+        // The others are about nothing that has a name, and say what they do where they are declared.
+        other => (String::new(), other.words().to_owned()),
     };
     (subject, words)
+}
+
+/// What the place of a mount has to be.
+pub(crate) fn place_of_mount(step: &Step<'_>) -> &'static str {
+    match step {
+        Step::Bind { make: MAKE_FILE, .. } | Step::BindBase { make: MAKE_FILE, .. } => {
+            "A file can only be mounted over a file: name its place in the directory, such as SRC:DEST/NAME."
+        }
+        Step::Bind { make: MAKE_DIR, .. } | Step::BindBase { make: MAKE_DIR, .. } | Step::NewFs { .. } => {
+            "A directory can only be mounted over a directory: name another place, or mount a file."
+        }
+        _ => "",
+    }
 }
 
 /// A destination as programs see it: what is built in base first has its directory there in front.

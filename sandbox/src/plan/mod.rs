@@ -1,51 +1,71 @@
 //! Policy → Plan: everything that needs the host is resolved here, into a flat list of steps for init.
 
-mod etc;
+mod account;
+mod enforced;
 mod explain;
-mod host;
-mod root;
+mod failure;
 #[cfg(feature = "landlock")]
-mod wall;
+pub(crate) mod isolation;
+#[cfg(feature = "landlock")]
+mod landlock;
+pub(crate) mod relay;
+mod root;
+mod steering;
+mod view;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
-use crate::identity::{Assigned, IdMap};
-#[cfg(feature = "landlock")]
-use crate::policy::Isolation;
-use crate::policy::{Network, Policy, Seccomp};
-use crate::syscalls::{Listen, Profile, compile as compile_filter};
-use crate::upper::DiskUpper;
+use crate::ids::{Assigned, IdMap};
+use crate::overlay::upper::DiskUpper;
+use crate::policy::{Policy, Seccomp};
+use crate::resolve::Resolved;
+use crate::resolve::host_view::HostFiles;
+use crate::seccomp::{Action, Listen, Profile, compile as compile_filter};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
-#[cfg(feature = "image")]
-pub(crate) use etc::read_beneath;
-pub(crate) use explain::{describe, name_of};
-pub(crate) use host::HostFiles;
+pub(crate) use enforced::enforced;
 #[cfg(feature = "landlock")]
-pub(crate) use host::VIEW;
-pub(crate) use root::destination;
+pub(crate) use enforced::require_landlock;
+pub(crate) use explain::{describe, name_of, place_of_mount};
+pub(crate) use failure::setup_failure;
 #[cfg(feature = "landlock")]
-pub(crate) use wall::report as landlock_report;
+pub(crate) use landlock::report as landlock_report;
+pub(crate) use root::hidden_from_init;
 
-/// What is needed for a Plan besides the policy.
+/// What is needed for a Plan.
 pub(crate) struct Inputs<'a> {
-    pub policy: &'a Policy,
+    pub resolved: &'a Resolved,
     pub identity: &'a Assigned,
-    pub hostname: &'a str,
+    pub given: &'a Given,
     pub filter: Option<Filter>,
-    /// Nanoseconds per unit of the file that tells the CPU time, where there is one.
-    pub cpu_clock: Option<u64>,
-    /// Whether the caller wants a descriptor of the upper directory.
-    pub keep_upper: bool,
+    /// Whether the caller waits until all is ready: for a descriptor of the upper directory, or for the times.
+    pub announce: bool,
+    /// Whether init tells how long each step takes.
+    pub traced: bool,
     /// What the kernel's Landlock can do.
     #[cfg(feature = "landlock")]
-    pub landlock: landlock::ABI,
+    pub landlock: ::landlock::ABI,
     pub host: &'a HostFiles,
     /// Where the upper lies, if not in memory.
     pub upper: Option<&'a DiskUpper>,
+}
+
+/// What a Plan is made of that neither the policy nor the host's files say: with the same once more it is the same Plan.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    pub hostname: String,
+    /// Nanoseconds per unit of the file that tells the CPU time, where there is one.
+    pub cpu_clock: Option<u64>,
+    /// What of the host comes to init as a mount.
+    pub trees: Vec<PathBuf>,
+}
+
+/// Whether a file of base has another content each time.
+pub(crate) fn is_random(path: &CStr) -> bool {
+    path == c"boot-id" || path == c"machine-id"
 }
 
 /// A compiled system call filter: instructions and flags of seccomp(2).
@@ -59,18 +79,38 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// The filter of the default profile for programs without capabilities: made ahead, and compared by a test.
+    pub(crate) fn of_default() -> Filter {
+        Filter { program: Some((crate::seccomp::default_filter().to_vec(), 0)), listener: None, learn: false }
+    }
+
     /// The filter of a profile. One that ends programs gets a listener, so that the outcome can name the call.
-    pub(crate) fn new(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
+    pub(crate) fn new(profile: &Profile, caps: &[crate::kernel_names::Capability]) -> Result<Filter> {
         let of = |listen| compile_filter(profile, caps, listen).map(|program| (program.bytes(), program.flags.bits()));
         let listener = if profile.kills(caps) { Some(of(Listen::Kills)?) } else { None };
         Ok(Filter { program: Some(of(Listen::None)?), listener, learn: false })
     }
 
     /// The same, but that init notes every call that it lets through.
-    pub(crate) fn learning(profile: &Profile, caps: &[caps::Capability]) -> Result<Filter> {
+    pub(crate) fn learning(profile: &Profile, caps: &[crate::kernel_names::Capability]) -> Result<Filter> {
         let program = compile_filter(profile, caps, Listen::Passes)?;
         Ok(Filter { program: None, listener: Some((program.bytes(), program.flags.bits())), learn: true })
     }
+}
+
+/// The profile that was asked for; without one everything is allowed.
+pub(crate) fn profile(policy: &Policy) -> Profile {
+    let profile = match &policy.seccomp {
+        Seccomp::Off => return Profile::new(Action::Allow),
+        Seccomp::Default if policy.init => Profile::default().with("device-events").expect("a set of ours"),
+        Seccomp::Default => Profile::default(),
+        Seccomp::Profile(profile) => profile.clone(),
+    };
+    #[cfg(feature = "landlock")]
+    if !policy.isolation.has_namespaces() {
+        return isolation::narrow(profile, policy);
+    }
+    profile
 }
 
 /// The steps, and what programs need to know of what they make.
@@ -80,6 +120,7 @@ pub(crate) struct Plan {
     /// The program's user name and home.
     pub user: String,
     pub home: PathBuf,
+    pub given: Given,
 }
 
 impl Plan {
@@ -93,57 +134,85 @@ impl Plan {
 /// Compiles the Plan. The order matters: what is the caller's is opened first, under the caller's identity; then
 /// the sandbox's own identity is taken on and everything else is made under it.
 pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
-    let policy = inputs.policy;
+    let resolved = inputs.resolved;
+    let policy = &resolved.policy;
     #[cfg(feature = "landlock")]
-    if policy.isolation == Isolation::Landlock {
+    if !policy.isolation.has_namespaces() {
         return without_namespaces(inputs);
     }
-    let mapped = inputs.identity.trees.iter().map(|tree| Some(tree.path.clone())).collect();
+    let mapped = inputs.given.trees.iter().cloned().map(Some).collect();
     let mut opens = Steps { mapped, ..Steps::default() };
     let mut makes = Steps::default();
+    if inputs.traced {
+        opens.push(Step::Trace {});
+    }
     opens.push(Step::PrivateMounts {});
-    let account = etc::Account::find(policy, inputs.identity)?;
+    let account = account::Account::find(resolved, inputs.identity)?;
     root::compile(inputs, &account, &mut opens, &mut makes)?;
 
     let mut steps = opens;
     let identity = inputs.identity;
-    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into() });
-    if policy.network != Network::Host {
+    become_it(inputs, &mut steps);
+    if policy.network_in_effect().has_own_namespace() {
         // Early, for it takes as long as half of the mounts; but after all that the Plan holds open, for a table of
         // descriptors that is shared grows slowly.
-        steps.push(Step::Network { loopback: (policy.network == Network::Loopback).into() });
+        if policy.network_in_effect().has_relay() {
+            steps.push(Step::Steering { script: &steering::script(!inputs.resolved.published.is_empty()) });
+        }
+        steps.push(Step::Network { loopback: policy.network_in_effect().brings_loopback_up().into() });
     }
     steps.append(makes);
 
-    let hostname = c_string(inputs.hostname)?;
+    let hostname = c_string(&inputs.given.hostname)?;
     steps.push(Step::Hostname { name: &hostname });
     steps.push(Step::CgroupNamespace {});
+    #[cfg(feature = "landlock")]
+    if landlock::names_mqueue(inputs) {
+        steps.push(Step::Mqueue {});
+    }
     steps.push(Step::Pivot {});
     steps.push(Step::Keyring { shut: 0 });
-    if policy.network != Network::Host {
+    if policy.network_in_effect().has_own_namespace() {
         steps.push(Step::NetworkEnter {});
     }
     cpu_time(inputs, &mut steps);
-    let keep = policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask());
-    if keep != 0 {
+    let keep = kept(policy);
+    if policy.init {
+        steps.push(Step::System {});
+    } else if keep != 0 {
         let map = |map: &IdMap| map.inside().to_string().into_bytes();
         steps.push(Step::NestedNamespace { uid_map: &map(&identity.uid_map), gid_map: &map(&identity.gid_map) });
     }
     steps.push(Step::Capabilities { keep });
     filters(inputs, &mut steps);
     #[cfg(feature = "landlock")]
-    wall::compile(policy, &account.home, inputs.landlock, &mut steps)?;
-    if policy.seccomp == Seccomp::Default && inputs.filter.as_ref().is_some_and(|filter| !filter.learn) {
+    landlock::compile(inputs, &account.home, &mut steps)?;
+    // Init enters the namespaces of a system for each program, which the filter is there to refuse.
+    if policy.seccomp.is_built_in() && !policy.init && inputs.filter.as_ref().is_some_and(|filter| !filter.learn) {
         steps.push(Step::FilterEnter {});
     }
-    if inputs.keep_upper {
+    if inputs.announce {
         steps.push(Step::Announce {});
     }
-    Ok(Plan { bytes: steps.bytes, user: account.name, home: account.home })
+    Ok(Plan { bytes: steps.bytes, user: account.name, home: account.home, given: inputs.given.clone() })
+}
+
+fn become_it(inputs: &Inputs<'_>, steps: &mut Steps) {
+    let (resolved, identity) = (inputs.resolved, inputs.identity);
+    // A group is there where its id is: a sandbox of one id has none but its own.
+    let count = resolved.policy.identity.count;
+    let groups = resolved.groups.iter().filter(|gid| count > **gid && identity.setgroups);
+    let list: Vec<u8> = groups.flat_map(|gid| gid.to_le_bytes()).collect();
+    steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: identity.setgroups.into(), list: &list });
+}
+
+/// The capabilities that programs keep.
+pub(crate) fn kept(policy: &Policy) -> u64 {
+    policy.cap_add.iter().fold(0, |set, capability| set | capability.bitmask())
 }
 
 fn cpu_time(inputs: &Inputs<'_>, steps: &mut Steps) {
-    if let (Some(limit), Some(scale)) = (inputs.policy.limits.cpu_time, inputs.cpu_clock) {
+    if let (Some(limit), Some(scale)) = (inputs.resolved.policy.limits.cpu_time, inputs.given.cpu_clock) {
         steps.push(Step::CpuTime { limit: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), scale });
     }
 }
@@ -163,21 +232,24 @@ fn filters(inputs: &Inputs<'_>, steps: &mut Steps) {
 #[cfg(feature = "landlock")]
 fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
     let mut steps = Steps::default();
+    if inputs.traced {
+        steps.push(Step::Trace {});
+    }
     let identity = inputs.identity;
     if identity.setgroups {
-        steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: 1 });
+        steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: 1, list: &[] });
     }
     // Docker's filter refuses keyctl(2), and so does the default one.
-    steps.push(Step::Keyring { shut: (inputs.policy.seccomp == Seccomp::Default).into() });
+    steps.push(Step::Keyring { shut: (inputs.resolved.policy.seccomp.is_built_in()).into() });
     cpu_time(inputs, &mut steps);
     steps.push(Step::Capabilities { keep: 0 });
     filters(inputs, &mut steps);
-    wall::for_each_program(inputs.policy, inputs.landlock, &mut steps)?;
-    if inputs.keep_upper {
+    landlock::for_each_program(inputs.resolved, inputs.landlock, &mut steps)?;
+    if inputs.announce {
         steps.push(Step::Announce {});
     }
-    let (user, home) = crate::isolation::account()?;
-    Ok(Plan { bytes: steps.bytes, user, home })
+    let (user, home) = isolation::account()?;
+    Ok(Plan { bytes: steps.bytes, user, home, given: inputs.given.clone() })
 }
 
 /// Steps being put together, already as bytes.

@@ -3,15 +3,17 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::etc::Account;
-use super::host::{self, ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
+use super::account::Account;
+use super::view::{self, Part};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
-use crate::policy::{HostIds, Mount, Network, Root};
+use crate::overlay::upper::DiskUpper;
+use crate::policy::Mount;
+use crate::policy::files::RootFs;
+use crate::resolve::host_view::{self, ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, INERT_VIEW, MAKE_DIR, MAKE_FILE, NEW, NO_SLOT, Step};
 
 /// Directories of base that appear in the root: name in base, destination, permission bits.
@@ -19,28 +21,31 @@ const PRIVATE: [(&CStr, &CStr, u32); 3] =
     [(c"tmp", c"/tmp", 0o1777), (c"var-tmp", c"/var/tmp", 0o1777), (c"run", c"/run", 0o755)];
 
 pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
-    let policy = inputs.policy;
-    let binds = resolve_mounts(&policy.mounts)?;
+    let (resolved, policy) = (inputs.resolved, &inputs.resolved.policy);
+    let files = &resolved.files;
+    let binds = resolve_mounts(&files.mounts)?;
     makes.push(Step::Base {
         size: policy.limits.disk.unwrap_or(0),
         inodes: policy.limits.inodes.map_or(0, |n| n + OWN_INODES),
     });
     let mut dests: Vec<(CString, u32)> = Vec::new();
     // What an image has in /run is for its programs, which expect it there; writes to it go to the upper.
-    let private = if policy.of_image { &PRIVATE[..2] } else { &PRIVATE[..] };
-    for (_, dest, _) in private {
+    let private = if files.of_image && !policy.init { &PRIVATE[..2] } else { &PRIVATE[..] };
+    let is_kept = |dest: &CStr| files.kept_dirs.iter().any(|kept| kept == as_path(dest));
+    let private = || private.iter().filter(|(_, dest, _)| !is_kept(dest));
+    for (_, dest, _) in private() {
         dests.push(((*dest).to_owned(), MAKE_DIR));
     }
-    if let Some(dir) = policy.chdir.as_ref().filter(|_| policy.of_image) {
+    if let Some(dir) = resolved.dir.as_ref().filter(|_| files.of_image) {
         // Tools that run images make it where it is missing.
         dests.push((path_string(dir)?, MAKE_DIR));
     }
-    for dest in [c"/proc", c"/dev"] {
+    for dest in [c"/proc", c"/dev"].into_iter().chain(policy.init.then_some(c"/sys")) {
         dests.push((dest.to_owned(), MAKE_DIR));
     }
     let home = path_string(&account.home)?;
     // The home of an image's own account is the image's, and often full of its program.
-    let private_home = !(policy.of_image && account.known);
+    let private_home = !((files.of_image || policy.init) && account.known);
     if private_home {
         dests.push((home.clone(), MAKE_DIR));
     }
@@ -51,35 +56,37 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         dests.push((bind.dest.clone(), bind.make));
     }
 
-    let base_root = matches!(policy.root, Root::Host | Root::Empty);
-    if base_root {
-        // Every mount point that is known beforehand: cheaper than to find out that it is missing.
-        let view = if matches!(policy.root, Root::Host) { inputs.host.view.as_slice() } else { &[] };
-        mount_points(c"root", &dests[..dests.len() - binds.len()], view, makes)?;
-    }
-    root(inputs, &dests, opens, makes)?;
+    let parts = match base(inputs, &dests)? {
+        Base::Parts(parts) => {
+            // Every mount point that is known beforehand: cheaper than to find out that it is missing.
+            view::mount_points(c"root", &dests[..dests.len() - binds.len()], &parts, makes)?;
+            makes.push(Step::RootBase { path: c"root" });
+            Some(parts)
+        }
+        Base::Directory(dir) => {
+            directory_root(&dir, &dests, opens, makes)?;
+            None
+        }
+        Base::Layers(layers) => {
+            layers_root(layers, inputs.upper, &dests, opens, makes)?;
+            None
+        }
+    };
+    let base_root = parts.is_some();
     for (name, mode) in [(c"home", 0o700), (c"shm", 0o1777), (c"dev", 0o755), (c"empty", 0o555)] {
         makes.push(Step::Dir { path: name, mode });
     }
-    for (name, _, mode) in private {
+    for (name, _, mode) in private() {
         makes.push(Step::Dir { path: name, mode: *mode });
     }
     makes.push(Step::File { path: c"blank", mode: 0, content: b"" });
+    makes.push(Step::File { path: c"boot-id", mode: 0o444, content: boot_id()?.as_bytes() });
 
-    if matches!(policy.root, Root::Host) {
-        for (path, target) in &inputs.host.view {
-            match target {
-                None => {
-                    let slot = opens.open_tree(Path::new(path))?;
-                    let dest = beneath(NEW, path)?;
-                    makes.push(Step::Bind { slot, dest: &dest, attributes: READ_ONLY, make: MAKE_DIR });
-                }
-                Some(target) => {
-                    let name = c_string(&format!("root{path}"))?;
-                    makes.push(Step::Symlink { path: &name, target: &path_string(target)? });
-                }
-            }
-        }
+    if let Some(parts) = &parts {
+        view::show(parts, opens, makes)?;
+        // Of the host's own account files those that are not there are left out.
+        let from = if files.root == RootFs::Host { dests.len() - binds.len() } else { 0 };
+        view::add_missing(parts, &dests, from, opens, makes)?;
     }
     accounts(inputs, account, makes)?;
     // A root of base has their places, and nothing that could lead elsewhere. Into others they are moved when done.
@@ -97,19 +104,40 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
         }
     }
     let homes = private_home.then_some((c"home", home.as_c_str()));
-    for (path, dest) in private.iter().map(|(name, dest, _)| (*name, *dest)).chain(homes) {
+    for (path, dest) in private().map(|(name, dest, _)| (*name, *dest)).chain(homes) {
         let within = if base_root { Some(beneath(NEW, as_path(dest))?) } else { None };
         let dest = within.as_deref().unwrap_or(dest);
         makes.push(Step::BindBase { path, dest, attributes: PLAIN, make: MAKE_DIR });
     }
+    if policy.init {
+        for_init(base_root, makes)?;
+    }
     for (index, bind) in binds.iter().enumerate() {
         mount(bind, index, opens, makes)?;
     }
-    if inputs.policy.network == Network::Host {
-        resolver(makes)?;
+    if inputs.resolved.policy.network_in_effect().uses_host_resolver() {
+        resolver(parts.as_deref(), makes)?;
     }
     if base_root {
         makes.push(Step::RootAttributes { attributes: READ_ONLY });
+    }
+    Ok(())
+}
+
+/// What systemd wants to find mounted, or mounts itself, which it may not: /sys, with nothing of the host and a place for the
+/// system's group, and /run/lock.
+fn for_init(base_root: bool, makes: &mut Steps) -> Result<()> {
+    for path in [c"sys", c"sys/fs", c"sys/fs/cgroup"] {
+        makes.push(Step::Dir { path, mode: 0o555 });
+    }
+    for (path, mode) in [(c"run/lock", 0o755), (c"run-lock", 0o1777)] {
+        makes.push(Step::Dir { path, mode });
+    }
+    let sys = beneath(INERT_VIEW, "sys")?;
+    for (path, dest, attributes) in [(sys.as_c_str(), c"/sys", INERT | ATTR_RDONLY), (c"run-lock", c"/run/lock", PLAIN)]
+    {
+        let within = if base_root { Some(beneath(NEW, as_path(dest))?) } else { None };
+        makes.push(Step::BindBase { path, dest: within.as_deref().unwrap_or(dest), attributes, make: MAKE_DIR });
     }
     Ok(())
 }
@@ -126,60 +154,94 @@ fn beneath(place: &CStr, path: impl AsRef<Path>) -> Result<CString> {
 /// What our own files and directories take from an inode budget, so that the caller's number is the program's.
 const OWN_INODES: u64 = 96;
 
-/// The root mount itself.
-fn root(inputs: &Inputs<'_>, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<()> {
-    match &inputs.policy.root {
-        Root::Host | Root::Empty => makes.push(Step::RootBase { path: c"root" }),
-        Root::Dir(dir) => {
+/// What the root is made of.
+enum Base<'a> {
+    /// Several mounts.
+    Parts(Vec<Part>),
+    /// This directory, perhaps with an overlay that has what is missing in it.
+    Directory(PathBuf),
+    Layers(&'a [PathBuf]),
+}
+
+fn base<'a>(inputs: &Inputs<'a>, dests: &[(CString, u32)]) -> Result<Base<'a>> {
+    Ok(match &inputs.resolved.files.root {
+        RootFs::Host => Base::Parts(view::of_host(inputs.host)),
+        RootFs::Empty => Base::Parts(Vec::new()),
+        RootFs::Dir(dir) => {
             let dir = directory(dir, "root")?;
-            let mut complete = true;
-            for (dest, _) in dests {
-                complete = complete && present(&dir, dest)?;
-            }
-            if complete {
-                let slot = opens.open_named_tree(&dir)?;
-                makes.push(Step::RootTree { slot, attributes: READ_ONLY });
+            // The kernel takes no layer of an overlay that has mounts in it.
+            if !complete(&dir, dests)? && view::mounted_beneath(&dir)? {
+                Base::Parts(view::of_directory(&dir, dests)?)
             } else {
-                let lower = layer(&dir, opens, makes)?;
-                stubs(dests, makes)?;
-                overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
+                Base::Directory(dir)
             }
         }
-        #[cfg(feature = "image")]
-        Root::Image(_) => unreachable!("`build` has made layers of it"),
-        Root::Layers(layers) => {
-            let mut lower = Vec::new();
-            for layer in layers.iter().rev() {
-                lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
-            }
-            let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
-            if let Some(disk) = inputs.upper {
-                let mapped = if disk.is_private() { None } else { opens.take_mapped(&absolute(&disk.dir)?)? };
-                let tree = match mapped {
-                    Some(tree) => {
-                        attach(tree, makes)?;
-                        Some(tree)
-                    }
-                    None if disk.is_private() => Some(opens.open_dir(&disk.dir)?),
-                    None => None,
-                };
-                if let Some(tree) = tree {
-                    (upper, work) = (opens.next_slot()?, opens.next_slot()?);
-                    for (slot, path) in [(upper, c"upper"), (work, c"work")] {
-                        makes.push(Step::OpenIn { slot, tree, path, make: disk.is_private().into() });
-                    }
-                } else {
-                    upper = opens.open_dir(&disk.dir.join("upper"))?;
-                    work = opens.open_dir(&disk.dir.join("work"))?;
-                }
-            } else {
-                makes.push(Step::Dir { path: c"upper", mode: 0o755 });
-                makes.push(Step::Dir { path: c"work", mode: 0o755 });
-            }
-            stubs(dests, makes)?;
-            overlay(&lower, upper, work, Some(inputs.upper.is_some_and(|disk| !disk.is_private())), makes);
+        RootFs::Layers(layers) => Base::Layers(layers),
+    })
+}
+
+/// Whether every mount point is there already. A link is for init to follow, beneath the root.
+fn complete(root: &Path, dests: &[(CString, u32)]) -> Result<bool> {
+    for (dest, _) in dests {
+        let path = as_path(dest);
+        if look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_none() {
+            return Ok(false);
         }
     }
+    Ok(true)
+}
+
+/// A root of one directory.
+fn directory_root(dir: &Path, dests: &[(CString, u32)], opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+    if complete(dir, dests)? {
+        let slot = opens.open_named_tree(dir)?;
+        makes.push(Step::RootTree { slot, attributes: READ_ONLY });
+    } else {
+        let lower = layer(dir, opens, makes)?;
+        stubs(dests, makes)?;
+        overlay(&[lower], NO_SLOT, NO_SLOT, None, makes);
+    }
+    Ok(())
+}
+
+/// A root of layers and an upper.
+fn layers_root(
+    layers: &[PathBuf],
+    disk: Option<&DiskUpper>,
+    dests: &[(CString, u32)],
+    opens: &mut Steps,
+    makes: &mut Steps,
+) -> Result<()> {
+    let mut lower = Vec::new();
+    for layer in layers.iter().rev() {
+        lower.push(self::layer(&directory(layer, "layer")?, opens, makes)?);
+    }
+    let (mut upper, mut work) = (NO_SLOT, NO_SLOT);
+    if let Some(disk) = disk {
+        let mapped = if disk.is_private() { None } else { opens.take_mapped(&absolute(&disk.dir)?)? };
+        let tree = match mapped {
+            Some(tree) => {
+                attach(tree, makes)?;
+                Some(tree)
+            }
+            None if disk.is_private() => Some(opens.open_dir(&disk.dir)?),
+            None => None,
+        };
+        if let Some(tree) = tree {
+            (upper, work) = (opens.next_slot()?, opens.next_slot()?);
+            for (slot, path) in [(upper, c"upper"), (work, c"work")] {
+                makes.push(Step::OpenIn { slot, tree, path, make: disk.is_private().into() });
+            }
+        } else {
+            upper = opens.open_dir(&disk.dir.join("upper"))?;
+            work = opens.open_dir(&disk.dir.join("work"))?;
+        }
+    } else {
+        makes.push(Step::Dir { path: c"upper", mode: 0o755 });
+        makes.push(Step::Dir { path: c"work", mode: 0o755 });
+    }
+    stubs(dests, makes)?;
+    overlay(&lower, upper, work, Some(disk.is_some_and(|disk| !disk.is_private())), makes);
     Ok(())
 }
 
@@ -212,58 +274,19 @@ fn overlay(lower: &[u32], upper: u32, work: u32, writable: Option<bool>, makes: 
 /// Makes every mount point of an overlay in its lowest layer, so that neither the layers of the caller nor a kept
 /// upper ever hold a trace of them.
 fn stubs(dests: &[(CString, u32)], makes: &mut Steps) -> Result<()> {
-    mount_points(c"stub", dests, &[], makes)
-}
-
-/// Makes mount points in a directory of base. What lies in an entry of the host view is there already.
-fn mount_points(
-    top: &CStr,
-    dests: &[(CString, u32)],
-    view: &[(&'static str, Option<PathBuf>)],
-    makes: &mut Steps,
-) -> Result<()> {
-    let mut made = std::collections::BTreeSet::new();
-    makes.push(Step::Dir { path: top, mode: 0o755 });
-    let view_dirs = view.iter().filter(|(_, target)| target.is_none());
-    let view_dirs = view_dirs.map(|(path, _)| c_string(path)).collect::<Result<Vec<_>>>()?;
-    for (dest, make) in dests.iter().map(|(dest, make)| (dest, *make)).chain(view_dirs.iter().map(|d| (d, MAKE_DIR))) {
-        let path = as_path(dest);
-        if view.iter().any(|(entry, _)| path != Path::new(entry) && path.starts_with(entry)) {
-            continue;
-        }
-        let below = path.strip_prefix("/").unwrap_or(path);
-        let mut at = as_path(top).to_path_buf();
-        for (index, part) in below.iter().enumerate() {
-            at.push(part);
-            if !made.insert(at.clone()) {
-                continue;
-            }
-            let name = path_string(&at)?;
-            if index + 1 == below.iter().count() && make == MAKE_FILE {
-                makes.push(Step::File { path: &name, mode: 0o644, content: b"" });
-            } else {
-                makes.push(Step::Dir { path: &name, mode: 0o755 });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a mount point is there already. A link is for init to follow, beneath the root.
-fn present(root: &Path, dest: &CStr) -> Result<bool> {
-    let path = as_path(dest);
-    Ok(look(&root.join(path.strip_prefix("/").unwrap_or(path)))?.is_some())
+    view::mount_points(c"stub", dests, &[], makes)
 }
 
 /// Our own account files over those of the root, and names that do not tell the host's.
 fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result<()> {
-    let name = inputs.hostname;
+    let name = &inputs.given.hostname;
     let hosts = format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n");
     let contents = [&account.passwd, &account.group, &hosts, &format!("{name}\n")];
-    let host = matches!(inputs.policy.root, Root::Host);
+    let host = inputs.resolved.files.root == RootFs::Host;
     for (((base, dest), content), there) in ACCOUNTS.into_iter().zip(contents).zip(inputs.host.accounts) {
         // What adds users inside replaces these files, and a mount would stand in its way.
-        if inputs.policy.of_image && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
+        let own = inputs.resolved.files.of_image || inputs.resolved.policy.init;
+        if own && account.known && matches!(base.to_bytes(), b"passwd" | b"group") {
             continue;
         }
         // The host's /etc is read-only: what is not there cannot be covered, and needs not be hidden.
@@ -275,10 +298,10 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
         makes.push(Step::BindBase { path: &path, dest, attributes: INERT | ATTR_RDONLY, make: MAKE_FILE });
     }
     // No other id keeps the program from what only root may read, and nobody asked for that.
-    let is_root = inputs.identity.maps_host_root() && inputs.policy.identity.host_ids != HostIds::Shared;
+    let is_root = inputs.identity.maps_host_root() && !inputs.resolved.policy.identity.host_ids.are_the_callers();
     if host && is_root && look(Path::new("/etc"))?.is_some_and(|meta| meta.is_dir()) {
         let mut secrets = Vec::new();
-        host::closed(Path::new("/etc"), &mut secrets)?;
+        host_view::closed(Path::new("/etc"), &mut secrets)?;
         for (path, is_dir) in secrets {
             let cover = if is_dir { c"inert/empty" } else { c"inert/blank" };
             let dest = path_string(&path)?;
@@ -336,37 +359,79 @@ fn devices(host: &HostFiles, place: &CStr, opens: &mut Steps, makes: &mut Steps)
 fn proc(inputs: &Inputs<'_>, place: &CStr, makes: &mut Steps) -> Result<()> {
     let dest = beneath(place, "/proc")?;
     makes.push(Step::NewFs { kind: c"proc", options: b"", dest: &dest, attributes: INERT, make: MAKE_DIR });
-    // Who is not the host's root cannot be given rights over its files by any capability (capabilities(7), inodes with
-    // ids that are not mapped): there a mount would repeat what the mode says.
     let roots = inputs.identity.maps_host_root();
-    for (path, secret) in &inputs.host.masked {
+    for (path, secret) in masked(inputs.host, roots) {
         let cover = match secret {
             Secret::Directory => c"inert/empty",
-            Secret::Guarded if !roots => continue,
             Secret::File | Secret::Guarded => c"inert/blank",
+            Secret::BootId => c"inert/boot-id",
         };
         let dest = beneath(place, path)?;
         makes.push(Step::BindBase { path: cover, dest: &dest, attributes: INERT | ATTR_RDONLY, make: 0 });
     }
-    for path in &inputs.host.restricted {
-        // Of these only /proc/sys has files that belong to the sandbox's own namespaces.
-        if roots || *path == "/proc/sys" {
-            makes.push(Step::Restrict { dest: &beneath(place, path)?, attributes: INERT | ATTR_RDONLY });
-        }
+    for path in restricted(inputs.host, roots) {
+        makes.push(Step::Restrict { dest: &beneath(place, path)?, attributes: INERT | ATTR_RDONLY });
     }
     Ok(())
 }
 
-/// With the host's network, names should resolve: /etc/resolv.conf often points into /run, which is not shown.
-fn resolver(makes: &mut Steps) -> Result<()> {
-    let Ok(real) = fs::canonicalize("/etc/resolv.conf") else { return Ok(()) };
-    let Ok(content) = fs::read(&real) else { return Ok(()) };
-    if real.starts_with("/run") {
-        makes.push(Step::File { path: c"resolv", mode: 0o644, content: &content });
-        let dest = path_string(&real)?;
-        makes.push(Step::BindBase { path: c"resolv", dest: &dest, attributes: READ_ONLY, make: MAKE_FILE });
-    }
+/// What of /proc is hidden. Who is not the host's root cannot be given rights over its files by any capability
+/// (capabilities(7), inodes with ids that are not mapped): there a mount would repeat what the mode says.
+fn masked(host: &HostFiles, roots: bool) -> impl Iterator<Item = (&'static str, Secret)> {
+    host.masked.iter().copied().filter(move |(_, secret)| roots || !matches!(secret, Secret::Guarded))
+}
+
+/// What of /proc is read-only. Only /proc/sys has files that belong to the sandbox's own namespaces.
+fn restricted(host: &HostFiles, roots: bool) -> impl Iterator<Item = &'static str> {
+    host.restricted.iter().copied().filter(move |path| roots || *path == "/proc/sys")
+}
+
+/// Both, for the /proc that an init of a system has of its own: paths with a NUL behind each.
+pub(crate) fn hidden_from_init(host: &HostFiles, roots: bool) -> [Vec<u8>; 2] {
+    let list = |paths: &mut dyn Iterator<Item = &'static str>| paths.flat_map(|path| [path, "\0"]).collect::<String>();
+    [&mut masked(host, roots).map(|(path, _)| path) as &mut dyn Iterator<Item = _>, &mut restricted(host, roots)]
+        .map(|paths| list(paths).into_bytes())
+}
+
+/// A random UUID (version 4) as the kernel writes one.
+fn boot_id() -> Result<String> {
+    let random = crate::sys::random::<16>().map_err(|errno| {
+        Failure::new("boot-id", "", "the kernel gives no random numbers").errno(errno as i32).setup()
+    })?;
+    let number = u128::from_be_bytes(random) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{number:032x}");
+    Ok(format!("{}-{}-{}-{}-{}\n", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+/// With the host's network, names should resolve: /etc/resolv.conf is often a link to a place that is not shown.
+fn resolver(parts: Option<&[Part]>, makes: &mut Steps) -> Result<()> {
+    let link = Path::new("/etc/resolv.conf");
+    let shown = |path: &Path| parts.map_or(!path.starts_with("/run"), |parts| view::shows(parts, path));
+    let (Some(place), Ok(content)) = (hidden(link, &shown), fs::read(link)) else { return Ok(()) };
+    makes.push(Step::File { path: c"resolv", mode: 0o644, content: &content });
+    let dest = path_string(&place)?;
+    makes.push(Step::BindBase { path: c"resolv", dest: &dest, attributes: READ_ONLY, make: MAKE_FILE });
     Ok(())
+}
+
+/// Where a link leads inside: to the first place on its way that is not shown, be that a link itself on the host.
+fn hidden(link: &Path, shown: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    const MOST_LINKS: usize = 40;
+    let mut place = link.to_owned();
+    for _ in 0..MOST_LINKS {
+        let mut next = fs::canonicalize(place.parent()?).ok()?;
+        for part in fs::read_link(&place).ok()?.components() {
+            match part {
+                Component::ParentDir => drop(next.pop()),
+                part => next.push(part),
+            }
+        }
+        if !shown(&next) {
+            return Some(next);
+        }
+        place = fs::canonicalize(next.parent()?).ok()?.join(next.file_name()?);
+    }
+    None
 }
 
 /// A request of the caller, with everything about the host's side known.
@@ -453,26 +518,4 @@ fn missing(what: &str, path: &Path, error: &io::Error) -> crate::Error {
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| missing("path", path, &e))
-}
-
-/// A destination inside: absolute, without `..`, not the root itself.
-pub(crate) fn destination(path: &Path) -> Result<PathBuf> {
-    let fail = |message: &str, hint: &str| {
-        Failure::new("option", path.display().to_string(), format!("the destination {message}")).hint(hint).config()
-    };
-    if path.as_os_str().as_bytes().contains(&0) {
-        return Err(fail("contains a NUL byte", ""));
-    }
-    if !path.is_absolute() {
-        return Err(fail("is not absolute", "begin it with /"));
-    }
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(fail("contains `..`", "write the path that is meant"));
-    }
-    // `components` drops `.` and repeated slashes.
-    let clean: PathBuf = path.components().collect();
-    if clean == Path::new("/") {
-        return Err(fail("is the root", "use the root option for the root file system"));
-    }
-    Ok(clean)
 }

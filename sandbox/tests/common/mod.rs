@@ -102,6 +102,21 @@ pub fn marker() -> String {
     format!("9{:09}{:03}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Shell: starts a command beside, and goes on when it has been executed. Until then its process is a copy of the shell, with
+/// the shell's name and command line; in the middle it has the new name and an empty command line.
+pub fn beside(command: &str) -> String {
+    let program = command.split(' ').next().expect("a program");
+    format!("{command} & until [ \"$(cat /proc/$!/comm)\" = {program} ] && grep -q . /proc/$!/cmdline; do :; done")
+}
+
+/// Shell: waits until so many programs with this marker have been executed, whoever started them. The shells around them have
+/// it within a longer argument, and grep has it in brackets.
+pub fn until_executed(marker: &str, count: usize) -> String {
+    let (first, rest) = marker.split_at(1);
+    let those = format!("grep -lzx '[{first}]{rest}' /proc/[0-9]*/cmdline 2>/dev/null");
+    format!("until [ $({those} | wc -l) -ge {count} ]; do :; done")
+}
+
 /// Host pids whose command line has this argument.
 pub fn processes_with(marker: &str) -> Vec<u32> {
     let mut found = Vec::new();
@@ -125,4 +140,51 @@ pub fn patiently(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("{what} did not come about within a minute");
+}
+
+/// Does something that must come to an end: a minute is not a measure but the end of patience.
+pub fn within_a_minute<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    within_minutes(1, what, work)
+}
+
+/// The same for what is long by itself.
+pub fn within_minutes<T: Send + 'static>(minutes: u64, what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ready) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = done.send(work());
+    });
+    match ready.recv_timeout(std::time::Duration::from_secs(60 * minutes)) {
+        Ok(value) => value,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} does not come to an end"),
+        Err(_) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => panic!("{what} said nothing"),
+        },
+    }
+}
+
+/// Names the test that the calling test binary, started again, is to run in the place of a caller: see `doomed_caller`.
+pub const DOOMED: &str = "SANDCELL_DOOMED";
+
+/// Starts this test binary again with only `test`, which acts as a caller there (`DOOMED` is set to the marker), waits until
+/// `alive` processes have the marker, kills that caller by SIGKILL, and waits until none of them is left.
+pub fn kill_the_caller(test: &str, alive: usize) {
+    let marker = marker();
+    let mut caller = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(DOOMED, &marker)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    patiently("the programs of the caller", || {
+        assert!(caller.try_wait().unwrap().is_none(), "the caller has ended by itself");
+        processes_with(&marker).len() >= alive
+    });
+    // The control: they live as long as their caller does.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(processes_with(&marker).len() >= alive);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    patiently("the end of what the caller has started", || processes_with(&marker).is_empty());
 }

@@ -6,6 +6,7 @@
 mod image_support;
 
 mod debian;
+mod hostile;
 mod lies;
 mod rules;
 mod server;

@@ -36,7 +36,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if fs::remove_dir_all(&self.0).is_err() {
             // Runs of many ids leave files of the user's sub-ids.
-            let _ = sandcell::owned::remove(&self.0);
+            let _ = sandcell::subid_tree::remove(&self.0);
         }
     }
 }
@@ -213,7 +213,7 @@ impl Layout {
     pub fn config(&self, tars: &[Vec<u8>]) -> serde_json::Value {
         let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
         serde_json::json!({
-            "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z",
+            "architecture": sandcell::image::Platform::host().architecture, "os": "linux", "created": "2026-01-02T03:04:05Z",
             "config": {"Env": ["A=b"], "Cmd": ["/bin/sh"], "Labels": {"k": "v"}},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": tars.iter().enumerate().map(|(i, _)| serde_json::json!({"created_by": format!("step {i}")})).collect::<Vec<_>>(),
@@ -305,6 +305,11 @@ pub fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
+/// What `inspect` says of an image.
+pub fn inspected(image: &sandcell::image::Image) -> serde_json::Value {
+    serde_json::from_str(&image.inspect()).expect("what inspect says is JSON")
+}
+
 /// Whether a program is installed; says so loudly where not.
 pub fn installed(program: &str) -> bool {
     let there =
@@ -357,9 +362,38 @@ pub fn store_image(store: &Store, name: &str, tars: &[Vec<u8>], config: serde_js
     store.load(&sandcell::image::Source::Oci(layout.dir.clone()), &Default::default()).unwrap()[0].id
 }
 
+/// The directories of a kept upper; the upper itself.
+pub fn kept_upper(dir: &Path) -> PathBuf {
+    fs::create_dir_all(dir.join("work")).unwrap();
+    fs::create_dir(dir.join("upper")).unwrap();
+    dir.join("upper")
+}
+
 /// The most that this process ever had in memory, in bytes.
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The lower layer of an image of two.
+pub fn base() -> Vec<u8> {
+    tar(&[
+        dir("./").mode(0o755),
+        dir("./etc"),
+        file("./etc/passwd", "root:x:0:0::/:/bin/sh\n"),
+        file("./etc/shadow", "secret").mode(0o640).owner(0, 42),
+        dir("./var"),
+        dir("./var/mail").mode(0o2775).owner(0, 8),
+        file("./bin/su", "su").mode(0o4755),
+        hard("./bin/su2", "./bin/su"),
+        symlink("./sh", "bin/su"),
+        file("./dev/null", "").kind(b'3').mode(0o666),
+        file("./man", "man").owner(6, 12),
+    ])
+}
+
+/// The layer above it.
+pub fn second() -> Vec<u8> {
+    tar(&[file("etc/.wh.passwd", ""), file("etc/new", "new"), dir("var/mail"), file("var/mail/.wh..wh..opq", "")])
 }

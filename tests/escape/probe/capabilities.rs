@@ -40,8 +40,8 @@ pub const CHECKS: &[Check] = &[
     p1("cap.sys_time", "host clock set", "settimeofday without values", |_| {
         denied(call!(libc::SYS_settimeofday, 0, 0))
     }),
-    p1("cap.sys_rawio", "port I/O", "ioperm", |_| denied(call!(libc::SYS_ioperm, 0x80, 1, 1))),
-    p1("cap.sys_rawio_iopl", "port I/O", "iopl", |_| denied(call!(libc::SYS_iopl, 3))),
+    p1("cap.sys_rawio", "port I/O", "ioperm", |_| ports(IOPERM, [0x80, 1, 1])),
+    p1("cap.sys_rawio_iopl", "port I/O", "iopl", |_| ports(IOPL, [3, 0, 0])),
     p2("cap.linux_immutable", "files that the caller cannot delete", "makes a file immutable", immutable),
     p2("cap.bset_regain", "CVE-2022-29162", "raises an ambient capability", |_| {
         const RAISE: i32 = 2;
@@ -125,4 +125,20 @@ fn capset(_: &Facts) -> Verdict {
         return Held(name(answer.unwrap_err()));
     }
     Open(format!("{held:x} are held already"))
+}
+
+#[cfg(target_arch = "x86_64")]
+const IOPERM: Option<i64> = Some(libc::SYS_ioperm);
+#[cfg(target_arch = "x86_64")]
+const IOPL: Option<i64> = Some(libc::SYS_iopl);
+#[cfg(not(target_arch = "x86_64"))]
+const IOPERM: Option<i64> = None;
+#[cfg(not(target_arch = "x86_64"))]
+const IOPL: Option<i64> = None;
+
+fn ports(call: Option<i64>, [first, second, third]: [i32; 3]) -> Verdict {
+    match call {
+        Some(number) => denied(call!(number, first, second, third)),
+        None => NotApplicable("this architecture has no ports".into()),
+    }
 }

@@ -41,6 +41,14 @@ pub const CHECKS: &[Check] = &[
             (_, Err(e)) => Held(e.to_string()),
         }
     }),
+    p2("leak.boot_id", "two sandboxes known to share a machine", "the host's /proc/sys/kernel/random/boot_id", |f| {
+        match (f.get("boot_id"), fs::read_to_string("/proc/sys/kernel/random/boot_id")) {
+            (None | Some(""), _) => not_planted("boot id"),
+            (Some(host), Ok(own)) if own.trim() == host => Open("it is".into()),
+            (_, Ok(_)) => Held("another one".into()),
+            (_, Err(e)) => Held(e.to_string()),
+        }
+    }),
     p2("leak.caller_in_passwd", "names of users", "the caller's name in /etc/passwd", |f| {
         let Some(user) = f.get("user").filter(|user| *user != "root") else { return not_planted("user beside root") };
         match fs::read_to_string("/etc/passwd") {

@@ -55,6 +55,17 @@ pub const CHECKS: &[Check] = &[
             denied_io(fs::read_to_string(&path).and_then(|now| fs::write(&path, now)))
         })
     }),
+    p1("pid1.prlimit", "the supervisor's poll(2) failed for good", "sets a resource limit of PID 1", |f| {
+        other(f).unwrap_or_else(|| {
+            let mut limit = [0u64; 2];
+            let pid = f.supervisor();
+            if let Err(e) = call!(libc::SYS_prlimit64, pid, libc::RLIMIT_NOFILE, 0, limit.as_mut_ptr()) {
+                return Held(crate::sys::name(e));
+            }
+            // The same again.
+            denied(call!(libc::SYS_prlimit64, pid, libc::RLIMIT_NOFILE, limit.as_ptr(), 0))
+        })
+    }),
     p1("pid1.kill", "PID namespace torn down from inside", "stops PID 1", |f| {
         const NOTHING: i32 = 0;
         if f.control() {

@@ -151,8 +151,8 @@ fn trials() -> Vec<Line> {
     ];
     for place in ["/", "/etc", "/usr", "/dev", "/tmp", "/proc", "/var/tmp", "/run"] {
         let path = std::ffi::CString::new(format!("{place}/sandcell-posture")).unwrap_or_default();
-        let made = call!(libc::SYS_mkdir, path.as_ptr(), 0o700);
-        let _ = call!(libc::SYS_rmdir, path.as_ptr());
+        let made = call!(libc::SYS_mkdirat, libc::AT_FDCWD, path.as_ptr(), 0o700);
+        let _ = call!(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), libc::AT_REMOVEDIR);
         lines.push(line(format!("try mkdir {place}"), word(made)));
     }
     // The kernel stacks 16 domains: how many are left tells how many there were.

@@ -19,6 +19,7 @@ pub const CHECKS: &[Check] = &[
     }),
     p1("mask.proc.kcore", "CVE-2025-31133", "/proc/kcore", |_| content("/proc/kcore")),
     p1("mask.proc.keys", "keys of the host listed", "/proc/keys", |_| content("/proc/keys")),
+    p1("mask.proc.locks", "locks of the host and of other sandboxes", "/proc/locks", |_| content("/proc/locks")),
     p2("mask.proc.key_users", "keys of the host counted", "/proc/key-users", |_| content("/proc/key-users")),
     p1("mask.proc.timer_list", "addresses and processes of the host", "/proc/timer_list", |_| {
         content("/proc/timer_list")

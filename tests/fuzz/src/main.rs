@@ -4,6 +4,8 @@
 #[path = "../../../sandbox/tests/fuzz/targets.rs"]
 mod targets;
 
+mod network;
+
 use libfuzzer_sys::fuzz_target;
 use sandcell::fuzz;
 use std::sync::OnceLock;
@@ -15,6 +17,14 @@ fn named(name: &str) -> fn(&[u8]) {
         "subuid" => fuzz::subuid,
         "hostile_init" => fuzz::hostile_init,
         "hostile_parent" => fuzz::hostile_parent,
+        "cell_log" => fuzz::cell_log,
+        "cell_note" => fuzz::cell_note,
+        "cell_outcome" => fuzz::cell_outcome,
+        "relay" => fuzz::relay,
+        "names" => network::names,
+        "syn" => network::syn,
+        "hello" => network::hello,
+        "proxy" => network::proxy,
         "profile" => |bytes| _ = targets::profile(bytes),
         "values" => |bytes| _ = targets::values(bytes),
         "mounts" => |bytes| _ = targets::mounts(bytes),

@@ -1,10 +1,11 @@
 //! `sandcell files`: trees whose files belong to leased ids.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use sandcell::{Error, owned};
+use sandcell::{Error, printable, subid_tree};
 
 #[derive(Subcommand)]
 pub enum Files {
@@ -28,27 +29,26 @@ pub fn run(what: &Files) -> Result<Vec<u8>, Error> {
     let mut text = String::new();
     match what {
         Files::List { tree } => {
-            for entry in owned::list(tree)? {
+            for entry in subid_tree::list(tree)? {
                 let id = |inside: Option<u32>, host| inside.map_or(format!("host:{host}"), |id: u32| id.to_string());
                 let (uid, gid) = (id(entry.uid, entry.host_uid), id(entry.gid, entry.host_gid));
                 let kind = match entry.kind {
-                    owned::EntryKind::Directory => 'd',
-                    owned::EntryKind::File => '-',
-                    owned::EntryKind::Symlink => 'l',
+                    subid_tree::EntryKind::Directory => 'd',
+                    subid_tree::EntryKind::File => '-',
+                    subid_tree::EntryKind::Symlink => 'l',
                     _ => '?',
                 };
-                // A name may hold a newline or an escape sequence for the terminal.
-                let path = entry.path.to_string_lossy().escape_debug().to_string();
+                let path = printable(entry.path.as_os_str().as_bytes());
                 let _ = writeln!(text, "{kind}{:04o} {uid:>10} {gid:>10} {:>12} {path}", entry.mode, entry.size);
             }
         }
         Files::Copy { tree, dest } => {
-            for path in owned::copy_out(tree, dest)? {
-                let _ = writeln!(text, "left out: {}", path.to_string_lossy().escape_debug());
+            for path in subid_tree::copy_out(tree, dest)? {
+                let _ = writeln!(text, "left out: {}", printable(path.as_os_str().as_bytes()));
             }
         }
-        Files::Reclaim { tree } => owned::reclaim(tree)?,
-        Files::Rm { trees } => trees.iter().try_for_each(owned::remove)?,
+        Files::Reclaim { tree } => subid_tree::reclaim(tree)?,
+        Files::Rm { trees } => trees.iter().try_for_each(subid_tree::remove)?,
     }
     Ok(text.into())
 }

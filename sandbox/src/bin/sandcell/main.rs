@@ -5,29 +5,42 @@ macro_rules! complain {
     ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
 }
 
+mod background;
+mod cells;
 mod files;
 mod images;
+mod named;
 mod options;
 mod run;
+mod shell;
 mod sys;
+mod terminal;
 mod test;
-mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::builder::ValueParser;
-use clap::{Arg, ArgAction, CommandFactory, Parser};
+use clap::{Arg, ArgAction, CommandFactory};
 
 use options::{Action, Cli, Options};
-use sandcell::{Error, Failure};
+use sandcell::{Error, Failure, Policy, options as table, printable, printable_json, printable_lines};
 
 /// The sandbox failed, or was asked for wrongly.
 const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    // A file that grows beyond RLIMIT_FSIZE is an error that is told; programs start with no signal blocked.
+    let _ = sys::block_file_size_signal();
+    let words: Vec<_> = std::env::args_os().collect();
+    if let [_, word] = &words[..]
+        && ["--version", "-V"].iter().any(|version| word == version)
+    {
+        let _ = writeln!(std::io::stdout(), "sandcell {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let cli = match options::understood(words) {
         Ok(cli) => cli,
         // Help and version are no errors; everything else must not look like a status of the program.
         Err(error) => {
@@ -40,17 +53,27 @@ fn main() -> ExitCode {
         }
     };
     match cli.action {
-        Action::Run { options, report, program } => {
-            run::run(&options, || options.sandbox(), report.as_deref(), &program.words).status()
+        Action::Run(options::Run { options, terminal, report, trace, program }) => {
+            let sandbox = || match trace {
+                true => options.builder()?.on_start_stage(run::tell_stage).build(),
+                false => options.sandbox(),
+            };
+            let run = run::Run { report: report.as_deref(), tty: terminal.tty };
+            run.run(sandbox, |sandbox| options.command(sandbox, &program.words)).status()
         }
+        Action::Shell { options, report, image } => shell::run(*options, report.as_deref(), image).status(),
         Action::Test { options, source, build, report, program } => {
             let sandbox = || test::sandbox(&options, source.as_deref(), &build, program.words.first());
-            run::run(&options, sandbox, report.as_deref(), &program.words).same()
+            let run = run::Run { report: report.as_deref(), tty: false };
+            run.run(sandbox, |sandbox| options.command(sandbox, &program.words)).same()
         }
         Action::Explain { options, syscalls: true, .. } => printed(options.syscalls().map(String::into_bytes)),
-        Action::Explain { options, json, .. } => printed(explain(&options, json)),
+        Action::Explain { options, only_options: true, .. } => printed(lines_of_options(&options)),
+        Action::Explain { options, terminal, json, program, .. } => {
+            printed(explain(&options, terminal.tty, json, &program.words))
+        }
         Action::Learn { options, output, program } => run::learn(&options, &output, &program.words),
-        Action::Doctor { json } => printed(Ok(doctor(json))),
+        Action::Doctor { json } => doctor(json),
         Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
             let mut script = Vec::new();
@@ -58,7 +81,12 @@ fn main() -> ExitCode {
             printed(Ok(script))
         }
         Action::Man => printed(manual()),
-        Action::Image(action) => printed(images::act(&action)),
+        Action::Cell(action) => cells::act(action),
+        Action::Image(action) => {
+            let mut status = FAILED;
+            let what = images::act(&action, &mut status);
+            printed_or(what, status)
+        }
     }
 }
 
@@ -69,7 +97,7 @@ fn report_mistake(error: &clap::Error) {
         ArgAction::Set | ArgAction::Append => arg.value_parser(ValueParser::os_string()),
         _ => arg,
     };
-    let command = ["run", "test"].into_iter().fold(Cli::command().ignore_errors(true), |command, name| {
+    let command = ["run", "shell", "test"].into_iter().fold(Cli::command().ignore_errors(true), |command, name| {
         command.mut_subcommand(name, |command| command.mut_args(any_value))
     });
     let Ok(understood) = command.try_get_matches() else { return };
@@ -86,26 +114,73 @@ fn report_mistake(error: &clap::Error) {
     }
 }
 
-fn explain(options: &Options, json: bool) -> Result<Vec<u8>, Error> {
-    let steps = options.sandbox()?.explain()?;
-    if json {
-        return Ok((sandcell::report::steps_to_json(&steps) + "\n").into());
+/// What was asked for beyond the defaults.
+fn lines_of_options(options: &Options) -> Result<Vec<u8>, Error> {
+    let builder = options.builder()?;
+    let given = builder.policy().options();
+    let lines = given.iter().flat_map(|(name, values)| values.iter().map(move |value| format!("{name}={value}\n")));
+    Ok(lines.collect::<String>().into())
+}
+
+/// What a run would be, and the steps that it would take; refused where the run would be.
+fn explain(options: &Options, tty: bool, json: bool, words: &[OsString]) -> Result<Vec<u8>, Error> {
+    let builder = options.builder()?;
+    let mut summary = summary(builder.policy());
+    if tty {
+        summary += TERMINAL;
     }
-    let mut text = String::new();
+    let sandbox = builder.build()?;
+    let argv = options.argv(&sandbox, words)?;
+    let steps = sandbox.explain()?;
+    if json {
+        return Ok((printable_json(&sandcell::report::steps_to_json(&steps)) + "\n").into());
+    }
+    let argv: Vec<_> = argv.iter().map(|word| format!("{:?}", word.to_string_lossy())).collect();
+    let mut text = format!("{:<16} {}\n{summary}\n", "program", argv.join(" "));
     for (number, step) in (1..).zip(&steps) {
-        let subject = if step.subject.is_empty() { String::new() } else { format!("{}: ", step.subject) };
-        text += &format!("{number:3}  {:<18} {subject}{}\n", step.name, step.words);
+        let subject = if step.subject.is_empty() { String::new() } else { printable(&step.subject) + ": " };
+        text += &format!("{number:3}  {:<18} {subject}{}\n", step.name, printable(&step.words));
     }
     Ok(text.into())
 }
 
-fn doctor(json: bool) -> Vec<u8> {
+/// Of the program's start, which is no step of building the sandbox.
+const TERMINAL: &str = "tty              a terminal in the sandbox's own devpts, opened when the program starts\n";
+
+/// What holds for every run, and what was asked for: limits, times, outputs, files.
+fn summary(policy: &Policy) -> String {
+    const ALWAYS: [&str; 7] = ["root", "user", "network", "seccomp", "landlock", "grace", "leftovers"];
+    let given = policy.options();
+    let asked = |spec: &&table::Spec| ALWAYS.contains(&spec.name) || given.iter().any(|(name, _)| *name == spec.name);
+    // As the policy has it: an allow rule or a port makes the private loopback the network of the rules.
+    const RULES: [&str; 5] = ["allow_host", "allow_net", "publish", "publish_all", "host_port"];
+    let is_by_rules = given.iter().any(|(name, _)| RULES.contains(name));
+    let line = |(spec, value): (&table::Spec, String)| match (spec.name, value.as_str()) {
+        ("network", "loopback") if is_by_rules => format!("{:<16} user\n", spec.name),
+        _ => format!("{:<16} {}\n", spec.name, printable(&value)),
+    };
+    table::all()
+        .filter(asked)
+        .flat_map(|spec| spec.shown(policy).into_iter().map(move |value| (spec, value)))
+        .map(line)
+        .collect()
+}
+
+/// Ends with 1 where nothing can run here: neither with namespaces nor with Landlock alone.
+fn doctor(json: bool) -> ExitCode {
     let findings = sandcell::doctor();
-    if json {
-        return (sandcell::report::findings_to_json(&findings) + "\n").into();
-    }
+    let can_run = findings.iter().any(|finding| finding.ok && ["sandbox", "landlock-only"].contains(&finding.name));
+    let text = match json {
+        true => (sandcell::report::findings_to_json(&findings) + "\n").into(),
+        false => findings_in_words(&findings),
+    };
+    printed(Ok(text));
+    if can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn findings_in_words(findings: &[sandcell::Finding]) -> Vec<u8> {
     let mut text = String::new();
-    for finding in &findings {
+    for finding in findings {
         let mark = if finding.ok { "yes" } else { "no " };
         text += &format!("{mark} {:<16} {}\n", finding.name, finding.detail);
         if !finding.remedy.is_empty() {
@@ -127,6 +202,11 @@ fn manual() -> Result<Vec<u8>, Error> {
 
 /// Prints what was asked for. A reader that has seen enough (`| head`) is no error.
 fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
+    printed_or(what, FAILED)
+}
+
+/// The same with a status of its own for an error.
+fn printed_or(what: Result<Vec<u8>, Error>, status: u8) -> ExitCode {
     match what {
         Ok(bytes) => {
             let _ = std::io::stdout().write_all(&bytes);
@@ -134,7 +214,7 @@ fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
         }
         Err(error) => {
             tell(&error);
-            FAILED.into()
+            status.into()
         }
     }
 }
@@ -143,6 +223,14 @@ fn printed(what: Result<Vec<u8>, Error>) -> ExitCode {
 fn tell(error: &Error) {
     complain!("sandcell: {error}");
     if !error.hint().is_empty() {
-        complain!("hint: {}", error.hint());
+        complain!("hint: {}", printable_lines(&in_own_words(error.hint()), "    "));
     }
+}
+
+/// A hint of the library, which knows options by their names, in the words of the command line.
+fn in_own_words(hint: &str) -> String {
+    let hint = hint.replace("best effort for ", "`best_effort` with ").replace("`thaw()`", "`sandcell resume NAME`");
+    table::all().fold(hint, |hint, spec| {
+        hint.replace(&format!("`{}`", spec.name), &format!("`--{}`", spec.name.replace('_', "-")))
+    })
 }

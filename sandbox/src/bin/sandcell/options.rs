@@ -1,19 +1,15 @@
 //! What can be said on the command line, and the [`Builder`] that it comes to.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use nix::sys::resource::Resource;
-use sandcell::{
-    Builder, Command, Error, Failure, HostIds, Isolation, Landlock, Leftovers, Network, Root, Sandbox, Seccomp, Upper,
-    User, syscalls::Profile,
-};
+use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use sandcell::options::{self, Kind, Spec};
+use sandcell::{Builder, Command, Error, Failure, Sandbox, Seccomp, seccomp::Profile};
 
+use crate::cells::CellAction;
 use crate::images::ImageAction;
-use crate::values;
 
 /// Runs a program in a rootless sandbox.
 #[derive(Parser)]
@@ -23,18 +19,52 @@ pub struct Cli {
     pub action: Action,
 }
 
+// `sandcell run` alone, too: a command line that is right is read without the description of all the others.
+#[derive(Parser)]
+#[command(name = "sandcell run")]
+pub struct Run {
+    #[command(flatten)]
+    pub options: Box<Options>,
+    #[command(flatten)]
+    pub terminal: Terminal,
+    /// Where the JSON report goes when the run ends, also when it failed: a file, or fd:N
+    #[arg(long, value_name = "FILE|fd:N")]
+    pub report: Option<OsString>,
+    /// Tell on standard error how long each stage of the start takes
+    #[arg(long)]
+    pub trace: bool,
+    #[command(flatten)]
+    pub program: Program,
+}
+
+/// What the words of a command line say, the program's own name first.
+pub fn understood(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    if words.get(1).is_some_and(|word| word == "run")
+        && let Ok(run) = Run::try_parse_from(&words[1..])
+    {
+        return Ok(Cli { action: Action::Run(run) });
+    }
+    // Of a mistake, and of a request for help, the whole description tells.
+    Cli::try_parse_from(words)
+}
+
 #[derive(Subcommand)]
 pub enum Action {
     /// Run a program and pass its exit status on
     #[command(after_help = STATUSES)]
-    Run {
+    Run(Run),
+    /// Run a shell, in an image of the store or with the host's programs; with a terminal where standard input and output are
+    /// one
+    #[command(after_help = STATUSES)]
+    Shell {
         #[command(flatten)]
         options: Box<Options>,
         /// Where the JSON report goes when the run ends, also when it failed: a file, or fd:N
         #[arg(long, value_name = "FILE|fd:N")]
         report: Option<OsString>,
-        #[command(flatten)]
-        program: Program,
+        /// An image of the store
+        #[arg(id = "shell image", value_name = "IMAGE", conflicts_with_all = ["image", "root", "layer", "entrypoint"])]
+        image: Option<OsString>,
     },
     /// Run a test program: the source tree read-only, the build directory writable, the environment kept
     #[command(after_help = STATUSES)]
@@ -57,12 +87,17 @@ pub enum Action {
     Explain {
         #[command(flatten)]
         options: Box<Options>,
+        #[command(flatten)]
+        terminal: Terminal,
         /// As a JSON array
         #[arg(long)]
         json: bool,
         /// The system call profile in words, instead of the steps
         #[arg(long, conflicts_with = "json")]
         syscalls: bool,
+        /// The options that differ from the defaults, one NAME=VALUE a line, instead of the steps; the host is not asked
+        #[arg(long = "options", conflicts_with_all = ["json", "syscalls"])]
+        only_options: bool,
         #[command(flatten)]
         program: Program,
     },
@@ -76,7 +111,7 @@ pub enum Action {
         #[command(flatten)]
         program: Program,
     },
-    /// Tell what this host allows, what blocks, and the remedy
+    /// Tell what this host allows, what blocks, and the remedy; status 1 where nothing can run
     Doctor {
         /// As a JSON array
         #[arg(long)]
@@ -91,336 +126,216 @@ pub enum Action {
     Man,
     #[command(flatten)]
     Image(ImageAction),
+    #[command(flatten)]
+    Cell(CellAction),
 }
 
 const STATUSES: &str = "Exit status: the program's own; 128+n ended by signal n; 124 timed out; 125 the sandbox \
     failed; 126 cannot be executed; 127 not found; 137 out of memory; 153 output limit; 159 system call denied.";
 
 #[derive(Args)]
-pub struct Program {
-    /// The program and its arguments; those of the image's entry point with --image, if any
-    #[arg(required_unless_present = "image", trailing_var_arg = true, value_name = "PROGRAM")]
-    pub words: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum NetworkWord {
-    None,
-    Loopback,
-    Host,
-}
-
-impl From<NetworkWord> for Network {
-    fn from(word: NetworkWord) -> Network {
-        match word {
-            NetworkWord::None => Network::None,
-            NetworkWord::Loopback => Network::Loopback,
-            NetworkWord::Host => Network::Host,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum IsolationWord {
-    Namespaces,
-    Landlock,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LandlockWord {
-    Default,
-    Required,
-    Off,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LeftoversWord {
-    Kill,
-    Report,
-    Fail,
+pub struct Terminal {
+    /// Give the program a terminal of the sandbox's own, connected with ours: job control, its size, /dev/tty
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Keep standard input open, which it always is: for those who type -it
+    #[arg(short, long)]
+    interactive: bool,
 }
 
 #[derive(Args)]
+pub struct Program {
+    /// The program and its arguments; those of the image's entry point with --image, if any; /sbin/init with --init
+    #[arg(required_unless_present_any = ["image", "init"], trailing_var_arg = true, value_name = "PROGRAM")]
+    pub words: Vec<OsString>,
+}
+
+/// What a sandbox is to be like: the options of the library's table, read by it.
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Root file system: `host` is a read-only view of the system directories, never the homes
-    #[arg(long, value_name = "host|empty|DIR", conflicts_with = "layer")]
-    root: Option<PathBuf>,
-    /// The root is an image of the store; what it says of its runs is the default
-    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["root", "layer"])]
-    image: Option<String>,
-    /// Run this instead of the image's entry point
-    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    /// In the order of the table: variables of files come before those of the command line, which win.
+    given: Vec<(&'static Spec, OsString)>,
     entrypoint: Option<OsString>,
-    /// A directory of the store that outlives runs
-    #[arg(long, value_name = "NAME:DEST[:ro]")]
-    volume: Vec<String>,
-    /// The store of images and volumes [default: $XDG_DATA_HOME/sandcell/images]
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Read-only layer of an overlay root; repeat, the first is the lowest
-    #[arg(long, value_name = "DIR")]
-    layer: Vec<PathBuf>,
-    /// Where writes to the overlay go: thrown away, or kept in DIR [default: tmpfs]
-    #[arg(long, value_name = "tmpfs|DIR")]
-    upper: Option<PathBuf>,
-    /// Show a file or directory of the host read-only; a colon in a path is written `\\:`
-    #[arg(long, value_name = "SRC[:DEST]")]
-    ro: Vec<OsString>,
-    /// Show a file or directory of the host writable
-    #[arg(long, value_name = "SRC[:DEST]")]
-    rw: Vec<OsString>,
-    /// An empty writable directory in memory
-    #[arg(long, value_name = "DEST[:SIZE]")]
-    tmpfs: Vec<OsString>,
-    /// Who the program is inside [default: the image's user, or random]
-    #[arg(long, value_name = "random|root|caller|UID[:GID]", value_parser = values::user)]
-    user: Option<User>,
-    /// Where its UID on the host comes from: leased where the host has ids, leased or refused, or the caller's own
-    #[arg(long, value_name = "auto|disjoint|shared", value_parser = values::host_ids, default_value = "auto")]
-    host_ids: HostIds,
-    /// The program's UID and GID are the caller's on the host, so that the caller's files are its own
-    #[arg(long)]
-    keep_caller: bool,
-    /// How many ids the program has: 65536 for a whole distribution, with --cap-add for what changes user
-    #[arg(long, value_name = "N", default_value = "1")]
-    id_count: u32,
-    /// How long to wait for free ids [default: not at all]
-    #[arg(long, value_name = "DUR", value_parser = values::duration)]
-    wait_for_ids: Option<Duration>,
-    /// The host's name inside [default: cell- and 6 random characters]
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Memory of all processes: 512K, 64M, 2G
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    memory: Option<u64>,
-    /// Swap on top of the memory
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    swap: Option<u64>,
-    /// Processes and threads
-    #[arg(long, value_name = "N")]
-    pids: Option<u64>,
-    /// CPUs, such as 0.5
-    #[arg(long, value_name = "F")]
-    cpus: Option<f64>,
-    /// CPUs that may be used, such as 0-3,8
-    #[arg(long, value_name = "LIST")]
-    cpuset: Option<String>,
-    /// What the private writable directories may hold together
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    disk: Option<u64>,
-    /// Limit of each process, as in setrlimit(2): nofile=256, fsize=64M
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = values::rlimit)]
-    rlimit: Vec<(Resource, u64, u64)>,
-    /// Wall-clock time: 500ms, 30s, 5m; then TERM, the grace, KILL of all
-    #[arg(long, value_name = "DUR", value_parser = values::duration)]
-    timeout: Option<Duration>,
-    /// Between TERM and KILL
-    #[arg(long, value_name = "DUR", value_parser = values::duration, default_value = "2s")]
-    grace: Duration,
-    /// Standard output and error together
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    output_limit: Option<u64>,
-    /// What keeps the program apart: `landlock` is for hosts that forbid user namespaces, and weaker
-    #[arg(long, value_enum, default_value = "namespaces")]
-    isolation: IsolationWord,
-    /// The network; `loopback` is a private one
-    #[arg(long, value_enum, default_value = "loopback")]
-    network: NetworkWord,
-    /// System call filter; FILE has the JSON form of Docker's profiles
-    #[arg(long, value_name = "default|off|FILE", default_value = "default")]
-    seccomp: PathBuf,
-    /// The second wall behind the namespaces
-    #[arg(long, value_enum, default_value = "default")]
-    landlock: LandlockWord,
-    /// Keep a capability inside; all are dropped otherwise
-    #[arg(long, value_name = "CAP", value_parser = values::capability)]
-    cap_add: Vec<caps::Capability>,
-    /// Set a variable, or pass the caller's on
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    env: Vec<OsString>,
-    /// Variables, one KEY[=VALUE] a line; empty lines and lines with # are skipped
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Pass the caller's whole environment on
-    #[arg(long)]
-    keep_env: bool,
-    /// Working directory inside [default: the home]
-    #[arg(short = 'C', long, value_name = "DIR")]
-    chdir: Option<PathBuf>,
-    /// Where the host cannot enforce ITEM (or `all`), go on and say so in the report
-    #[arg(long, value_name = "ITEM")]
-    best_effort: Vec<String>,
-    /// Processes still alive when the program ends [default: kill; with `test`: report]
-    #[arg(long, value_enum)]
-    leftovers: Option<LeftoversWord>,
+}
+
+impl Args for Options {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = options::all().fold(command, |command, spec| command.arg(argument(spec)));
+        let entrypoint = Arg::new("entrypoint").long("entrypoint").value_name("PROGRAM").requires("image");
+        command.arg(
+            entrypoint.value_parser(OsStringValueParser::new()).help("Run this instead of the image's entry point"),
+        )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Options::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Options, clap::Error> {
+        let values = |spec: &'static Spec| {
+            let values = matches.get_many::<OsString>(spec.name).unwrap_or_default();
+            values.map(move |value| (spec, value.clone()))
+        };
+        Ok(Options {
+            given: options::all().flat_map(values).collect(),
+            entrypoint: matches.get_one::<OsString>("entrypoint").cloned(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Options::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// An option of the table as clap wants it. The value is any text: the library reads it, and says what is wrong with it.
+fn argument(spec: &'static Spec) -> Arg {
+    let (words, form): (&'static [&'static str], _) = match spec.kind {
+        Kind::Words(words) => (words, words.join("|")),
+        Kind::Flag => (&["true", "false"], spec.form.to_owned()),
+        _ => (&[], spec.form.to_owned()),
+    };
+    let default = if spec.default == "none" { String::new() } else { format!(" [default: {}]", spec.default) };
+    let repeat = if spec.repeats { "; repeat" } else { "" };
+    let argument = Arg::new(spec.name)
+        .long(dashed(spec.name))
+        .value_name(form)
+        .value_parser(AnyText(words))
+        .hide_possible_values(true)
+        .action(if spec.repeats { ArgAction::Append } else { ArgAction::Set })
+        .aliases(spec.deprecated.iter().map(|name| dashed(name)))
+        .help(format!("{}{repeat}{default}", for_the_program(spec)));
+    let argument = match spec.kind {
+        Kind::Flag => {
+            argument.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true)
+        }
+        _ => argument,
+    };
+    match spec.name {
+        "root" => argument.conflicts_with("layer"),
+        "image" => argument.conflicts_with_all(["root", "layer"]),
+        "env" => argument.short('e'),
+        "chdir" => argument.short('C'),
+        _ => argument,
+    }
+}
+
+fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+/// The help, in which names of other options are as the program spells them: `cap_add` is `--cap-add`.
+fn for_the_program(spec: &Spec) -> String {
+    let other = |word: &str| match spec.kind {
+        Kind::Words(words) if words.contains(&word) => None,
+        _ => options::find(word),
+    };
+    let part = |(number, part): (usize, &str)| match (number % 2, other(part)) {
+        (0, _) => part.to_owned(),
+        (_, Some(option)) => format!("`--{}`", dashed(option.name)),
+        (_, None) => format!("`{part}`"),
+    };
+    spec.summary().split('`').enumerate().map(part).collect()
+}
+
+/// Any text; some words are offered for completion.
+#[derive(Clone)]
+struct AnyText(&'static [&'static str]);
+
+impl TypedValueParser for AnyText {
+    type Value = OsString;
+
+    fn parse_ref(&self, _: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<OsString, clap::Error> {
+        Ok(value.to_owned())
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = || self.0.iter().map(PossibleValue::new);
+        (!self.0.is_empty()).then(|| Box::new(words()) as Box<_>)
+    }
 }
 
 impl Options {
     /// The program that was asked for, in a sandbox of its own.
     pub fn command(&self, sandbox: &Sandbox, words: &[OsString]) -> Result<Command, Error> {
-        let (program, args) = match (&self.entrypoint, &self.image) {
-            (Some(program), _) => (program, words),
-            (None, Some(_)) => return sandbox.image_command(words),
-            (None, None) => (&words[0], &words[1..]),
-        };
-        let mut command = sandbox.command(program);
-        command.args(args);
+        let argv = self.argv(sandbox, words)?;
+        let mut command = sandbox.command(&argv[0]);
+        command.args(&argv[1..]);
         Ok(command)
+    }
+
+    /// The same with this image as the root.
+    pub fn with_image(mut self, image: OsString) -> Options {
+        if let Some(spec) = options::find("image") {
+            self.given.push((spec, image));
+        }
+        self
+    }
+
+    /// Whether an image is the root, which may name a program itself.
+    pub fn has_image(&self) -> bool {
+        self.given.iter().any(|(spec, _)| spec.name == "image")
+    }
+
+    /// Whether these options name a program.
+    pub fn names_program(&self) -> bool {
+        self.entrypoint.is_some() || self.has_image() && !self.given.iter().any(|(spec, _)| spec.name == "init")
+    }
+
+    /// The program and its arguments: at least one word, which is not empty.
+    pub fn argv(&self, sandbox: &Sandbox, words: &[OsString]) -> Result<Vec<OsString>, Error> {
+        let image = self.has_image();
+        let argv = match &self.entrypoint {
+            Some(program) => std::iter::once(program).chain(words).cloned().collect(),
+            None if sandbox.policy().init && words.is_empty() => vec!["/sbin/init".into()],
+            None if image => sandbox.image_argv(words)?,
+            None => words.to_vec(),
+        };
+        if argv.first().is_none_or(|program| program.is_empty()) {
+            let error = Error::option("program", "no program is named");
+            return Err(amended(error, |failure| failure.hint = "name one".to_owned()));
+        }
+        Ok(argv)
     }
 
     /// The sandbox that was asked for, or what is wrong with what was said.
     pub fn sandbox(&self) -> Result<Sandbox, Error> {
-        self.applied_to(Sandbox::builder())?.build()
+        self.builder()?.build()
+    }
+
+    /// What was asked for, not yet compared with what the host can do.
+    pub fn builder(&self) -> Result<Builder, Error> {
+        self.applied_to(Sandbox::builder())
     }
 
     /// The system call profile in words.
     pub fn syscalls(&self) -> Result<String, Error> {
-        Ok(match self.filter()? {
+        let builder = self.builder()?;
+        let policy = builder.policy();
+        Ok(match &policy.seccomp {
             Seccomp::Off => "Every system call: allowed.\n".to_owned(),
-            Seccomp::Profile(profile) => profile.explain(&self.cap_add),
-            _ => Profile::default().explain(&self.cap_add),
+            Seccomp::Profile(profile) => profile.explain(&policy.cap_add),
+            _ => Profile::default().explain(&policy.cap_add),
         })
     }
 
     /// What was said, over the defaults that `builder` comes with.
-    pub fn applied_to(&self, mut builder: Builder) -> Result<Builder, Error> {
-        if self.keep_env {
-            builder = builder.keep_env(true);
-        }
-        if self.keep_caller {
-            builder = builder.keep_caller(true);
-        }
-        if let Some(leftovers) = self.leftovers {
-            builder = builder.leftovers(match leftovers {
-                LeftoversWord::Kill => Leftovers::Kill,
-                LeftoversWord::Report => Leftovers::Report,
-                LeftoversWord::Fail => Leftovers::Fail,
-            });
-        }
-        builder = builder
-            .grace(self.grace)
-            .host_ids(self.host_ids)
-            .id_count(self.id_count)
-            .isolation(match self.isolation {
-                IsolationWord::Namespaces => Isolation::Namespaces,
-                IsolationWord::Landlock => Isolation::Landlock,
-            })
-            .network(self.network.into())
-            .landlock(match self.landlock {
-                LandlockWord::Default => Landlock::Default,
-                LandlockWord::Required => Landlock::Required,
-                LandlockWord::Off => Landlock::Off,
-            })
-            .seccomp(self.filter()?);
-        builder = match self.root.as_deref().map(|root| (root, root.to_str())) {
-            None | Some((_, Some("host"))) => builder,
-            Some((_, Some("empty"))) => builder.root(Root::Empty),
-            Some((dir, _)) => builder.root(Root::Dir(dir.to_owned())),
-        };
-        if let Some(user) = self.user {
-            builder = builder.user(user);
-        }
-        if let Some(image) = &self.image {
-            builder = builder.root(Root::image(image));
-        }
-        if let Some(store) = &self.store {
-            builder = builder.store(store);
-        }
-        for text in &self.volume {
-            let (name, dest, writable) = values::volume(text).map_err(|e| wrong("--volume", text.as_ref(), e))?;
-            builder = builder.volume(name, dest, writable);
-        }
-        builder = self.layer.iter().fold(builder, |builder, layer| builder.layer(layer));
-        if let Some(upper) = &self.upper {
-            builder = builder.upper(match upper.to_str() {
-                Some("tmpfs") => Upper::Tmpfs,
-                _ => Upper::Dir(upper.clone()),
-            });
-        }
-        for text in &self.ro {
-            let (source, dest) = values::bind(text).map_err(|e| wrong("--ro", text, e))?;
-            builder = builder.ro(source, dest);
-        }
-        for text in &self.rw {
-            let (source, dest) = values::bind(text).map_err(|e| wrong("--rw", text, e))?;
-            builder = builder.rw(source, dest);
-        }
-        for text in &self.tmpfs {
-            let (dest, size) = values::tmpfs(text).map_err(|e| wrong("--tmpfs", text, e))?;
-            builder = builder.tmpfs(dest, size);
-        }
-        for (resource, soft, hard) in &self.rlimit {
-            builder = builder.rlimit(*resource, *soft, *hard);
-        }
-        builder = self.cap_add.iter().fold(builder, |builder, cap| builder.cap_add(*cap));
-        builder = self.best_effort.iter().fold(builder, |builder, item| builder.best_effort(item));
-        self.variables(self.limits(builder))
-    }
-
-    fn limits(&self, mut builder: Builder) -> Builder {
-        macro_rules! pass {
-            ($($option:ident => $method:ident),*) => {
-                $(if let Some(value) = self.$option.clone() { builder = builder.$method(value); })*
-            };
-        }
-        pass!(hostname => hostname, memory => memory, swap => swap, pids => pids, cpus => cpus, cpuset => cpuset,
-              disk => disk, wait_for_ids => wait_for_ids, timeout => timeout, output_limit => output_limit, chdir => current_dir);
-        builder
-    }
-
-    fn filter(&self) -> Result<Seccomp, Error> {
-        Ok(match self.seccomp.to_str() {
-            Some("default") => Seccomp::Default,
-            Some("off") => Seccomp::Off,
-            _ => {
-                let (option, file) = ("--seccomp", self.seccomp.as_os_str());
-                let text = String::from_utf8(read(&self.seccomp, option)?)
-                    .map_err(|_| wrong(option, file, "is no profile: not UTF-8"))?;
-                let profile = Profile::from_json(&text).map_err(|error| {
-                    amended(error, |failure| {
-                        failure.subject = format!("{option} {}: {}", file.display(), failure.subject);
-                        failure.hint = "mend the profile; `default` is the built-in one".to_owned();
-                    })
-                });
-                Seccomp::Profile(profile?)
-            }
+    pub fn applied_to(&self, builder: Builder) -> Result<Builder, Error> {
+        self.given.iter().try_fold(builder, |builder, (spec, value)| match spec.name {
+            "chdir" => spec.apply(builder, from_here(value).as_os_str()),
+            _ => spec.apply(builder, value.as_os_str()),
         })
-    }
-
-    /// Those of files first, so that the command line wins.
-    fn variables(&self, mut builder: Builder) -> Result<Builder, Error> {
-        let mut lines = Vec::new();
-        for file in &self.env_file {
-            // Bytes: a value need not be UTF-8.
-            let text = read(file, "--env-file")?;
-            let text = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-            let wanted = text.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
-            lines.extend(wanted.map(|line| OsString::from_vec(line.to_vec())));
-        }
-        for line in lines.iter().chain(&self.env) {
-            let bytes = line.as_bytes();
-            builder = match bytes.iter().position(|b| *b == b'=') {
-                Some(at) => {
-                    let (key, value) = (&bytes[..at], &bytes[at + 1..]);
-                    builder.env(OsString::from_vec(key.to_vec()), OsString::from_vec(value.to_vec()))
-                }
-                // Not a name at all is a mistake, which `build` names; a variable that is not set is none.
-                None if bytes.is_empty() || bytes.contains(&0) => builder.env(line, ""),
-                None => match std::env::var_os(line) {
-                    Some(value) => builder.env(line, value),
-                    None => builder,
-                },
-            };
-        }
-        Ok(builder)
     }
 }
 
-fn read(file: &std::path::Path, option: &str) -> Result<Vec<u8>, Error> {
-    std::fs::read(file).map_err(|error| {
-        let error = wrong(option, file.as_os_str(), format!("cannot be read: {error}"));
-        amended(error, |failure| failure.hint = "name a file that you may read".to_owned())
-    })
+/// A working directory as a shell's user means it. What is no path stays as it is: the library says what is wrong with it.
+fn from_here(dir: &OsStr) -> OsString {
+    match dir.is_empty() {
+        true => dir.to_owned(),
+        false => options::from_here(dir.as_ref()).map_or_else(|_| dir.to_owned(), OsString::from),
+    }
 }
 
 /// A mistake in what was said on the command line.

@@ -6,16 +6,25 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sandcell::{Child, Error, Outcome, Report, Sandbox};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use sandcell::{
+    Child, Command, Connection, Error, Leftover, NetworkReport, Outcome, Report, Requested, Sandbox, TimeLimit,
+    printable,
+};
 
+use crate::background::{self, Background};
 use crate::options::{Options, amended, wrong};
-use crate::{FAILED, sys, tell};
+use crate::{FAILED, named, sys, tell, terminal};
+
+/// So many leftovers are named, each with so many characters of its command line.
+const NAMED: usize = 20;
+const COMMAND: usize = 200;
 
 /// How a run ended: the status for it, and the signal if one ended the program.
 pub struct Ended {
@@ -44,44 +53,96 @@ impl From<u8> for Ended {
     }
 }
 
-pub fn run(
-    options: &Options,
-    sandbox: impl FnOnce() -> Result<Sandbox, Error>,
-    report: Option<&OsStr>,
-    words: &[OsString],
-) -> Ended {
-    // Opened first: a place that cannot be written to is found before anything runs.
-    let mut file = match report.map(open).transpose() {
-        Ok(file) => file,
-        Err(error) => {
-            tell(&error);
-            return FAILED.into();
+/// What is said of a run beside its sandbox and its program.
+pub struct Run<'a> {
+    pub report: Option<&'a OsStr>,
+    /// With a terminal of the sandbox's own.
+    pub tty: bool,
+}
+
+impl Run<'_> {
+    pub fn run(
+        &self,
+        sandbox: impl FnOnce() -> Result<Sandbox, Error>,
+        mut command: impl FnMut(&Sandbox) -> Result<Command, Error>,
+    ) -> Ended {
+        self.run_first(sandbox, |sandbox| Ok(vec![command(sandbox)?]))
+    }
+
+    /// Runs the first of the commands whose program is there.
+    pub fn run_first(
+        &self,
+        sandbox: impl FnOnce() -> Result<Sandbox, Error>,
+        commands: impl FnOnce(&Sandbox) -> Result<Vec<Command>, Error>,
+    ) -> Ended {
+        // Opened first: a place that cannot be written to is found before anything runs.
+        let mut file = match self.report.map(open).transpose() {
+            Ok(file) => file,
+            Err(error) => {
+                tell(&error);
+                return FAILED.into();
+            }
+        };
+        let result = sandbox().and_then(|sandbox| {
+            let signals = Signals::hold(self.tty)?;
+            let mut result = Err(Error::option("program", "no program is named"));
+            for mut command in commands(&sandbox)? {
+                result = self.attend(&mut command, file.is_some(), &signals, chooses_ports(&sandbox));
+                if !matches!(&result, Err(Error::Exec(failure)) if failure.errno == Some(nix::libc::ENOENT)) {
+                    break;
+                }
+            }
+            result
+        });
+        finish(result, file.as_mut())
+    }
+
+    fn attend(
+        &self,
+        command: &mut Command,
+        is_reported: bool,
+        signals: &Signals,
+        tells_ports: bool,
+    ) -> Result<Report, Error> {
+        let started = |child: &Child| {
+            for port in child.published().iter().filter(|_| tells_ports) {
+                complain!("sandcell: published {port}");
+            }
+        };
+        command.ignore_signals(signals.ignored.iter().copied());
+        if self.tty {
+            return terminal::run(command, &signals.held, started);
         }
-    };
-    let sandbox = match sandbox() {
-        Ok(sandbox) => sandbox,
-        Err(error) => return finish(Err(error), file.as_mut()),
-    };
-    let mut command = match options.command(&sandbox, words) {
-        Ok(command) => command,
-        Err(error) => return finish(Err(error), file.as_mut()),
-    };
-    // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
-    command.count_output(file.is_some() && !std::io::stdout().is_terminal());
-    let signals = match hold_signals() {
-        Ok(signals) => signals,
-        Err(errno) => {
-            complain!("sandcell: cannot hold signals back: {errno}");
-            return FAILED.into();
-        }
-    };
-    let result = command.spawn().and_then(|child| attend(child, &signals));
-    finish(result, file.as_mut())
+        // The bytes are counted in a pipe; a program that talks to a terminal keeps the terminal.
+        command.count_output(is_reported && !std::io::stdout().is_terminal());
+        command.spawn().inspect(started).and_then(|child| attend(child, signals))
+    }
+}
+
+/// Whether some ports are known only when the sandbox has been started.
+fn chooses_ports(sandbox: &Sandbox) -> bool {
+    sandbox.policy().publish_all || sandbox.policy().publish.iter().any(|rule| rule.host_port == 0)
+}
+
+/// A command that is complete, with the caller's signals passed on: `sandcell exec`.
+pub fn command(mut command: Command, tty: bool) -> ExitCode {
+    let result =
+        Signals::hold(tty).and_then(|signals| Run { report: None, tty }.attend(&mut command, false, &signals, false));
+    finish(result, None).status()
+}
+
+/// `sandcell run --trace`: a line for each stage; steps of init's are set in.
+pub fn tell_stage(stage: &sandcell::StartStage<'_>) {
+    let micros = stage.took.as_nanos() as f64 / 1000.0;
+    let name = format!("{}{}", if stage.inside { "  " } else { "" }, stage.name);
+    let line = format!("trace: {micros:9.1} µs  {name:<18} {}", printable(stage.subject));
+    // In one call: the stages that follow are measured already.
+    let _ = std::io::stderr().write_all((line.trim_end().to_owned() + "\n").as_bytes());
 }
 
 /// `sandcell learn`: the same run, but that what it needed is written down.
 pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
-    let result = File::create(place)
+    let result = named::output(place)
         .map_err(|error| wrong("--output", place.as_os_str(), format!("cannot be written: {error}")))
         .and_then(|file| options.sandbox().map(|sandbox| (file, sandbox)));
     match result {
@@ -92,7 +153,8 @@ pub fn learn(options: &Options, place: &Path, words: &[OsString]) -> ExitCode {
 
 fn learn_in(sandbox: &Sandbox, mut file: File, place: &Path, words: &[OsString]) -> Result<Report, Error> {
     let mut command = sandbox.command(&words[0]);
-    let signals = hold_signals().map_err(|errno| Error::option("signals", format!("cannot be held back: {errno}")))?;
+    let signals = Signals::hold(false)?;
+    command.ignore_signals(signals.ignored.iter().copied());
     let child = command.args(&words[1..]).learn(true).spawn()?;
     let report = attend(child, &signals)?;
     if let Some(profile) = &report.learned {
@@ -108,7 +170,7 @@ fn open(place: &OsStr) -> Result<File, Error> {
             Ok(number) => sys::inherited(number),
             Err(_) => return Err(wrong("--report", place, "not the number of a descriptor")),
         },
-        None => File::create(place),
+        None => named::output(Path::new(place)),
     };
     // A descriptor that can only be read is found here, too, and not when there is something to write.
     let writable = |file: &File| {
@@ -128,32 +190,61 @@ pub fn report_mistake(place: &OsStr, mistake: &Error) {
     }
 }
 
-/// From here on the signals that are meant for the program wait in a descriptor. No handler: the library's caller
+/// From here on the signals that are meant for the program wait in a descriptor, but those that are ignored: a signal
+/// that is blocked is kept even where it is ignored. No handler: the library's caller
 /// could not have one either.
-fn hold_signals() -> nix::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT] {
-        set.add(signal);
+struct Signals {
+    held: SignalFd,
+    ignored: Vec<i32>,
+}
+
+impl Signals {
+    /// `tty`: those, too, that would end us with the terminal as it is.
+    fn hold(tty: bool) -> Result<Signals, Error> {
+        use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
+        let ignored = sys::ignored_signals();
+        let passed = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT, SIGWINCH];
+        let fatal = sys::FATAL.iter().filter(|_| tty).filter_map(|signal| Signal::try_from(*signal).ok());
+        let mut set = SigSet::empty();
+        let taken = passed.into_iter().chain(fatal).filter(|signal| !ignored.contains(&(*signal as i32)));
+        taken.for_each(|signal| set.add(signal));
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let held = set.thread_block().and_then(|()| SignalFd::with_flags(&set, flags));
+        let held = held.map_err(|errno| Error::option("signals", format!("cannot be held back: {errno}")))?;
+        Ok(Signals { held, ignored })
     }
-    set.thread_block()?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
 /// Passes signals on until the program has ended.
-fn attend(mut child: Child, signals: &SignalFd) -> Result<Report, Error> {
+fn attend(mut child: Child, signals: &Signals) -> Result<Report, Error> {
+    let mut background = Background::new(&signals.ignored);
+    let signals = &signals.held;
     loop {
         let mut polls =
             [PollFd::new(child.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut polls, PollTimeout::NONE) {
+        let left = child.overdue().map(|at| at.saturating_duration_since(std::time::Instant::now()).as_millis() + 1);
+        let look = background.next().map(|time| time.as_millis());
+        let left = left.into_iter().chain(look).min();
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        let polled = poll(&mut polls, timeout);
+        let ended = polls[0].any().unwrap_or(true);
+        match polled {
             Err(Errno::EINTR) => continue,
             // Waiting works without: only the passing on is lost.
             Err(_) => return child.wait(),
+            // The supervisor should have ended it by now.
+            Ok(0) if look.is_some() && child.is_reading_stdin()? => {
+                stop_in_background(&child, signals, &mut background)?;
+                continue;
+            }
+            Ok(0) => match child.try_wait()? {
+                Some(report) => return Ok(report),
+                None => continue,
+            },
             Ok(_) => {}
         }
-        let ended = polls[0].any().unwrap_or(true);
         while let Ok(Some(signal)) = signals.read_signal() {
-            pass_on(&child, signal.ssi_signo.cast_signed())?;
+            pass_on(&child, &signal)?;
         }
         if ended {
             return child.wait();
@@ -161,15 +252,102 @@ fn attend(mut child: Child, signals: &SignalFd) -> Result<Report, Error> {
     }
 }
 
+/// As the kernel does with the job of who reads its terminal in the background.
+fn stop_in_background(child: &Child, signals: &SignalFd, background: &mut Background) -> Result<(), Error> {
+    background::stop(child)?;
+    sys::stop_job(Signal::SIGTTIN);
+    let mut continued = false;
+    while let Ok(Some(signal)) = signals.read_signal() {
+        continued |= signal.ssi_signo == Signal::SIGCONT as u32;
+        pass_on(child, &signal)?;
+    }
+    background.gone_on(continued);
+    child.signal_group(Signal::SIGCONT as i32)
+}
+
 /// A program inside is alone in its session, where the kernel ignores SIGTSTP: it is stopped for good instead, and
 /// then we stop as we were told. SIGCONT wakes us before we read that it came.
-fn pass_on(child: &Child, signal: i32) -> Result<(), Error> {
+///
+/// What a terminal sends is for the whole group, so that a script's child is interrupted with it; what another process sends
+/// is for the program alone.
+fn pass_on(child: &Child, held: &siginfo) -> Result<(), Error> {
+    let signal = held.ssi_signo.cast_signed();
     if signal != Signal::SIGTSTP as i32 {
-        return child.signal(signal);
+        let of_terminal = held.ssi_code == nix::libc::SI_KERNEL || signal == Signal::SIGCONT as i32;
+        return if of_terminal { child.signal_group(signal) } else { child.signal(signal) };
     }
-    child.signal(Signal::SIGSTOP as i32)?;
-    let _ = nix::sys::signal::raise(Signal::SIGSTOP);
-    Ok(())
+    background::stop(child)?;
+    sys::stop(Signal::SIGTSTP);
+    child.signal_group(Signal::SIGCONT as i32)
+}
+
+/// Some of the processes, each with the beginning of its command line: programs choose how many there are, and what
+/// stands there.
+fn named(leftovers: &[Leftover]) -> String {
+    let name = |left: &Leftover| {
+        let short: String = left.command.chars().take(COMMAND).collect();
+        let cut = if short.len() < left.command.len() { "…" } else { "" };
+        format!("{}{cut} (pid {})", printable(&short), left.pid)
+    };
+    let mut names: Vec<_> = leftovers.iter().take(NAMED).map(name).collect();
+    if leftovers.len() > NAMED {
+        names.push(format!("and {} more", leftovers.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// Why the program did not end by itself, where a limit or the filter was the reason: its status alone (124, 137, 153, 159) could be the
+/// program's own.
+pub fn ended_by_us(report: &Report) -> Option<String> {
+    let asked = |item: &str| report.enforced.iter().find(|line| line.item == item).map(|line| &line.requested);
+    let number = |item: &str| match asked(item) {
+        Some(Requested::Number(number)) => Some(*number),
+        _ => None,
+    };
+    let time = |item: &str| number(item).map(|millis| format!("{:?}", Duration::from_millis(millis)));
+    Some(match &report.outcome {
+        Outcome::TimedOut if report.timed_out == Some(TimeLimit::Cpu) => match time("cpu_time") {
+            Some(time) => format!("used up its {time} of CPU time"),
+            None => "used up its CPU time".to_owned(),
+        },
+        Outcome::TimedOut => match time("timeout") {
+            Some(time) => format!("timed out after {time}"),
+            None => "timed out".to_owned(),
+        },
+        Outcome::OutOfMemory => match number("memory") {
+            Some(bytes) => format!("out of memory: the limit is {bytes} bytes"),
+            None => "out of memory".to_owned(),
+        },
+        Outcome::OutputLimit => match number("output_limit") {
+            Some(bytes) => format!("wrote more than its output limit of {bytes} bytes"),
+            None => "wrote more than its output limit".to_owned(),
+        },
+        Outcome::SyscallDenied { syscall, .. } => format!("made the denied system call {}", printable(syscall)),
+        _ => return None,
+    })
+}
+
+/// What a program that has failed could not reach: that may be why.
+fn tell_of_network(network: &NetworkReport) {
+    if network.lost {
+        complain!("sandcell: the relay of the network ended before the program did");
+    }
+    for refused in network.refused().take(NAMED) {
+        let why = refused.why.as_deref().unwrap_or_default();
+        complain!("sandcell: refused: {}: {}", printable(refused.target()), printable(why));
+    }
+    let refused = network.refused().count();
+    if refused > NAMED {
+        complain!("sandcell: and {} more that were refused", refused - NAMED);
+    }
+    let is_denied = |refused: &Connection| refused.rule.as_deref().is_some_and(|rule| rule.starts_with("deny-"));
+    if refused > 0 && network.refused().all(is_denied) {
+        complain!(
+            "hint: Leave out the rule that denies it, --deny-host or --deny-net: it holds whatever else is allowed."
+        );
+    } else if refused > 0 {
+        complain!("hint: Allow what it needs: --allow-host NAME[:PORTS] or --allow-net CIDR[:PORTS].");
+    }
 }
 
 /// Writes the report, says what went wrong, and finds the status to end with.
@@ -177,9 +355,14 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> Ended {
     let json = sandcell::report::to_json(&result);
     let ended = match result {
         Ok(report) => {
-            let left = report.leftovers.iter().map(|l| format!("{} (pid {})", l.command, l.pid)).collect::<Vec<_>>();
-            if !left.is_empty() {
-                complain!("sandcell: still alive when the program ended: {}", left.join(", "));
+            if !report.leftovers.is_empty() {
+                complain!("sandcell: still alive when the program ended: {}", named(&report.leftovers));
+            }
+            if let Some(what) = ended_by_us(&report) {
+                complain!("sandcell: {what}");
+            }
+            if let (false, Some(network)) = (report.success(), &report.network) {
+                tell_of_network(network);
             }
             let signal = match report.outcome {
                 Outcome::Signaled { signal, .. } => Some(signal),

@@ -38,19 +38,18 @@ pub fn sandbox(
     let here = std::env::current_dir().map_err(|e| wrong("--chdir", OsStr::new("."), e.to_string()))?;
     let mut shown = Shown::default();
     match source {
-        Some(dir) => shown.add(absolute(dir), false),
+        Some(dir) => shown.add(real(&absolute(dir)), false),
         None => source_tree(&here).into_iter().for_each(|dir| shown.add(dir, false)),
     }
     let top = shown.mounts.first().map(|(dir, _)| dir.clone());
     // A build in the middle of its sources would make these writable: then only what --build says.
     let separate = |dir: &PathBuf| top.as_ref().is_none_or(|top| !top.starts_with(dir)) && !holds_home(dir);
     let program = program.map(|program| absolute(Path::new(program))).filter(|program| program.exists());
-    let own =
-        program.as_ref().and_then(|program| Some(program.parent()?.to_owned())).filter(|dir| dir != Path::new("/"));
+    let own = program.as_ref().and_then(|program| Some(real(program.parent()?))).filter(|dir| dir != Path::new("/"));
     if build.is_empty() {
         build_dirs(&here, own.as_deref(), top.as_deref()).into_iter().filter(separate).for_each(|d| shown.add(d, true));
     } else {
-        build.iter().for_each(|dir| shown.add(absolute(dir), true));
+        build.iter().for_each(|dir| shown.add(real(&absolute(dir)), true));
     }
     let outputs = OUTPUTS.iter().filter_map(|name| variable_path(name));
     let outputs = outputs.chain(variable_path("XML_OUTPUT_FILE").and_then(|file| Some(file.parent()?.to_owned())));
@@ -60,6 +59,10 @@ pub fn sandbox(
         let temporary = dir.starts_with(std::env::temp_dir()) && separate(&dir);
         shown.add(dir, temporary);
     }
+    // A project reached through a link: what its build has written down begins with the link.
+    let here_by_name = variable_path("PWD").filter(|path| path.canonicalize().is_ok_and(|real| real == here));
+    let named = here_by_name.into_iter().chain(program.clone()).chain(source.map(absolute));
+    named.chain(build.iter().map(|dir| absolute(dir))).for_each(|path| shown.add_link(&path));
     let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     std::env::split_paths(&libraries).filter(|dir| dir.is_absolute() && dir.is_dir()).for_each(|d| shown.add(d, false));
 
@@ -67,7 +70,7 @@ pub fn sandbox(
     // cannot read what only root may; nobody else's can, so that tests of others keep the caller's UID.
     let keep = !nix::unistd::geteuid().is_root();
     let mut builder =
-        Sandbox::builder().keep_env(true).keep_caller(keep).leftovers(Leftovers::Report).current_dir(here.clone());
+        Sandbox::builder().keep_env(true).keep_id(keep).leftovers(Leftovers::Report).current_dir(here.clone());
     builder = profiles(builder, &mut shown, &here, separate)?;
     // Merged doctests run themselves again, each in a process of its own, if they know where they are: rustdoc tells them,
     // but not where they have a runner. In one process, one that exits would end all others as if they had passed.
@@ -78,8 +81,9 @@ pub fn sandbox(
     if std::env::var_os("TMPDIR").is_some() {
         builder = builder.env("TMPDIR", "/tmp");
     }
-    for (dir, writable) in &shown.mounts {
-        builder = if *writable { builder.rw(dir, dir) } else { builder.ro(dir, dir) };
+    let same = shown.mounts.iter().map(|(dir, writable)| (dir, dir, *writable));
+    for (dir, dest, writable) in same.chain(shown.links.iter().map(|(dir, link, writable)| (dir, link, *writable))) {
+        builder = if writable { builder.rw(dir, dest) } else { builder.ro(dir, dest) };
     }
     options.applied_to(builder)?.build()
 }
@@ -88,12 +92,14 @@ pub fn sandbox(
 #[derive(Default)]
 struct Shown {
     mounts: Vec<(PathBuf, bool)>,
+    /// What of these is shown a second time, where a link leads to it.
+    links: Vec<(PathBuf, PathBuf, bool)>,
 }
 
 impl Shown {
     fn add(&mut self, dir: PathBuf, writable: bool) {
         // A path with `..` in it is shown where it leads to.
-        let dir = if dir.iter().any(|part| part == "..") { dir.canonicalize().unwrap_or(dir) } else { dir };
+        let dir = if dir.iter().any(|part| part == "..") { real(&dir) } else { dir };
         let covered = self.mounts.iter().rev().find(|(other, _)| dir.starts_with(other)).map(|(_, writable)| *writable);
         let system = SYSTEM.iter().any(|system| dir.starts_with(system));
         if covered == Some(true) || (!writable && (covered.is_some() || system)) {
@@ -102,6 +108,22 @@ impl Shown {
         match self.mounts.iter_mut().find(|(other, _)| *other == dir) {
             Some(known) => known.1 = true,
             None => self.mounts.push((dir, writable)),
+        }
+    }
+}
+
+impl Shown {
+    /// Shows what a path leads to by links under the names of the links, too.
+    fn add_link(&mut self, path: &Path) {
+        for (dir, writable) in &self.mounts {
+            let leads_there = |link: &&Path| *link != dir && link.canonicalize().is_ok_and(|real| real == *dir);
+            // The shortest path: what lies beneath it is there with it.
+            if let Some(link) = path.ancestors().filter(leads_there).last() {
+                let entry = (dir.clone(), link.to_owned(), *writable);
+                if !self.links.contains(&entry) && !self.mounts.iter().any(|(other, _)| link.starts_with(other)) {
+                    self.links.push(entry);
+                }
+            }
         }
     }
 }
@@ -162,6 +184,11 @@ fn profiles(
 
 fn variable_path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Where a path leads to. What is not there is named in the error of the mount.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -3,19 +3,23 @@
 mod build;
 #[cfg(feature = "pull")]
 mod pull;
-mod table;
+mod said;
+pub mod table;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sandcell::Error;
 use sandcell::image::{
-    Change, Commit, Format, Image, Load, Owners, Progress, Pruned, Reference, Source, Store, base_of, changes,
+    Change, Commit, Format, Image, Load, Platform, Progress, Pruned, Reference, Source, Store, base_of, changes,
 };
+use sandcell::{Error, printable, printable_json};
 use serde_json::{Value, json};
 
+use crate::options::{amended, wrong};
+use said::Said;
 use table::{Table, ago, size};
 
 #[derive(Args)]
@@ -26,6 +30,10 @@ pub struct StoreOption {
 }
 
 impl StoreOption {
+    fn is_given(&self) -> bool {
+        self.store.is_some()
+    }
+
     pub fn open(&self) -> Result<Store, Error> {
         match &self.store {
             Some(dir) => Store::open(dir),
@@ -62,8 +70,8 @@ pub enum ImageAction {
     Load {
         #[command(flatten)]
         store: StoreOption,
-        /// An archive (plain, gzip or zstd) or a directory
-        #[arg(value_name = "FILE|DIR")]
+        /// An archive (plain, gzip, zstd, xz or bzip2) or a directory; `-` is standard input
+        #[arg(value_name = "FILE|DIR", default_value = "-")]
         from: PathBuf,
         /// The image's name, instead of the archive's own
         #[arg(short = 't', long = "tag", visible_alias = "name", value_name = "NAME[:TAG]")]
@@ -71,6 +79,9 @@ pub enum ImageAction {
         /// What it is
         #[arg(long, value_enum, default_value = "detect")]
         format: SourceWord,
+        /// The platform that is meant, instead of this host's: to hand the images on
+        #[arg(long, value_name = "OS/ARCHITECTURE")]
+        platform: Option<Platform>,
         /// Wait until everything is on the disk
         #[arg(long)]
         durable: bool,
@@ -96,11 +107,11 @@ pub enum ImageAction {
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Print all about images, as JSON
+    /// Print all about cells and images, as JSON; where both have the name, about the cell
     Inspect {
         #[command(flatten)]
         store: StoreOption,
-        #[arg(required = true, value_name = "IMAGE")]
+        #[arg(required = true, value_name = "NAME")]
         images: Vec<String>,
     },
     /// List the steps that made an image, the newest first
@@ -142,8 +153,8 @@ pub enum ImageAction {
         store: StoreOption,
         #[arg(long, value_enum, default_value = "oci-archive")]
         format: FormatWord,
-        /// A new file or directory
-        #[arg(short, long, value_name = "FILE|DIR")]
+        /// A new file or directory; `-` is standard output
+        #[arg(short, long, value_name = "FILE|DIR", default_value = "-")]
         output: PathBuf,
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
@@ -159,9 +170,18 @@ pub enum ImageAction {
         #[arg(value_name = "NAME[:TAG]")]
         name: Reference,
     },
-    /// Remove images, and the layers that no other image has
-    #[command(visible_alias = "rmi")]
+    /// Remove what cells that have ended have left, and images; where both have the name, the cell's
     Rm {
+        #[command(flatten)]
+        store: StoreOption,
+        /// End cells that live
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true, value_name = "NAME")]
+        images: Vec<String>,
+    },
+    /// Remove images, and the layers that no other image has
+    Rmi {
         #[command(flatten)]
         store: StoreOption,
         #[arg(required = true, value_name = "IMAGE")]
@@ -181,22 +201,8 @@ pub enum ImageAction {
 
 #[derive(Args)]
 pub struct CommitOptions {
-    /// The image that it lies on [default: the one that was run]
-    #[arg(long, value_name = "IMAGE")]
-    base: Option<String>,
-    /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR
-    #[arg(short, long, value_name = "INSTRUCTION")]
-    change: Vec<String>,
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
-    #[arg(short, long, value_name = "NAME")]
-    author: Option<String>,
-    /// The command, for the history
-    #[arg(long, value_name = "COMMAND", default_value = "sandcell commit")]
-    created_by: String,
-    /// The date, RFC 3339; none otherwise, so that the same changes make the same image
-    #[arg(long, value_name = "DATE")]
-    created: Option<String>,
+    #[command(flatten)]
+    said: Said<Commit>,
     /// What `run --upper DIR` kept
     #[arg(value_name = "DIR")]
     upper: PathBuf,
@@ -223,55 +229,47 @@ pub enum VolumeAction {
     },
 }
 
-/// Carries it out; what is to be printed.
-pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
+/// Carries it out; what is to be printed. `status` is changed where an error is a program's own.
+pub fn act(action: &ImageAction, status: &mut u8) -> Result<Vec<u8>, Error> {
     match action {
-        ImageAction::Load { store, from, name, format, durable, quiet } => {
+        ImageAction::Load { store, from, name, format, platform, durable, quiet } => {
             let source = match format {
                 SourceWord::Detect => Source::Detect(from.clone()),
                 SourceWord::Oci => Source::Oci(from.clone()),
                 SourceWord::Docker => Source::Docker(from.clone()),
                 SourceWord::Rootfs => Source::RootFs(from.clone()),
             };
-            load(&store.open()?, &source, name.as_ref(), *durable, *quiet)
+            let mut how = Load::new();
+            if let Some(name) = name {
+                how = how.name(name.clone());
+            }
+            if let Some(platform) = platform {
+                how = how.platform(platform.clone());
+            }
+            load(&store.open()?, &source, if *durable { how.durable() } else { how }, *quiet)
         }
         #[cfg(feature = "pull")]
         ImageAction::Pull { store, pull } => pull::pull(&store.open()?, pull),
         ImageAction::Images { store, json, quiet } => images(&store.open()?, json.json, *quiet),
-        ImageAction::Inspect { store, images } => {
-            let store = store.open()?;
-            let all = images.iter().map(|name| Ok(store.image(name)?.inspect())).collect::<Result<Vec<_>, Error>>()?;
-            Ok(pretty(&Value::Array(all)))
-        }
+        ImageAction::Inspect { store, images } => inspect(store, images),
         ImageAction::History { store, json, no_trunc, image } => {
             Ok(history(&store.open()?.image(image)?, json.json, *no_trunc))
         }
         ImageAction::Diff { store, json, base, upper } => diff(&store.open()?, base.as_deref(), upper, json.json),
         ImageAction::Commit { store, commit } => commit_upper(&store.open()?, commit),
-        ImageAction::Save { store, format, output, images } => {
-            let format = match format {
-                FormatWord::OciArchive => Format::OciArchive,
-                FormatWord::OciDir => Format::OciDir,
-                FormatWord::DockerArchive => Format::DockerArchive,
-            };
-            let images: Vec<&str> = images.iter().map(String::as_str).collect();
-            store.open()?.export(&images, format, output)?;
-            Ok(Vec::new())
-        }
-        ImageAction::Build(options) => build::build(options),
+        ImageAction::Save { store, format, output, images } => save(&store.open()?, *format, output, images),
+        ImageAction::Build(options) => build::build(options, status),
         ImageAction::Tag { store, image, name } => store.open()?.tag(image, name).map(|()| Vec::new()),
-        ImageAction::Rm { store, images } => {
-            let store = store.open()?;
-            let mut all = Vec::new();
-            for image in images {
-                let gone = store.remove(image)?;
-                if gone.images.is_empty() {
-                    let _ = writeln!(all, "Untagged: {image}");
-                }
-                all.extend(removed(&gone));
+        ImageAction::Rm { store, force, images } => {
+            let (cells, images): (Vec<_>, Vec<_>) = images.iter().partition(|name| is_cell(store, name));
+            cells.into_iter().try_for_each(|name| crate::cells::remove(name, *force))?;
+            match images.is_empty() {
+                true => Ok(Vec::new()),
+                false if store.is_given() => remove(store, images),
+                false => remove(store, images).map_err(either),
             }
-            Ok(all)
         }
+        ImageAction::Rmi { store, images } => remove(store, images),
         ImageAction::Prune { store } => {
             let pruned = store.open()?.prune()?;
             let mut text = removed(&pruned);
@@ -289,6 +287,66 @@ pub fn act(action: &ImageAction) -> Result<Vec<u8>, Error> {
     }
 }
 
+fn save(store: &Store, format: FormatWord, output: &Path, images: &[String]) -> Result<Vec<u8>, Error> {
+    let format = match format {
+        FormatWord::OciArchive => Format::OciArchive,
+        FormatWord::OciDir => Format::OciDir,
+        FormatWord::DockerArchive => Format::DockerArchive,
+    };
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    match output.to_str() {
+        Some("-") => save_to_output(store, &images, format)?,
+        _ => store.export(&images, format, output)?,
+    }
+    Ok(Vec::new())
+}
+
+/// `sandcell save app:1 | docker load`.
+fn save_to_output(store: &Store, images: &[&str], format: Format) -> Result<(), Error> {
+    let out = std::io::stdout();
+    if out.is_terminal() {
+        return Err(wrong("--output", "-".as_ref(), "is a terminal: name a file, or send it to a pipe or file"));
+    }
+    store.export_to(images, format, out.lock())
+}
+
+/// Whether a cell has the name, and nobody has said that it is one in a store.
+fn is_cell(store: &StoreOption, name: &str) -> bool {
+    !store.is_given() && sandcell::Cell::find(name).is_ok()
+}
+
+/// Where a name may be that of a cell, too.
+fn either(error: Error) -> Error {
+    amended(error, |failure| {
+        if failure.message == "no such image in the store" {
+            failure.message = "no such image in the store, and no cell of this name".to_owned();
+            failure.hint = "List them: `sandcell ps -a`, `sandcell images`.".to_owned();
+        }
+    })
+}
+
+fn inspect(store: &StoreOption, names: &[String]) -> Result<Vec<u8>, Error> {
+    let one = |name: &String| match is_cell(store, name) {
+        true => crate::cells::inspect(name),
+        false if store.is_given() => Ok(read(&store.open()?.image(name)?.inspect())),
+        false => Ok(read(&store.open()?.image(name).map_err(either)?.inspect())),
+    };
+    Ok(pretty(&Value::Array(names.iter().map(one).collect::<Result<_, Error>>()?)))
+}
+
+fn remove<'a>(store: &StoreOption, images: impl IntoIterator<Item = &'a String>) -> Result<Vec<u8>, Error> {
+    let store = store.open()?;
+    let mut all = Vec::new();
+    for image in images {
+        let gone = store.remove(image)?;
+        if gone.images.is_empty() {
+            let _ = writeln!(all, "Untagged: {image}");
+        }
+        all.extend(removed(&gone));
+    }
+    Ok(all)
+}
+
 /// Bars on the terminal, where standard error is one.
 pub fn bar(quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -300,13 +358,7 @@ pub fn bar(quiet: bool) -> ProgressBar {
     bar
 }
 
-fn load(
-    store: &Store,
-    source: &Source,
-    name: Option<&Reference>,
-    durable: bool,
-    quiet: bool,
-) -> Result<Vec<u8>, Error> {
+fn load(store: &Store, source: &Source, how: Load<'_>, quiet: bool) -> Result<Vec<u8>, Error> {
     let bar = bar(quiet);
     bar.set_message("Loading");
     let told = |progress| {
@@ -315,14 +367,19 @@ fn load(
             bar.set_position(done);
         }
     };
-    let mut how = Load::new().progress(&told);
-    if let Some(name) = name {
-        how = how.name(name.clone());
-    }
-    if durable {
-        how = how.durable();
-    }
-    let loaded = store.load(source, &how);
+    let how = how.progress(&told);
+    let loaded = match source {
+        Source::Detect(path) | Source::Oci(path) | Source::Docker(path) | Source::RootFs(path)
+            if path.as_os_str() == "-" =>
+        {
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                return Err(wrong("FILE|DIR", path.as_os_str(), "standard input is a terminal: name a file"));
+            }
+            store.load_from(stdin.lock(), source, &how)
+        }
+        source => store.load(source, &how),
+    };
     bar.finish_and_clear();
     let mut text = Vec::new();
     for image in loaded?.iter().filter(|_| !quiet) {
@@ -338,7 +395,7 @@ fn load(
 fn images(store: &Store, as_json: bool, quiet: bool) -> Result<Vec<u8>, Error> {
     let images = store.images()?;
     if as_json {
-        return Ok(pretty(&store.images_json()?));
+        return Ok(pretty(&read(&store.images_json()?)));
     }
     if quiet {
         return Ok(images.iter().map(|image| image.id.short() + "\n").collect::<String>().into());
@@ -366,7 +423,7 @@ fn images(store: &Store, as_json: bool, quiet: bool) -> Result<Vec<u8>, Error> {
 fn history(image: &Image, as_json: bool, whole: bool) -> Vec<u8> {
     let rows = image.history();
     if as_json {
-        return pretty(&image.history_json());
+        return pretty(&read(&image.history_json()));
     }
     let mut table = Table::new(&["ID", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
     for (number, row) in rows.iter().enumerate() {
@@ -395,44 +452,33 @@ fn base(upper: &std::path::Path, said: Option<&str>) -> Result<String, Error> {
 
 fn diff(store: &Store, said: Option<&str>, upper: &std::path::Path, as_json: bool) -> Result<Vec<u8>, Error> {
     let kept = store.use_image(&base(upper, said)?)?;
-    let all = changes(&upper.join("upper"), &kept.layers)?;
+    let all = changes(upper, &kept.layers)?;
     if as_json {
         let one = |change: &Change| json!({"path": change.path, "kind": change.kind.letter()});
         return Ok(pretty(&Value::Array(all.iter().map(one).collect())));
     }
     let mut text = Vec::new();
     for change in &all {
-        let _ = writeln!(text, "{} {}", change.kind.letter(), change.path.display());
+        let _ = writeln!(text, "{} {}", change.kind.letter(), printable(change.path.as_os_str().as_bytes()));
     }
     Ok(text)
 }
 
 fn commit_upper(store: &Store, options: &CommitOptions) -> Result<Vec<u8>, Error> {
-    let base = base(&options.upper, options.base.as_deref())?;
-    let mut commit = Commit::on(base).created_by(&options.created_by).owners(Owners::of_upper(&options.upper)?);
-    if let Some(name) = &options.name {
-        commit = commit.name(name.clone());
-    }
-    if let Some(text) = &options.message {
-        commit = commit.comment(text);
-    }
-    if let Some(author) = &options.author {
-        commit = commit.author(author);
-    }
-    if let Some(date) = &options.created {
-        commit = commit.created(date);
-    }
-    for line in &options.change {
-        commit = commit.change(line)?;
-    }
-    let image = store.commit(Some(&options.upper.join("upper")), &commit)?;
+    let base = base(&options.upper, options.said.get("base"))?;
+    let commit = options.said.say(Commit::on(base).created_by("sandcell commit"))?;
+    let commit = match &options.name {
+        Some(name) => commit.name(name.clone()),
+        None => commit,
+    };
+    let image = store.commit(Some(&options.upper), &commit)?;
     Ok(format!("{}\n", image.id).into())
 }
 
 fn volumes(store: &Store, as_json: bool) -> Result<Vec<u8>, Error> {
     let volumes = store.volumes()?;
     if as_json {
-        return Ok(pretty(&store.volumes_json()?));
+        return Ok(pretty(&read(&store.volumes_json()?)));
     }
     let mut table = Table::new(&["VOLUME NAME", "CREATED", "IN USE"]);
     for volume in &volumes {
@@ -446,8 +492,11 @@ fn removed(pruned: &Pruned) -> Vec<u8> {
     ids.map(|id| format!("Deleted: {id}\n")).collect::<String>().into()
 }
 
+fn read(json: &str) -> Value {
+    serde_json::from_str(json).expect("it was just made")
+}
+
 fn pretty(value: &Value) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(value).expect("a value is always JSON");
-    text.push(b'\n');
-    text
+    let text = serde_json::to_string_pretty(value).expect("a value is always JSON");
+    (printable_json(&text) + "\n").into()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sandcell::Error;
-use sandcell::image::{Progress, Pull, Reference, Store};
+use sandcell::image::{Platform, Progress, Pull, Reference, Store};
 
 use super::bar;
 
@@ -26,6 +26,9 @@ pub struct PullOptions {
     /// Trust this authority's certificate (PEM) too
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// The platform that is meant, instead of this host's: to hand the image on
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<Platform>,
     /// HTTP without TLS
     #[arg(long, conflicts_with = "ca_file")]
     plain_http: bool,
@@ -61,6 +64,9 @@ pub fn pull(store: &Store, options: &PullOptions) -> Result<Vec<u8>, Error> {
     }
     if let Some(file) = &options.ca_file {
         how = how.ca_file(file);
+    }
+    if let Some(platform) = &options.platform {
+        how = how.platform(platform.clone());
     }
     if options.plain_http {
         how = how.plain_http();

@@ -13,10 +13,8 @@ impl Table {
         table
     }
 
-    /// What an image says goes to a terminal: control characters do not.
     pub fn row(&mut self, cells: &[&str]) {
-        let plain = |cell: &&str| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        self.rows.push(cells.iter().map(plain).collect());
+        self.rows.push(cells.iter().map(sandcell::printable).collect());
     }
 
     pub fn text(&self) -> Vec<u8> {

@@ -1,0 +1,212 @@
+//! Carries out the Plan, step by step. The first step that fails ends it, and the library is told which.
+
+use crate::mounts;
+use crate::rawsys::{self, call, nr};
+use crate::spawn;
+use crate::wire::{Reader, Reply, Step, reply, stage};
+use crate::{At, CONTROL, Fault, landlock, network, serve, socket, steering, system};
+
+/// On failure: the index of the step and what in it failed.
+pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)> {
+    // SAFETY: umask takes a number.
+    let _ = unsafe { call!(nr::UMASK, 0) };
+    let tree = mounts::tree();
+    tree.give(mounts);
+    let mut reader = Reader::new(plan);
+    let mut index = 0;
+    let mut traced = None;
+    loop {
+        let step = match Step::next(&mut reader) {
+            Ok(Some(step)) => step,
+            Ok(None) => break,
+            Err(_) => return Err((index, Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO })),
+        };
+        match step {
+            Step::Trace {} => traced = Some(crate::now()),
+            // The library hears no more of steps after this.
+            Step::Announce {} => traced = None,
+            _ => {}
+        }
+        one(tree, step).map_err(|fault| (index, fault))?;
+        if let Some(since) = &mut traced {
+            let told = Reply { kind: reply::STEP, value: index, wall_ns: crate::now() - *since, ..Reply::default() };
+            socket::send(CONTROL, &told, &[], -1).at(stage::PROTOCOL).map_err(|fault| (index, fault))?;
+            *since = crate::now();
+        }
+        index += 1;
+    }
+    spawn::shed_capabilities().and_then(|()| spawn::enter_filter()).map_err(|fault| (index, fault))
+}
+
+fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
+    match step {
+        Step::Trace {} => Ok(()),
+        Step::PrivateMounts {} => mounts::private(),
+        Step::OpenDir { slot, path } => tree.open_dir(slot, path),
+        Step::OpenTree { slot, path } => tree.open_tree(slot, path),
+        Step::TakeTree { slot, index, .. } => tree.take_tree(slot, index),
+        Step::AttachTree { slot, path } => tree.attach_tree(slot, path),
+        Step::OpenIn { slot, tree: from, path, make } => tree.open_in(slot, from, path, make != 0),
+        Step::Become { uid, gid, groups, list } => r#become(uid, gid, (groups != 0).then_some(list)),
+        Step::Base { size, inodes } => tree.base(size, inodes),
+        Step::Dir { path, mode } => tree.dir(path, mode),
+        Step::File { path, mode, content } => tree.file(path, mode, content),
+        Step::Symlink { path, target } => tree.symlink(path, target),
+        Step::RootBase { path } => tree.root_base(path),
+        Step::RootTree { slot, attributes } => tree.root_tree(slot, attributes),
+        Step::RootOverlay { lower, upper, work, writable, keep } => {
+            tree.root_overlay(lower, upper, work, writable != 0, keep != 0)
+        }
+        Step::Overlay { slot, points, above, dest, attributes } => {
+            tree.overlay(slot, points, above != 0, dest, attributes)
+        }
+        Step::Bind { slot, dest, attributes, make } => tree.bind(slot, dest, attributes, make),
+        Step::BindBase { path, dest, attributes, make } => tree.bind_base(path, dest, attributes, make),
+        Step::NewFs { kind, options, dest, attributes, make } => tree.new_fs(kind, options, dest, attributes, make),
+        Step::Restrict { dest, attributes } => tree.restrict(dest, attributes),
+        Step::Attributes { dest, attributes } => tree.attributes(dest, attributes),
+        Step::Move { path, dest, make } => tree.move_to(path, dest, make),
+        Step::RootAttributes { attributes } => tree.root_attributes(attributes),
+        Step::Hostname { name } => {
+            // SAFETY: the length is the string's.
+            unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME)?;
+            Ok(())
+        }
+        Step::Network { loopback } => network::begin(loopback != 0),
+        Step::Steering { script } => {
+            steering::prepare(script);
+            Ok(())
+        }
+        Step::NetworkEnter {} => network::enter(),
+        Step::CgroupNamespace {} => {
+            // SAFETY: unshare takes flags.
+            unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE)?;
+            Ok(())
+        }
+        Step::Pivot {} => tree.pivot(),
+        Step::Keyring { shut } => {
+            const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
+            // SAFETY: no pointers: an anonymous keyring.
+            match unsafe { call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0) } {
+                // A kernel without keyrings has none to leak.
+                Ok(_) | Err(rawsys::ENOSYS) => Ok(()),
+                Err(rawsys::EPERM) if shut != 0 => Ok(()),
+                Err(errno) => Err(Fault { stage: stage::KEYRING, errno }),
+            }
+        }
+        Step::NestedNamespace { uid_map, gid_map } => nested(uid_map, gid_map),
+        Step::Capabilities { keep } => spawn::bound_capabilities(keep),
+        Step::Filter { program, flags } => {
+            spawn::set_filter(program, flags);
+            Ok(())
+        }
+        Step::FilterEnter {} => {
+            spawn::share_filter();
+            Ok(())
+        }
+        Step::Listener { program, flags, learn } => {
+            spawn::set_listener(program, flags, learn != 0);
+            Ok(())
+        }
+        Step::LandlockRules { files, network, scoped } => {
+            tree.landlock = landlock::ruleset(files, network, scoped)?;
+            Ok(())
+        }
+        Step::LandlockPath { path, access, file_rights } => landlock::allow(tree.landlock, path, access, file_rights),
+        Step::LandlockMqueue { access } => {
+            landlock::allow_opened(tree.landlock, core::mem::take(&mut tree.mqueue), access)
+        }
+        Step::Mqueue {} => tree.mqueue(),
+        Step::CpuTime { limit, scale } => {
+            serve::limit_cpu_time(limit, scale);
+            Ok(())
+        }
+        Step::LandlockEach {} => {
+            spawn::set_ruleset(tree.landlock);
+            // SAFETY: numbers only.
+            unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER)?;
+            Ok(())
+        }
+        Step::LandlockEnter {} => landlock::enter(tree.landlock),
+        Step::System {} => {
+            system::expect();
+            Ok(())
+        }
+        Step::Announce {} => {
+            let upper = if tree.upper > 0 { tree.upper } else { -1 };
+            // The caller waits for this, and the socket stays open.
+            socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper).at(stage::PROTOCOL)?;
+            rawsys::close(upper);
+            Ok(())
+        }
+    }
+}
+
+fn r#become(uid: u32, gid: u32, groups: Option<&[u8]>) -> Result<(), Fault> {
+    // SAFETY: numbers, and a list of as many numbers as is said, which the kernel copies.
+    unsafe {
+        if let Some(list) = groups {
+            call!(nr::SETGROUPS, list.len() / 4, list.as_ptr()).at(stage::BECOME_GROUPS)?;
+        }
+        call!(nr::SETRESGID, gid, gid, gid).at(stage::BECOME_GID)?;
+        // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
+        let keep = uid != 0;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, rawsys::SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+                .at(stage::BECOME_UID)?;
+        }
+        call!(nr::SETRESUID, uid, uid, uid).at(stage::BECOME_UID)?;
+        if keep {
+            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, 0, 0, 0, 0).at(stage::BECOME_UID)?;
+        }
+    }
+    Ok(())
+}
+
+/// Enters a nested user and mount namespace: whoever has capabilities there has none over the mounts made so far.
+/// Its maps are written by a short-lived child that stays outside.
+fn nested(uid_map: &[u8], gid_map: &[u8]) -> Result<(), Fault> {
+    // SAFETY: numbers and NUL-terminated strings; the child is a copy of this single-threaded process and ends in
+    // `rawsys::exit`.
+    unsafe {
+        // Our own files in /proc belong to us only while we are dumpable. There is no program yet that could use it.
+        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 1).at(stage::NESTED)?;
+        let mut pipe = [0i32; 2];
+        call!(nr::PIPE2, pipe.as_mut_ptr(), rawsys::O_CLOEXEC).at(stage::NESTED)?;
+        let child = call!(nr::CLONE, rawsys::SIGCHLD, 0, 0, 0, 0).at(stage::NESTED)?;
+        if child == 0 {
+            rawsys::close(pipe[1]);
+            let mut byte = 0u8;
+            // The parent has entered when it closes its end.
+            let entered = loop {
+                match call!(nr::READ, pipe[0], &raw mut byte, 1) {
+                    Err(rawsys::EINTR) => {}
+                    other => break other,
+                }
+            };
+            let result = entered
+                .and_then(|_| write_map(c"/proc/1/uid_map", uid_map))
+                .and_then(|()| write_map(c"/proc/1/gid_map", gid_map));
+            rawsys::exit(result.err().unwrap_or(0));
+        }
+        call!(nr::UNSHARE, rawsys::CLONE_NEWUSER | rawsys::CLONE_NEWNS).at(stage::NESTED)?;
+        rawsys::close(pipe[0]);
+        rawsys::close(pipe[1]);
+        let mut status = 0i32;
+        call!(nr::WAIT4, child, &raw mut status, 0, 0).at(stage::NESTED_MAP)?;
+        if status != 0 {
+            return Err(Fault { stage: stage::NESTED_MAP, errno: (status >> 8) & 0xff });
+        }
+        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0).at(stage::DUMPABLE)?;
+    }
+    Ok(())
+}
+
+fn write_map(path: &core::ffi::CStr, map: &[u8]) -> Result<(), i32> {
+    // SAFETY: the path is NUL-terminated, the map readable for its length.
+    unsafe {
+        let fd = call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_WRONLY | rawsys::O_CLOEXEC)?;
+        call!(nr::WRITE, fd, map.as_ptr(), map.len())?;
+    }
+    Ok(())
+}
