@@ -338,15 +338,9 @@ impl Store {
             if let Some(platform) = platform {
                 build = build.platform(platform);
             }
-            for (id, content) in secrets {
-                build = build.secret(id, content);
-            }
-            for (id, file) in secret_files {
-                build = build.secret_file(id, file);
-            }
-            for (id, socket) in ssh_agents {
-                build = build.ssh_agent(id, socket);
-            }
+            build = secrets.into_iter().fold(build, |build, (id, content)| build.secret(id, content));
+            build = secret_files.into_iter().fold(build, |build, (id, file)| build.secret_file(id, file));
+            build = ssh_agents.into_iter().fold(build, |build, (id, socket)| build.ssh_agent(id, socket));
             if let Some(name) = name {
                 build = build.name(name);
             }

@@ -1,7 +1,7 @@
 //! The keywords of `sandcell.Sandbox` to a [`Builder`]: text is read by the library's own grammar, other values are taken
 //! by the type that the options table says.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -162,12 +162,7 @@ fn several(builder: Builder, spec: &Spec, parts: &[Bound<'_, PyAny>], given: &Bo
             builder.file_mode(path(0)?, parts[1].extract::<Vec<u8>>().or_else(|_| Err(not()?))?, mode)
         }
         ("volume", 2 | 3) => {
-            let writable = match parts.get(2).map(text).transpose()?.as_deref().and_then(OsStr::to_str) {
-                None if parts.len() == 2 => true,
-                Some("rw") => true,
-                Some("ro") => false,
-                _ => return Err(not()?),
-            };
+            let Some(writable) = parts.get(2).map_or(Ok(Some(true)), is_writable)? else { return Err(not()?) };
             let name = path(0)?.into_string().or_else(|_| Err(not()?))?;
             builder.volume(name, path(1)?, writable)
         }
@@ -199,6 +194,15 @@ fn several(builder: Builder, spec: &Spec, parts: &[Bound<'_, PyAny>], given: &Bo
             spec.apply(builder, text).map_err(raise_option)?
         }
         _ => return Err(not()?),
+    })
+}
+
+/// `rw` or `ro`.
+fn is_writable(word: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+    Ok(match text(word)?.to_str() {
+        Some("rw") => Some(true),
+        Some("ro") => Some(false),
+        _ => None,
     })
 }
 

@@ -211,21 +211,7 @@ impl Scene {
             fs::copy(probe, flagged.join("escape-probe"))?;
         }
         if let Some(matrix) = &shared.matrix {
-            const FLAGS: [libc::c_ulong; 5] =
-                [libc::MS_RDONLY, libc::MS_NOSUID, libc::MS_NODEV, libc::MS_NOEXEC, libc::MS_NOATIME];
-            fs::create_dir(matrix)?;
-            // As all that is writable: what only the caller may change would have the caller's id used.
-            mode(matrix, 0o777)?;
-            // The number says which: the probe counts in the same way.
-            for set in 0..1 << FLAGS.len() {
-                let directory = matrix.join(set.to_string());
-                fs::create_dir(&directory)?;
-                mount("tmpfs", &directory, "tmpfs", 0)?;
-                mode(&directory, 0o777)?;
-                let flags =
-                    FLAGS.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, flag)| flag).sum::<u64>();
-                mount("none", &directory, "none", libc::MS_REMOUNT | libc::MS_BIND | flags)?;
-            }
+            mounts_of_all_flags(matrix)?;
         }
         // Set-id programs of an id that nobody has: what they would give is harmless.
         for (name, bits) in [("suid", 0o4755), ("sgid", 0o2755), ("filecap", 0o755)] {
@@ -322,12 +308,8 @@ impl Scene {
             let link = fs::read_link(format!("/proc/self/ns/{kind}"))?;
             lines.push((format!("ns.{kind}"), link.to_string_lossy().into_owned()));
         }
-        if launcher.pids_limit {
-            lines.push(("pids_limit".into(), "yes".into()));
-        }
-        if launcher.control {
-            lines.push(("control".into(), "yes".into()));
-        }
+        let yes = [("pids_limit", launcher.pids_limit), ("control", launcher.control)];
+        lines.extend(yes.iter().filter(|(_, is)| *is).map(|(name, _)| ((*name).into(), "yes".into())));
         if launcher.no_namespaces {
             lines.push(("supervisor".into(), "parent".into()));
         }
@@ -341,6 +323,25 @@ impl Scene {
         mode(&path, 0o644)?;
         Ok(path)
     }
+}
+
+/// A mount for each set of flags.
+fn mounts_of_all_flags(matrix: &Path) -> io::Result<()> {
+    const FLAGS: [libc::c_ulong; 5] =
+        [libc::MS_RDONLY, libc::MS_NOSUID, libc::MS_NODEV, libc::MS_NOEXEC, libc::MS_NOATIME];
+    fs::create_dir(matrix)?;
+    // As all that is writable: what only the caller may change would have the caller's id used.
+    mode(matrix, 0o777)?;
+    // The number says which: the probe counts in the same way.
+    for set in 0..1 << FLAGS.len() {
+        let directory = matrix.join(set.to_string());
+        fs::create_dir(&directory)?;
+        mount("tmpfs", &directory, "tmpfs", 0)?;
+        mode(&directory, 0o777)?;
+        let flags = FLAGS.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, flag)| flag).sum::<u64>();
+        mount("none", &directory, "none", libc::MS_REMOUNT | libc::MS_BIND | flags)?;
+    }
+    Ok(())
 }
 
 impl Drop for Scene {

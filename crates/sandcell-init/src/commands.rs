@@ -149,3 +149,24 @@ pub fn carry(command: &mut Command, pump: usize) -> u64 {
     }
     had
 }
+
+/// Whether a program's time is over while it is being started.
+pub struct Late {
+    /// In monotonic nanoseconds; 0: none.
+    pub deadline: u64,
+    pub seen: bool,
+}
+
+impl Late {
+    /// `timeout`: milliseconds from then; 0: none.
+    pub fn after(started: u64, timeout: u64) -> Late {
+        let deadline = if timeout > 0 { started.saturating_add(timeout.saturating_mul(1_000_000)) } else { 0 };
+        Late { deadline, seen: false }
+    }
+
+    /// Whether it is over now, or has been seen to be.
+    pub fn now(&mut self) -> bool {
+        self.seen |= self.deadline != 0 && now() >= self.deadline;
+        self.seen
+    }
+}

@@ -1,6 +1,6 @@
 //! The supervisor: waits for requests, for the ends of programs and for deadlines. Never returns.
 
-use crate::commands::{Command, FREE, NOT_OVER, carry};
+use crate::commands::{Command, FREE, Late, NOT_OVER, carry};
 use crate::listener::{self, Listened};
 use crate::pump::{self, Pump};
 use crate::rawsys::{self, call, nr};
@@ -448,42 +448,12 @@ impl Supervisor {
         let mut pumps = pump::before(&request, fds).at(stage::PIPE)?;
         // Before, not after: this process waits until the program runs, and may wake when that has ended already.
         let started = now();
-        let deadline =
-            if request.timeout > 0 { started.saturating_add(request.timeout.saturating_mul(1_000_000)) } else { 0 };
-        let mut late = false;
-        let calls = &raw mut self.starts.calls;
-        // SAFETY: only one program at a time starts, and others that note calls are looked after by the same process.
-        let start = |slave, tend: spawn::Tend<'_>| starts::start(&request, fds, slave, unsafe { &mut *calls }, tend);
+        let mut late = Late::after(started, request.timeout);
         let started_program = if one_shot && request.terminal.is_none() {
-            let caller = self.caller;
-            // Its time and the caller's end are looked after while it is long in being executed.
-            let mut tend = |pid: i32| {
-                if wait::is_readable(caller) {
-                    end::now();
-                }
-                late |= deadline != 0 && now() >= deadline;
-                if late && pid > 0 {
-                    end::kill(pid, rawsys::SIGKILL);
-                }
-            };
-            start(-1, &mut tend).map(|program| (0, program))
+            self.start_alone(&request, fds, &mut late).map(|program| (0, program))
         } else {
-            let ahead = self.ready.take_if(|_| request.terminal.is_none());
-            let mut meanwhile = || {
-                self.bystand();
-                late |= deadline != 0 && now() >= deadline;
-                late
-            };
             let order = keeper::Order { lists: leftovers, terminal: request.terminal, socket };
-            let ahead = ahead.map(|ready| ready.start(&mut Start::new(&request, fds, -1), leftovers, &mut meanwhile));
-            let mut work = |slave| start(slave, &mut |_| {});
-            match ahead.transpose().map(Option::flatten) {
-                Ok(None) => ownlimits::restore()
-                    .at(stage::OWN_LIMITS)
-                    .and_then(|()| keeper::start(at, &order, &mut work, &mut meanwhile)),
-                Ok(Some(started)) => Ok(started),
-                Err(fault) => Err(fault),
-            }
+            self.start_kept(at, &request, fds, &order, &mut late)
         };
         let (keeper, Listened { pid, pidfd, denied, .. }) = match started_program {
             Ok((keeper, program)) => {
@@ -509,9 +479,9 @@ impl Supervisor {
                 && !one_shot
                 && request.terminal.is_none()
                 && ready::can_be(),
-            flags: if denied != 0 { wire::ENDED_DENIED } else { 0 } | if late { wire::ENDED_TIMED_OUT } else { 0 },
+            flags: if denied != 0 { wire::ENDED_DENIED } else { 0 } | if late.seen { wire::ENDED_TIMED_OUT } else { 0 },
             started,
-            deadline,
+            deadline: late.deadline,
             grace: request.grace.saturating_mul(1_000_000),
             warned: false,
             kill_by: 0,
@@ -521,18 +491,64 @@ impl Supervisor {
             denied,
         };
         request.free();
-        let reply = Reply { kind: reply::STARTED, value: pid as u32, ..Reply::default() };
-        // Whoever waits for a one-shot sandbox waits for init itself.
-        socket::tell(socket, &reply, &[], if one_shot { -1 } else { pidfd });
-        rawsys::close(pidfd);
+        self.tell_started(at, pidfd);
+        Ok(())
+    }
+
+    /// Tells who asked that its program runs, and the keeper whether it may tell of its end by itself.
+    fn tell_started(&mut self, at: usize, pidfd: i32) {
         let command = &self.commands[at];
-        if command.ahead && !leftovers && command.flags == 0 && !command.pumps.iter().any(Pump::open) {
-            keeper::may_tell(at, socket, started);
+        let reply = Reply { kind: reply::STARTED, value: command.pid as u32, ..Reply::default() };
+        // Whoever waits for a one-shot sandbox waits for init itself.
+        socket::tell(command.socket, &reply, &[], if command.one_shot { -1 } else { pidfd });
+        rawsys::close(pidfd);
+        if command.ahead && !command.leftovers && command.flags == 0 && !command.pumps.iter().any(Pump::open) {
+            keeper::may_tell(at, command.socket, command.started);
         } else {
             self.wants_ready = command.ahead;
             keeper::may_not_tell(at);
         }
-        Ok(())
+    }
+
+    /// Starts the one program of a sandbox, which this process keeps itself.
+    fn start_alone(&mut self, request: &Request, fds: &[i32], late: &mut Late) -> Result<Listened, Fault> {
+        let caller = self.caller;
+        // Its time and the caller's end are looked after while it is long in being executed.
+        let mut tend = |pid: i32| {
+            if wait::is_readable(caller) {
+                end::now();
+            }
+            if late.now() && pid > 0 {
+                end::kill(pid, rawsys::SIGKILL);
+            }
+        };
+        starts::start(request, fds, -1, &mut self.starts.calls, &mut tend)
+    }
+
+    /// Starts a program that has a keeper: one that is there ahead, or a new one. The others are looked after meanwhile.
+    fn start_kept(
+        &mut self,
+        at: usize,
+        request: &Request,
+        fds: &[i32],
+        order: &keeper::Order,
+        late: &mut Late,
+    ) -> Result<(i32, Listened), Fault> {
+        let calls = &raw mut self.starts.calls;
+        let ahead = self.ready.take_if(|_| request.terminal.is_none());
+        let mut meanwhile = || {
+            self.bystand();
+            late.now()
+        };
+        if let Some(ready) = ahead
+            && let Some(started) = ready.start(&mut Start::new(request, fds, -1), order.lists, &mut meanwhile)?
+        {
+            return Ok(started);
+        }
+        ownlimits::restore().at(stage::OWN_LIMITS)?;
+        // SAFETY: only one program at a time starts, and others that note calls are looked after by the same process.
+        let mut work = |slave| starts::start(request, fds, slave, unsafe { &mut *calls }, &mut |_| {});
+        keeper::start(at, order, &mut work, &mut meanwhile)
     }
 
     /// A command of which its keeper has told: its place is free, and the keeper, if it stays, is there for the next one.

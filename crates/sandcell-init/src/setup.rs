@@ -1,5 +1,7 @@
 //! Carries out the Plan, step by step. The first step that fails ends it, and the library is told which.
 
+use core::ffi::CStr;
+
 use crate::mounts;
 use crate::rawsys::{self, call, nr};
 use crate::spawn;
@@ -67,33 +69,16 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         Step::Attributes { dest, attributes } => tree.attributes(dest, attributes),
         Step::Move { path, dest, make } => tree.move_to(path, dest, make),
         Step::RootAttributes { attributes } => tree.root_attributes(attributes),
-        Step::Hostname { name } => {
-            // SAFETY: the length is the string's.
-            unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME)?;
-            Ok(())
-        }
+        Step::Hostname { name } => hostname(name),
         Step::Network { loopback } => network::begin(loopback != 0),
         Step::Steering { script } => {
             steering::prepare(script);
             Ok(())
         }
         Step::NetworkEnter {} => network::enter(),
-        Step::CgroupNamespace {} => {
-            // SAFETY: unshare takes flags.
-            unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE)?;
-            Ok(())
-        }
+        Step::CgroupNamespace {} => cgroup_namespace(),
         Step::Pivot {} => tree.pivot(),
-        Step::Keyring { shut } => {
-            const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
-            // SAFETY: no pointers: an anonymous keyring.
-            match unsafe { call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0) } {
-                // A kernel without keyrings has none to leak.
-                Ok(_) | Err(rawsys::ENOSYS) => Ok(()),
-                Err(rawsys::EPERM) if shut != 0 => Ok(()),
-                Err(errno) => Err(Fault { stage: stage::KEYRING, errno }),
-            }
-        }
+        Step::Keyring { shut } => keyring(shut != 0),
         Step::NestedNamespace { uid_map, gid_map } => nested(uid_map, gid_map),
         Step::Capabilities { keep } => spawn::bound_capabilities(keep),
         Step::Filter { program, flags } => {
@@ -123,23 +108,46 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         }
         Step::LandlockEach {} => {
             spawn::set_ruleset(tree.landlock);
-            // SAFETY: numbers only.
-            unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER)?;
-            Ok(())
+            // SAFETY: no pointers: whoever is orphaned becomes a child of this process.
+            unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER).map(drop)
         }
         Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::System {} => {
             system::expect();
             Ok(())
         }
-        Step::Announce {} => {
-            let upper = if tree.upper > 0 { tree.upper } else { -1 };
-            // The caller waits for this, and the socket stays open.
-            socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper).at(stage::PROTOCOL)?;
-            rawsys::close(upper);
-            Ok(())
-        }
+        Step::Announce {} => announce(tree),
     }
+}
+
+fn hostname(name: &CStr) -> Result<(), Fault> {
+    // SAFETY: the length is the string's.
+    unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME).map(drop)
+}
+
+fn cgroup_namespace() -> Result<(), Fault> {
+    // SAFETY: unshare takes flags.
+    unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE).map(drop)
+}
+
+/// A keyring of its own. `shut`: something around the caller may refuse all of them.
+fn keyring(shut: bool) -> Result<(), Fault> {
+    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
+    // SAFETY: no pointers: an anonymous keyring.
+    match unsafe { call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0) } {
+        // A kernel without keyrings has none to leak.
+        Ok(_) | Err(rawsys::ENOSYS) => Ok(()),
+        Err(rawsys::EPERM) if shut => Ok(()),
+        Err(errno) => Err(Fault { stage: stage::KEYRING, errno }),
+    }
+}
+
+/// Tells the caller, who waits for it, that all is made. The socket stays open.
+fn announce(tree: &mounts::Tree) -> Result<(), Fault> {
+    let upper = if tree.upper > 0 { tree.upper } else { -1 };
+    socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper).at(stage::PROTOCOL)?;
+    rawsys::close(upper);
+    Ok(())
 }
 
 fn r#become(uid: u32, gid: u32, groups: Option<&[u8]>) -> Result<(), Fault> {

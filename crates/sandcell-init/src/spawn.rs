@@ -152,8 +152,6 @@ pub struct Request {
 impl Request {
     /// Reads and checks all of it before anything is started.
     pub fn read(bytes: &'static [u8], mapped: bool) -> Result<Request, Fault> {
-        const PROT_READ_WRITE: usize = 3;
-        const MAP_PRIVATE_ANONYMOUS: usize = 0x22;
         let malformed = Fault { stage: stage::PROTOCOL, errno: rawsys::EPROTO };
         let mut request = Request {
             bytes,
@@ -201,33 +199,41 @@ impl Request {
         }
         request.pointer_bytes = (arguments + variables + 2) * size_of::<usize>();
         request.environment = arguments + 1;
+        request.point(arguments, variables)?;
+        Ok(request)
+    }
+
+    /// Makes argv and envp, which point into the request.
+    fn point(&mut self, arguments: usize, variables: usize) -> Result<(), Fault> {
+        const PROT_READ_WRITE: usize = 3;
+        const MAP_PRIVATE_ANONYMOUS: usize = 0x22;
         // SAFETY: a buffer or a new anonymous mapping, filled within its bounds: the same records are counted and stored.
         unsafe {
-            let (bytes, protection) = (request.pointer_bytes, PROT_READ_WRITE);
-            request.pointers = if bytes <= size_of_val(&*(&raw const POINTERS)) {
+            let (bytes, protection) = (self.pointer_bytes, PROT_READ_WRITE);
+            self.pointers = if bytes <= size_of_val(&*(&raw const POINTERS)) {
                 (&raw mut POINTERS).cast()
             } else {
                 let mapped = call!(nr::MMAP, 0, bytes, protection, MAP_PRIVATE_ANONYMOUS, -1i32, 0);
                 mapped.at(stage::MAP_REQUEST)? as *mut usize
             };
-            request.pointers.add(arguments).write(0);
-            request.pointers.add(arguments + 1 + variables).write(0);
-            let (mut argument, mut variable) = (0, request.environment);
-            for ask in request.asks() {
+            self.pointers.add(arguments).write(0);
+            self.pointers.add(arguments + 1 + variables).write(0);
+            let (mut argument, mut variable) = (0, self.environment);
+            for ask in self.asks() {
                 match ask {
                     Ok(Ask::Argument { text }) => {
-                        request.pointers.add(argument).write(text.as_ptr() as usize);
+                        self.pointers.add(argument).write(text.as_ptr() as usize);
                         argument += 1;
                     }
                     Ok(Ask::Variable { text }) => {
-                        request.pointers.add(variable).write(text.as_ptr() as usize);
+                        self.pointers.add(variable).write(text.as_ptr() as usize);
                         variable += 1;
                     }
                     _ => {}
                 }
             }
         }
-        Ok(request)
+        Ok(())
     }
 
     fn asks(&self) -> impl Iterator<Item = Result<Ask<'static>, wire::Malformed>> + use<> {

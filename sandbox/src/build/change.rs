@@ -31,16 +31,9 @@ pub(crate) fn change(
     };
     match what {
         Instruction::Env(text) => {
-            let mut lines: Vec<Value> = run.get("Env").and_then(Value::as_array).cloned().unwrap_or_default();
             for (key, value) in pairs(&expand(text, variables)?)? {
-                let start = format!("{key}=");
-                let line = json!(format!("{start}{value}"));
-                match lines.iter_mut().find(|line| line.as_str().is_some_and(|line| line.starts_with(&start))) {
-                    Some(old) => *old = line,
-                    None => lines.push(line),
-                }
+                set_variable(list(run, "Env"), &key, &value);
             }
-            run.insert("Env".to_owned(), Value::Array(lines));
         }
         Instruction::Label(text) => {
             for (key, value) in pairs(&expand(text, variables)?)? {
@@ -56,15 +49,8 @@ pub(crate) fn change(
         Instruction::StopSignal(text) => drop(run.insert("StopSignal".to_owned(), json!(signal(one(text)?)?))),
         Instruction::Expose(text) => {
             for port in words(text)? {
-                let (numbers, protocol) = port.split_once('/').unwrap_or((&port, "tcp"));
-                let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-                let protocol = protocol.to_lowercase();
-                let (Ok(first), Ok(last), "tcp" | "udp" | "sctp") =
-                    (first.parse::<u16>(), last.parse::<u16>(), &protocol[..])
-                else {
-                    return Err(format!("{port:?} is no port: write 80, 53/udp or 8000-8010"));
-                };
-                for number in first..=last {
+                let (numbers, protocol) = ports(&port)?;
+                for number in numbers {
                     object(run, "ExposedPorts").insert(format!("{number}/{protocol}"), json!({}));
                 }
             }
@@ -90,15 +76,32 @@ pub(crate) fn change(
         }
         Instruction::Shell(words) => drop(run.insert("Shell".to_owned(), json!(words))),
         Instruction::Healthcheck(check) => drop(run.insert("Healthcheck".to_owned(), check.clone())),
-        Instruction::Onbuild(text) => {
-            let mut all = run.get("OnBuild").and_then(Value::as_array).cloned().unwrap_or_default();
-            all.push(json!(text));
-            run.insert("OnBuild".to_owned(), Value::Array(all));
-        }
+        Instruction::Onbuild(text) => list(run, "OnBuild").push(json!(text)),
         Instruction::Maintainer(text) => drop(object(run, "Labels").insert("maintainer".to_owned(), json!(text))),
         Instruction::Arg(_) | Instruction::Run(_) | Instruction::Copy(_) => return Ok(false),
     }
     Ok(true)
+}
+
+/// Sets a variable in the lines of `Env`, at its place where it is there.
+fn set_variable(lines: &mut Vec<Value>, key: &str, value: &str) {
+    let start = format!("{key}=");
+    let line = json!(format!("{start}{value}"));
+    match lines.iter_mut().find(|line| line.as_str().is_some_and(|line| line.starts_with(&start))) {
+        Some(old) => *old = line,
+        None => lines.push(line),
+    }
+}
+
+/// What `EXPOSE` names: `80`, `53/udp`, `8000-8010`.
+fn ports(port: &str) -> Result<(std::ops::RangeInclusive<u16>, String), Wrong> {
+    let (numbers, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let protocol = protocol.to_lowercase();
+    match (first.parse(), last.parse(), &protocol[..]) {
+        (Ok(first), Ok(last), "tcp" | "udp" | "sctp") => Ok((first..=last, protocol)),
+        _ => Err(format!("{port:?} is no port: write 80, 53/udp or 8000-8010")),
+    }
 }
 
 /// A signal's name or number, as it is written.
@@ -126,6 +129,14 @@ fn signal(text: String) -> Result<String, Wrong> {
 pub(super) fn shell(run: &Map<String, Value>) -> Vec<String> {
     let words = run.get("Shell").and_then(Value::as_array).into_iter().flatten();
     words.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn list<'a>(run: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let value = run.entry(key).or_insert_with(|| json!([]));
+    if !value.is_array() {
+        *value = json!([]);
+    }
+    value.as_array_mut().expect("it was made one above")
 }
 
 fn object<'a>(run: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {

@@ -63,10 +63,8 @@ fn millis(time: Option<Duration>) -> u64 {
     time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Puts it together for a cell that has just been started.
-pub(crate) fn write(shared: &Shared, init: &Init, plan: &Plan, groups: &[GroupRecord], words: &[OsString]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let (policy, identity) = (shared.policy(), &init.identity);
+/// Who the cell is, how it was made, and when.
+fn write_cell(policy: &Policy, identity: &Assigned, out: &mut Vec<u8>) {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let leftovers = leftovers_number(policy.leftovers);
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -87,7 +85,14 @@ pub(crate) fn write(shared: &Shared, init: &Init, plan: &Plan, groups: &[GroupRe
         started: u64::try_from(started.as_nanos()).unwrap_or_default(),
         clock: monotonic(),
     }
-    .write(&mut out);
+    .write(out);
+}
+
+/// Puts it together for a cell that has just been started.
+pub(crate) fn write(shared: &Shared, init: &Init, plan: &Plan, groups: &[GroupRecord], words: &[OsString]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let (policy, identity) = (shared.policy(), &init.identity);
+    write_cell(policy, identity, &mut out);
     Record::Limits {
         timeout: millis(policy.timeout.filter(|time| *time != Duration::MAX)),
         grace: millis(Some(policy.grace)),

@@ -37,22 +37,11 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &Reply) -> crate::Error {
             failure,
             "an upper needs a file system with user attributes: ext4, xfs, btrfs, or tmpfs from Linux 6.6 on",
         ),
-        (stage::STEER_NFTABLES, Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
-            unsupported(
-                failure,
-                "The network `user` needs nf_tables with tproxy, log and reject: load nft_tproxy, nft_log and nft_reject_inet, \
-             or do with `network` none, loopback or host.",
-            )
-        }
-        (stage::STEER_LOG, _) => unsupported(
-            failure,
-            "The network `user` needs nfnetlink_log: load it, or do with `network` none, loopback or host.",
-        ),
-        (stage::STEER_NFTABLES | stage::STEER_ROUTES | stage::STEER_SOCKET, Errno::EPERM | Errno::EACCES) => {
-            unsupported(
-                failure,
-                "Something around the caller forbids what the network `user` needs: do with `network` none, loopback or host.",
-            )
+        (stage::STEER_NFTABLES | stage::STEER_ROUTES | stage::STEER_SOCKET | stage::STEER_LOG, errno) => {
+            match steering_hint(reply.detail, errno) {
+                Some(hint) => unsupported(failure, hint),
+                None => failure.setup(),
+            }
         }
         (stage::NETWORK, Errno::ENOSPC) => {
             unsupported(failure, "network namespaces are used up or switched off: raise user.max_net_namespaces")
@@ -75,5 +64,24 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &Reply) -> crate::Error {
             .hint("the private tmpfs is too small for what the sandbox itself needs: raise `disk` or `inodes`")
             .setup(),
         _ => failure.setup(),
+    }
+}
+
+/// What the network `user` lacks.
+fn steering_hint(stage: u32, errno: Errno) -> Option<&'static str> {
+    match (stage, errno) {
+        (stage::STEER_NFTABLES, Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
+            Some(
+                "The network `user` needs nf_tables with tproxy, log and reject: load nft_tproxy, nft_log and nft_reject_inet, \
+             or do with `network` none, loopback or host.",
+            )
+        }
+        (stage::STEER_LOG, _) => {
+            Some("The network `user` needs nfnetlink_log: load it, or do with `network` none, loopback or host.")
+        }
+        (_, Errno::EPERM | Errno::EACCES) => Some(
+            "Something around the caller forbids what the network `user` needs: do with `network` none, loopback or host.",
+        ),
+        _ => None,
     }
 }

@@ -307,22 +307,66 @@ fn address(family: u8, port: u16) -> Vec<u8> {
     }
 }
 
-/// What init does in the network namespace, and which sockets the relay gets. `inbound`: also those by which it makes more.
-pub(crate) fn script(inbound: bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut push = |step: Steer<'_>| step.write(&mut out);
-    let socket = |family: i32, kind: i32, protocol: i32, role: u32, optional: bool| Steer::Socket {
+/// A step that opens a socket, which the relay gets in this role.
+fn socket(family: i32, kind: i32, protocol: i32, role: u32, optional: bool) -> Steer<'static> {
+    Steer::Socket {
         family: family.cast_unsigned(),
         kind: kind.cast_unsigned(),
         protocol: protocol.cast_unsigned(),
         role,
         optional: optional.into(),
+    }
+}
+
+/// A step that sets an option of the socket just opened.
+fn option(level: i32, name: i32, value: u32) -> Steer<'static> {
+    Steer::Option { level: level.cast_unsigned(), name: name.cast_unsigned(), value }
+}
+
+/// The relay's sockets of one family.
+fn sockets_of(family: u8, inbound: bool, push: &mut impl FnMut(Steer<'_>)) {
+    let six = family == AF_INET6;
+    let (tcp, udp) = if six { (ROLE_TCP6, ROLE_UDP6) } else { (ROLE_TCP4, ROLE_UDP4) };
+    let (level, transparent, original) = if six {
+        (libc::SOL_IPV6, libc::IPV6_TRANSPARENT, libc::IPV6_RECVORIGDSTADDR)
+    } else {
+        (libc::SOL_IP, libc::IP_TRANSPARENT, libc::IP_RECVORIGDSTADDR)
     };
-    let option = |level: i32, name: i32, value: u32| Steer::Option {
-        level: level.cast_unsigned(),
-        name: name.cast_unsigned(),
-        value,
-    };
+    for (kind, role) in [(libc::SOCK_STREAM, tcp), (libc::SOCK_DGRAM, udp)] {
+        push(socket(family.into(), kind | libc::SOCK_NONBLOCK, 0, role, six));
+        push(option(level, transparent, 1));
+        if six {
+            push(option(libc::SOL_IPV6, libc::IPV6_V6ONLY, 1));
+        }
+        if kind == libc::SOCK_DGRAM {
+            push(option(level, original, 1));
+        }
+        push(Steer::Bind { address: &address(family, STEERED_PORT) });
+        if kind == libc::SOCK_STREAM {
+            push(Steer::Listen {});
+        }
+    }
+    if inbound {
+        let (seed, door) = if six { (ROLE_SEED6, ROLE_DOOR6) } else { (ROLE_SEED4, ROLE_DOOR4) };
+        push(socket(family.into(), libc::SOCK_STREAM, 0, seed, six));
+        push(socket(family.into(), libc::SOCK_STREAM, 0, door, six));
+        push(option(level, transparent, 1));
+        push(Steer::Bind { address: &address(family, DOOR_PORT) });
+        push(Steer::Listen {});
+    }
+    let role = if six { ROLE_RAW6 } else { ROLE_RAW4 };
+    push(socket(family.into(), libc::SOCK_RAW | libc::SOCK_NONBLOCK, libc::IPPROTO_RAW, role, six));
+    push(option(libc::SOL_SOCKET, libc::SO_MARK, MARK));
+    if six {
+        const IPV6_HDRINCL: i32 = 36;
+        push(option(libc::SOL_IPV6, IPV6_HDRINCL, 1));
+    }
+}
+
+/// What init does in the network namespace, and which sockets the relay gets. `inbound`: also those by which it makes more.
+pub(crate) fn script(inbound: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut push = |step: Steer<'_>| step.write(&mut out);
     push(Steer::Stage { stage: stage::STEER_ROUTES });
     for (family, source) in [(AF_INET, &OWN_IPV4[..]), (AF_INET6, &OWN_IPV6[..])] {
         // Without IPv6 in the kernel, or where it is switched off, there is just none inside.
@@ -337,42 +381,8 @@ pub(crate) fn script(inbound: bool) -> Vec<u8> {
     push(socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER, ROLE_NONE, false));
     push(Steer::Request { messages: &rules() });
     push(Steer::Stage { stage: stage::STEER_SOCKET });
-    for (family, tcp, udp) in [(AF_INET, ROLE_TCP4, ROLE_UDP4), (AF_INET6, ROLE_TCP6, ROLE_UDP6)] {
-        let six = family == AF_INET6;
-        let (level, transparent, original) = if six {
-            (libc::SOL_IPV6, libc::IPV6_TRANSPARENT, libc::IPV6_RECVORIGDSTADDR)
-        } else {
-            (libc::SOL_IP, libc::IP_TRANSPARENT, libc::IP_RECVORIGDSTADDR)
-        };
-        for (kind, role) in [(libc::SOCK_STREAM, tcp), (libc::SOCK_DGRAM, udp)] {
-            push(socket(family.into(), kind | libc::SOCK_NONBLOCK, 0, role, six));
-            push(option(level, transparent, 1));
-            if six {
-                push(option(libc::SOL_IPV6, libc::IPV6_V6ONLY, 1));
-            }
-            if kind == libc::SOCK_DGRAM {
-                push(option(level, original, 1));
-            }
-            push(Steer::Bind { address: &address(family, STEERED_PORT) });
-            if kind == libc::SOCK_STREAM {
-                push(Steer::Listen {});
-            }
-        }
-        if inbound {
-            let (seed, door) = if six { (ROLE_SEED6, ROLE_DOOR6) } else { (ROLE_SEED4, ROLE_DOOR4) };
-            push(socket(family.into(), libc::SOCK_STREAM, 0, seed, six));
-            push(socket(family.into(), libc::SOCK_STREAM, 0, door, six));
-            push(option(level, transparent, 1));
-            push(Steer::Bind { address: &address(family, DOOR_PORT) });
-            push(Steer::Listen {});
-        }
-        let role = if six { ROLE_RAW6 } else { ROLE_RAW4 };
-        push(socket(family.into(), libc::SOCK_RAW | libc::SOCK_NONBLOCK, libc::IPPROTO_RAW, role, six));
-        push(option(libc::SOL_SOCKET, libc::SO_MARK, MARK));
-        if six {
-            const IPV6_HDRINCL: i32 = 36;
-            push(option(libc::SOL_IPV6, IPV6_HDRINCL, 1));
-        }
+    for family in [AF_INET, AF_INET6] {
+        sockets_of(family, inbound, &mut push);
     }
     push(Steer::Stage { stage: stage::STEER_LOG });
     // Waits for the answers to its requests; the relay reads it without waiting.
