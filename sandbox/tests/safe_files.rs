@@ -94,7 +94,8 @@ const FILES: [(&str, &str); 51] = [
 ];
 
 /// Functions in files that do touch what programs wrote, each with the reason why this call is none of those.
-const FUNCTIONS: [(&str, &str, &str); 29] = [
+const FUNCTIONS: [(&str, &str, &str); 30] = [
+    ("launch/child.rs", "write", "its own maps in a /proc of the host, before there is a program"),
     ("api/pool.rs", "pool", "/proc of the host"),
     ("api/pool.rs", "places", "looks at what the caller names, and opens none of it"),
     ("api/system.rs", "real_name", "what the kernel says of a descriptor"),

@@ -4,7 +4,7 @@
 //! "all" would be the whole host: there it is our descendants, which come to us (PR_SET_CHILD_SUBREAPER).
 
 use crate::proc::{self, Stat};
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::reap::wait_any;
 use crate::wire::{Reply, reply, stage};
 use crate::{CONTROL, socket};
@@ -21,13 +21,11 @@ pub fn is_first() -> bool {
 }
 
 pub fn own_pid() -> u32 {
-    // SAFETY: no arguments.
-    unsafe { call!(nr::GETPID) }.unwrap_or(0) as u32
+    rawsys::getpid().unwrap_or(0) as u32
 }
 
 pub fn kill(pid: i32, signal: i32) {
-    // SAFETY: numbers only.
-    let _ = unsafe { call!(nr::KILL, pid, signal) };
+    let _ = rawsys::kill(pid, signal);
 }
 
 /// The group is about to be frozen, without us: from now on whatever is ended is thawed as well.
@@ -43,7 +41,7 @@ pub fn thaw() {
     unsafe {
         let (file, text) = THAW;
         if file >= 0 {
-            let _ = call!(nr::WRITE, file, text.as_ptr(), text.len());
+            let _ = rawsys::write(file, text);
             rawsys::close(file);
             THAW = (-1, b"");
         }

@@ -21,8 +21,6 @@ use crate::{At, Fault, now, ready, socket, spawn};
 
 const STACK: usize = 8 * 1024;
 const LOWER_STACK: usize = 16 * 1024;
-pub const FUTEX_WAIT: usize = 0;
-pub const FUTEX_WAKE: usize = 1;
 const ETIMEDOUT: i32 = 110;
 /// The low byte of the wait status of a process that is stopped.
 const STOPPED: i32 = 0x7f;
@@ -185,11 +183,10 @@ pub fn is_gone(at: usize) -> bool {
 pub fn wait_while(word: &AtomicI32, was: i32, number: i32, meanwhile: &mut dyn FnMut() -> bool) {
     let is_so = || word.load(Ordering::Acquire) == was;
     while is_so() {
-        // SAFETY: numbers, and a word that lives as long as we do.
-        let waited = unsafe {
+        let waited = {
             // A program with CAP_SYS_NICE may have made it hours, by which this would be late.
-            let _ = call!(nr::PRCTL, rawsys::PR_SET_TIMERSLACK, rawsys::DEFAULT_TIMER_SLACK);
-            call!(nr::FUTEX, word.as_ptr(), FUTEX_WAIT, was, BRIEFLY.as_ptr(), 0, 0)
+            let _ = rawsys::set_timer_slack(rawsys::DEFAULT_TIMER_SLACK);
+            rawsys::futex_wait(word, was, &BRIEFLY)
         };
         if waited == Err(ETIMEDOUT) {
             break;
@@ -229,7 +226,7 @@ pub fn start(
         if !(*this).answered.load(Ordering::Acquire) {
             // A program has ended it already: perhaps its own, which ran before it could be said. What `outcome` tells then
             // is the end of both.
-            let pidfd = call!(nr::PIDFD_OPEN, number, 0).map_or(-1, |fd| fd as i32);
+            let pidfd = rawsys::pidfd_open(number).unwrap_or(-1);
             return Ok((number, Listened { pid: number, pidfd, listener: -1, denied: 0 }));
         }
         match (*this).fault {
@@ -263,7 +260,7 @@ unsafe extern "C" fn keep(arg: *mut u8) -> ! {
         let program = if (*this).fault.stage == 0 { (*this).pid } else { 0 };
         (*this).answered.store(true, Ordering::Release);
         (*this).state.store(STARTED, Ordering::Release);
-        let _ = call!(nr::FUTEX, (*this).state.as_ptr(), FUTEX_WAKE, 1);
+        let _ = rawsys::futex_wake(&(*this).state);
         if program > 0 && wait_for(program, this) {
             ready::keep_on(this);
         }
@@ -272,18 +269,14 @@ unsafe extern "C" fn keep(arg: *mut u8) -> ! {
 }
 
 pub fn become_subreaper() -> Result<(), Fault> {
-    // SAFETY: numbers only.
-    unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER).map(|_| ())
+    rawsys::set_child_subreaper().at(stage::SUBREAPER).map(|_| ())
 }
 
 fn begin(work: &mut Work<'_>, this: &Keeper) -> Result<Listened, Fault> {
     become_subreaper()?;
-    // SAFETY: numbers only.
-    unsafe {
-        if spawn::has_ruleset() {
-            // Without a namespace nothing else would end us with our maker.
-            call!(nr::PRCTL, rawsys::PR_SET_PDEATHSIG, rawsys::SIGKILL, 0, 0, 0).at(stage::PROGRAM_SIGNALS)?;
-        }
+    if spawn::has_ruleset() {
+        // Without a namespace nothing else would end us with our maker.
+        rawsys::set_parent_death_signal(rawsys::SIGKILL).at(stage::PROGRAM_SIGNALS)?;
     }
     let Some(terminal) = &this.terminal else { return work(-1) };
     terminal::block_signals().at(stage::PROGRAM_SIGNALS)?;
@@ -320,16 +313,16 @@ pub unsafe fn wait_for(program: i32, this: *mut Keeper) -> bool {
         (*this).usage = (*this).usage.since(&(*this).before);
         (*this).over.store(true, Ordering::Release);
         if (*this).drains.load(Ordering::Acquire) {
-            while !matches!(call!(nr::WAIT4, -1i32, 0, WALL, 0), Err(errno) if errno != rawsys::EINTR) {}
+            while !matches!(rawsys::reap(-1i32, WALL), Err(errno) if errno != rawsys::EINTR) {}
         } else if (*this).lists {
-            let _ = call!(nr::KILL, call!(nr::GETPPID).unwrap_or(0), rawsys::SIGCHLD);
+            let _ = rawsys::kill(rawsys::getppid().unwrap_or(0), rawsys::SIGCHLD);
             while (*this).released.load(Ordering::Acquire) == 0 {
-                let _ = call!(nr::FUTEX, (*this).released.as_ptr(), FUTEX_WAIT, 0, 0, 0, 0);
+                let _ = rawsys::futex_wait_long(&(*this).released, 0);
             }
         } else {
             // A program may end before it is said that it has started.
             while (*this).teller.load(Ordering::Acquire) == UNDECIDED {
-                let _ = call!(nr::FUTEX, (*this).teller.as_ptr(), FUTEX_WAIT, UNDECIDED, 0, 0, 0);
+                let _ = rawsys::futex_wait_long(&(*this).teller, UNDECIDED);
             }
             return (*this).teller.load(Ordering::Acquire) == KEEPER && tell(this);
         }
@@ -344,7 +337,7 @@ pub unsafe fn wait_for(program: i32, this: *mut Keeper) -> bool {
 unsafe fn tell(this: *mut Keeper) -> bool {
     // SAFETY: numbers only. We look at what `renew` writes when we have seen that the keeper stays.
     unsafe {
-        let stays = call!(nr::WAIT4, -1i32, 0, WALL | WNOHANG, 0) == Err(rawsys::ECHILD);
+        let stays = rawsys::reap(-1i32, WALL | WNOHANG) == Err(rawsys::ECHILD);
         let end = ended((*this).status, &(*this).usage, now() - (*this).began);
         if stays {
             ready::renew(&mut *this);
@@ -381,7 +374,7 @@ fn decide(at: usize, teller: i32) {
     // SAFETY: see `holds`.
     unsafe {
         (*keeper(at)).teller.store(teller, Ordering::Release);
-        let _ = call!(nr::FUTEX, (*keeper(at)).teller.as_ptr(), FUTEX_WAKE, 1);
+        let _ = rawsys::futex_wake(&(*keeper(at)).teller);
     }
 }
 
@@ -442,7 +435,7 @@ pub fn release(at: usize) {
     // SAFETY: see `holds`.
     unsafe {
         (*keeper(at)).released.store(1, Ordering::Release);
-        let _ = call!(nr::FUTEX, (*keeper(at)).released.as_ptr(), FUTEX_WAKE, 1);
+        let _ = rawsys::futex_wake(&(*keeper(at)).released);
     }
 }
 

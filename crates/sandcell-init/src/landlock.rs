@@ -7,24 +7,18 @@ use crate::wire::{At, Fault, stage};
 
 /// A ruleset in the making.
 pub fn ruleset(files: u64, network: u64, scoped: u64) -> Result<i32, Fault> {
-    let attributes = [files, network, scoped];
-    // SAFETY: the layout of struct landlock_ruleset_attr; older kernels accept a tail of zeros.
-    let fd = unsafe { call!(nr::LANDLOCK_CREATE_RULESET, attributes.as_ptr(), size_of_val(&attributes), 0) };
-    Ok(fd.at(stage::LANDLOCK_RULESET)? as i32)
+    rawsys::landlock_create_ruleset(&[files, network, scoped]).at(stage::LANDLOCK_RULESET)
 }
 
 /// Allows `access` at and beneath a path. What is not there needs no permission.
 pub fn allow(ruleset: i32, path: &CStr, access: u64, file_rights: u64) -> Result<(), Fault> {
-    let open = |flags| {
-        // SAFETY: NUL-terminated path.
-        unsafe { call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC | flags) }
-    };
+    let open = |flags| rawsys::open(path, rawsys::O_PATH | flags);
     let (parent, access) = match open(rawsys::O_DIRECTORY) {
         Err(rawsys::ENOENT) => return Ok(()),
         Err(rawsys::ENOTDIR) => (open(0).at(stage::LANDLOCK_RULE)?, access & file_rights),
         other => (other.at(stage::LANDLOCK_RULE)?, access),
     };
-    allow_opened(ruleset, parent as i32, access)
+    allow_opened(ruleset, parent, access)
 }
 
 /// Allows `access` at and beneath what a descriptor names, and closes it.
@@ -44,16 +38,12 @@ pub fn allow_opened(ruleset: i32, parent: i32, access: u64) -> Result<(), Fault>
 
 /// A mount of the POSIX message queues of the IPC namespace.
 pub fn open_mqueue() -> Result<i32, Fault> {
-    const FSCONFIG_CMD_CREATE: usize = 6;
     const CLOEXEC: usize = 1;
-    // SAFETY: NUL-terminated name, numbers, and a descriptor of our own.
-    unsafe {
-        let context = call!(nr::FSOPEN, c"mqueue".as_ptr(), CLOEXEC).at(stage::FS_OPEN)?;
-        call!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0).at(stage::FS_OPTION)?;
-        let mount = call!(nr::FSMOUNT, context, CLOEXEC, 0).at(stage::FS_MOUNT)?;
-        rawsys::close(context as i32);
-        Ok(mount as i32)
-    }
+    let context = rawsys::fsopen(c"mqueue", CLOEXEC).at(stage::FS_OPEN)?;
+    rawsys::fsconfig_create(context).at(stage::FS_OPTION)?;
+    let mount = rawsys::fsmount(context, CLOEXEC, 0).at(stage::FS_MOUNT)?;
+    rawsys::close(context);
+    Ok(mount)
 }
 
 /// Init enters itself, and with it every program that it will start.
@@ -65,10 +55,6 @@ pub fn enter(ruleset: i32) -> Result<(), Fault> {
 
 /// Restricts the calling process for good.
 pub fn restrict(ruleset: i32) -> Result<(), i32> {
-    // SAFETY: numbers only.
-    unsafe {
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
-        call!(nr::LANDLOCK_RESTRICT_SELF, ruleset, 0)?;
-    }
-    Ok(())
+    rawsys::set_no_new_privs()?;
+    rawsys::landlock_restrict_self(ruleset)
 }

@@ -94,25 +94,21 @@ fn run() -> Result<(), (u32, Fault)> {
     serve::watch(fds[1], if count - mounts > 2 { fds[2] } else { -1 });
     // Not before: whoever writes our id maps has to own our files in /proc. Nothing else runs in here yet.
     // Neither /proc/1/* nor ptrace may open the supervisor to programs with the same UID.
-    // SAFETY: numbers only.
-    unsafe { call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0) }.at(stage::DUMPABLE).map_err(|fault| (u32::MAX, fault))?;
+    rawsys::set_dumpable(false).at(stage::DUMPABLE).map_err(|fault| (u32::MAX, fault))?;
     let plan = letter.open(&fds, buffer).at(stage::MAP_PLAN).map_err(|fault| (u32::MAX, fault))?;
     setup::carry_out(plan, &fds[count - mounts..count])?;
     serve::prepare().map_err(|fault| (u32::MAX, fault))
 }
 
 fn prepare() -> Result<(), Fault> {
-    // SAFETY: prctl, dup3, setsid and rt_sigaction with valid constants; the strings are NUL-terminated.
-    unsafe {
-        let _ = call!(nr::PRCTL, rawsys::PR_SET_NAME, c"sandcell-init".as_ptr());
-        // Standard streams of programs never collide with a descriptor received later.
-        call!(nr::DUP3, CONTROL, 1, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
-        call!(nr::DUP3, CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
-        call!(nr::SETSID).at(stage::SESSION)?;
-        // What a caller has made of itself for debugging, such as addresses without randomness, is not passed on.
-        call!(nr::PERSONALITY, 0).at(stage::SESSION)?;
-        call!(nr::PRCTL, rawsys::PR_SET_TIMERSLACK, rawsys::DEFAULT_TIMER_SLACK).at(stage::SESSION)?;
-    }
+    let _ = rawsys::set_name(c"sandcell-init");
+    // Standard streams of programs never collide with a descriptor received later.
+    rawsys::dup3(CONTROL, 1, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
+    rawsys::dup3(CONTROL, 2, rawsys::O_CLOEXEC).at(stage::EVENTS)?;
+    rawsys::setsid().at(stage::SESSION)?;
+    // What a caller has made of itself for debugging, such as addresses without randomness, is not passed on.
+    rawsys::personality(0).at(stage::SESSION)?;
+    rawsys::set_timer_slack(rawsys::DEFAULT_TIMER_SLACK).at(stage::SESSION)?;
     spawn::default_signals()
 }
 
@@ -138,7 +134,6 @@ pub fn unmap(bytes: &'static [u8]) {
 /// Nanoseconds of the monotonic clock.
 pub fn now() -> u64 {
     let mut time = [0u64; 2];
-    // SAFETY: `time` has the layout of struct timespec.
-    let _ = unsafe { call!(nr::CLOCK_GETTIME, 1, time.as_mut_ptr()) };
+    let _ = rawsys::clock(1, &mut time);
     time[0] * 1_000_000_000 + time[1]
 }

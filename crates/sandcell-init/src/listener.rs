@@ -93,7 +93,7 @@ pub fn end(listener: i32, notice: &Notice) {
     // SAFETY: a 64-bit number, then numbers only. A thread's number stands for its whole process here.
     unsafe {
         if call!(nr::IOCTL, listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const notice.id).is_ok() {
-            let _ = call!(nr::KILL, notice.pid, rawsys::SIGKILL);
+            let _ = rawsys::kill(notice.pid as i32, rawsys::SIGKILL);
         }
     }
 }
@@ -132,8 +132,7 @@ pub fn start(
         spawn::until_zero(&shares, || tend(unsafe { (*shared).progress.pid.load(Ordering::Acquire) }));
     }
     if let Ok(between_pid) = between_pid {
-        // SAFETY: reaps exactly this child.
-        let _ = unsafe { call!(nr::WAIT4, between_pid, 0, 0, 0) };
+        let _ = rawsys::reap(between_pid as i32, 0);
     }
     // SAFETY: others write to it, so it is read through the pointer from here on, and only its atomic parts until the
     // program has executed.
@@ -153,11 +152,11 @@ pub fn start(
     unsafe {
         if let Some(fault) = (&raw const (*shared).fault).read_volatile() {
             rawsys::close(listened.listener);
-            let _ = call!(nr::WAIT4, pid, 0, 0, 0);
+            let _ = rawsys::reap(pid, 0);
             return Err(fault);
         }
         // Not reaped yet, whatever has become of it.
-        listened.pidfd = call!(nr::PIDFD_OPEN, pid, 0).at(stage::CLONE)? as i32;
+        listened.pidfd = rawsys::pidfd_open(pid).at(stage::CLONE)?;
     }
     Ok(listened)
 }
@@ -202,19 +201,15 @@ fn watch(ours: i32, listened: &mut Listened, note: &mut Option<&mut dyn FnMut(&N
 fn channel(highest: u32) -> Result<(i32, i32), i32> {
     const AF_UNIX: usize = 1;
     const SOCK_SEQPACKET: usize = 5;
-    const F_DUPFD_CLOEXEC: usize = 1030;
     let mut ends = [0i32; 2];
-    // SAFETY: room for two descriptors, then numbers only.
-    unsafe {
-        call!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | rawsys::O_CLOEXEC, 0, ends.as_mut_ptr())?;
-        let theirs = call!(nr::FCNTL, ends[1], F_DUPFD_CLOEXEC, highest + 1);
-        rawsys::close(ends[1]);
-        match theirs {
-            Ok(theirs) => Ok((ends[0], theirs as i32)),
-            Err(errno) => {
-                rawsys::close(ends[0]);
-                Err(errno)
-            }
+    rawsys::socketpair(AF_UNIX, SOCK_SEQPACKET, &mut ends)?;
+    let theirs = rawsys::dup_above(ends[1], highest + 1);
+    rawsys::close(ends[1]);
+    match theirs {
+        Ok(theirs) => Ok((ends[0], theirs)),
+        Err(errno) => {
+            rawsys::close(ends[0]);
+            Err(errno)
         }
     }
 }
@@ -238,7 +233,7 @@ unsafe extern "C" fn between(arg: *mut u8) -> ! {
         {
             // It is there within the time that it takes to install a filter; asleep we would come too late.
             tries += 1;
-            let _ = if tries < 1000 { call!(nr::SCHED_YIELD) } else { rawsys::poll(core::ptr::null_mut(), 0, 1) };
+            let _ = if tries < 1000 { rawsys::sched_yield().map(|()| 0) } else { rawsys::poll(&mut [], 1) };
         }
         let listener = progress.listener.load(Ordering::Acquire);
         if listener >= 0 {
@@ -266,6 +261,6 @@ impl Calls {
 
 /// Whether a thread belongs to this process. The numbers are not reaped while they are asked about.
 pub fn is_thread_of(process: i32, thread: u32) -> bool {
-    // SAFETY: numbers only; signal 0 is none.
-    process as u32 == thread || unsafe { call!(nr::TGKILL, process, thread, 0) }.is_ok()
+    // Signal 0 is none.
+    process as u32 == thread || rawsys::tgkill(process as u32, thread, 0).is_ok()
 }

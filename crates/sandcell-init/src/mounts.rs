@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::socket::MOST_DESCRIPTORS;
 use crate::text::Text;
 use crate::wire::{self, NO_SLOT, SLOTS, stage};
@@ -60,30 +60,20 @@ pub fn tree() -> &'static mut Tree {
     unsafe { &mut *(&raw mut TREE) }
 }
 
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
 /// Sets attributes on a mount and, with `recursive`, on those beneath it; cuts them off from their peers too.
-pub fn set_attributes(fd: i32, set: u64, recursive: bool) -> Result<usize, i32> {
+pub fn set_attributes(fd: i32, set: u64, recursive: bool) -> Result<(), i32> {
     set_attributes_at(fd, c"", set, recursive)
 }
 
-fn set_attributes_at(dir: i32, path: &CStr, set: u64, recursive: bool) -> Result<usize, i32> {
-    let attr = MountAttr { set, clear: 0, propagation: MS_PRIVATE, user_namespace: 0 };
+fn set_attributes_at(dir: i32, path: &CStr, set: u64, recursive: bool) -> Result<(), i32> {
     let flags = rawsys::AT_EMPTY_PATH | if recursive { rawsys::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is NUL-terminated; the attribute outlives the call and its size is given.
-    unsafe { call!(nr::MOUNT_SETATTR, dir, path.as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) }
+    // Nothing is cleared.
+    rawsys::mount_setattr(dir, path, flags, &[set, 0, MS_PRIVATE, 0])
 }
 
 /// mount(2) with MS_BIND. Both paths are relative to base, the working directory while everything is made.
-fn bind_within(from: &CStr, to: &CStr, flags: usize) -> Result<usize, i32> {
-    // SAFETY: both paths are NUL-terminated.
-    unsafe { call!(nr::MOUNT, from.as_ptr(), to.as_ptr(), 0, MS_BIND | flags, 0) }
+fn bind_within(from: &CStr, to: &CStr, flags: usize) -> Result<(), i32> {
+    rawsys::mount(from, to, MS_BIND | flags)
 }
 
 /// Whether a destination is a path in base; see `Step`.
@@ -91,68 +81,52 @@ fn in_base(dest: &CStr) -> bool {
     !dest.to_bytes().starts_with(b"/")
 }
 
-pub fn attach(fd: i32, to: i32) -> Result<usize, i32> {
-    // SAFETY: two descriptors and two empty strings.
-    unsafe {
-        call!(nr::MOVE_MOUNT, fd, c"".as_ptr(), to, c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
-    }
+pub fn attach(fd: i32, to: i32) -> Result<(), i32> {
+    rawsys::move_mount(fd, c"", to, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 /// Attaches a mount to a path whose names are our own.
-fn attach_at(fd: i32, dir: i32, path: &CStr) -> Result<usize, i32> {
-    // SAFETY: two descriptors and two NUL-terminated strings.
-    unsafe { call!(nr::MOVE_MOUNT, fd, c"".as_ptr(), dir, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH) }
+fn attach_at(fd: i32, dir: i32, path: &CStr) -> Result<(), i32> {
+    rawsys::move_mount(fd, c"", dir, path, MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 pub fn clone_tree(dir: i32, path: &CStr, flags: usize) -> Result<i32, i32> {
-    // SAFETY: the path is NUL-terminated.
-    unsafe { call!(nr::OPEN_TREE, dir, path.as_ptr(), OPEN_TREE_CLONE | rawsys::O_CLOEXEC | flags) }.map(|fd| fd as i32)
+    rawsys::open_tree(dir, path, OPEN_TREE_CLONE | flags)
 }
 
 pub fn open(dir: i32, path: &CStr, flags: usize, mode: u32) -> Result<i32, i32> {
-    // SAFETY: the path is NUL-terminated.
-    unsafe { call!(nr::OPENAT, dir, path.as_ptr(), flags | rawsys::O_CLOEXEC, mode) }.map(|fd| fd as i32)
+    rawsys::openat(dir, path, flags, mode)
 }
 
 /// Cuts everything below / off from the host's mounts.
 pub fn private() -> Result<(), Fault> {
-    // SAFETY: no pointers but the NUL-terminated path.
-    unsafe { call!(nr::MOUNT, 0, c"/".as_ptr(), 0, MS_REC | MS_PRIVATE as usize, 0) }.at(stage::PRIVATE_MOUNTS)?;
-    Ok(())
+    rawsys::mount(c"none", c"/", MS_REC | MS_PRIVATE as usize).at(stage::PRIVATE_MOUNTS)
 }
 
 /// A new, detached file system.
 pub fn new_fs(kind: &CStr, options: &[u8], attributes: u64, stages: [u32; 3]) -> Result<i32, Fault> {
     const FSOPEN_CLOEXEC: usize = 1;
     const FSMOUNT_CLOEXEC: usize = 1;
-    const FSCONFIG_SET_FLAG: usize = 0;
-    const FSCONFIG_SET_STRING: usize = 1;
-    const FSCONFIG_CMD_CREATE: usize = 6;
-    // SAFETY: all strings are NUL-terminated and outlive their calls.
-    unsafe {
-        let context = call!(nr::FSOPEN, kind.as_ptr(), FSOPEN_CLOEXEC).at(stages[0])?;
-        for option in options.split_inclusive(|&byte| byte == 0) {
-            let mut text = [0u8; 256];
-            if option.len() > text.len() {
-                return Err(Fault { stage: stages[1], errno: rawsys::EINVAL });
-            }
-            text[..option.len()].copy_from_slice(option);
-            match text.iter().position(|&byte| byte == b'=') {
-                Some(at) => {
-                    text[at] = 0;
-                    let value = text.as_ptr().add(at + 1);
-                    call!(nr::FSCONFIG, context, FSCONFIG_SET_STRING, text.as_ptr(), value, 0).at(stages[1])?;
-                }
-                None => {
-                    call!(nr::FSCONFIG, context, FSCONFIG_SET_FLAG, text.as_ptr(), 0, 0).at(stages[1])?;
-                }
-            }
-        }
-        call!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0).at(stages[1])?;
-        let mount = call!(nr::FSMOUNT, context, FSMOUNT_CLOEXEC, attributes).at(stages[2])?;
-        rawsys::close(context as i32);
-        Ok(mount as i32)
+    let context = rawsys::fsopen(kind, FSOPEN_CLOEXEC).at(stages[0])?;
+    for option in options.split_inclusive(|&byte| byte == 0) {
+        set_option(context, option).at(stages[1])?;
     }
+    rawsys::fsconfig_create(context).at(stages[1])?;
+    let mount = rawsys::fsmount(context, FSMOUNT_CLOEXEC, attributes).at(stages[2])?;
+    rawsys::close(context);
+    Ok(mount)
+}
+
+/// `option`: a name, or a name and its value with `=` in between, and a NUL.
+fn set_option(context: i32, option: &[u8]) -> Result<(), i32> {
+    let text = |bytes| CStr::from_bytes_with_nul(bytes).map_err(|_| rawsys::EINVAL);
+    let Some(at) = option.iter().position(|&byte| byte == b'=') else {
+        return rawsys::fsconfig_flag(context, text(option)?);
+    };
+    let mut name = [0u8; 64];
+    let name = name.get_mut(..=at).ok_or(rawsys::EINVAL)?;
+    name[..at].copy_from_slice(&option[..at]);
+    rawsys::fsconfig_string(context, text(name)?, text(&option[at + 1..])?)
 }
 
 impl Tree {
@@ -190,8 +164,7 @@ impl Tree {
 
     pub fn open_in(&mut self, slot: u32, tree: u32, path: &CStr, make: bool) -> Result<(), Fault> {
         if make {
-            // SAFETY: the path is NUL-terminated.
-            unsafe { call!(nr::MKDIRAT, *self.slot(tree)?, path.as_ptr(), 0o755) }.at(stage::DIR)?;
+            rawsys::mkdirat(*self.slot(tree)?, path, 0o755).at(stage::DIR)?;
         }
         let flags = rawsys::O_PATH | rawsys::O_DIRECTORY | rawsys::O_NOFOLLOW;
         *self.slot(slot)? = open(*self.slot(tree)?, path, flags, 0).at(stage::OPEN_DIR)?;
@@ -227,15 +200,13 @@ impl Tree {
         Ok(())
     }
 
-    fn enter_base(&self) -> Result<usize, i32> {
-        // SAFETY: a number only.
-        unsafe { call!(nr::FCHDIR, self.base) }
+    fn enter_base(&self) -> Result<(), i32> {
+        rawsys::fchdir(self.base)
     }
 
     pub fn dir(&self, path: &CStr, mode: u32) -> Result<(), Fault> {
         // The caller's umask must not matter; init's is 0.
-        // SAFETY: the path is NUL-terminated.
-        match unsafe { call!(nr::MKDIRAT, self.base, path.as_ptr(), mode) } {
+        match rawsys::mkdirat(self.base, path, mode) {
             Ok(_) | Err(rawsys::EEXIST) => Ok(()),
             Err(errno) => Err(Fault { stage: stage::DIR, errno }),
         }
@@ -244,8 +215,7 @@ impl Tree {
     pub fn file(&self, path: &CStr, mode: u32, content: &[u8]) -> Result<(), Fault> {
         if content.is_empty() {
             const S_IFREG: u32 = 0o100000;
-            // SAFETY: the path is NUL-terminated.
-            return match unsafe { call!(nr::MKNODAT, self.base, path.as_ptr(), S_IFREG | mode, 0) } {
+            return match rawsys::mknodat(self.base, path, S_IFREG | mode) {
                 // A mount point that two requests share is made once.
                 Ok(_) | Err(rawsys::EEXIST) => Ok(()),
                 Err(errno) => Err(Fault { stage: stage::FILE, errno }),
@@ -255,8 +225,7 @@ impl Tree {
         let fd = open(self.base, path, flags, mode).at(stage::FILE)?;
         let mut rest = content;
         while !rest.is_empty() {
-            // SAFETY: the bytes are readable for their length.
-            let written = unsafe { call!(nr::WRITE, fd, rest.as_ptr(), rest.len()) }.at(stage::FILE)?;
+            let written = rawsys::write(fd, rest).at(stage::FILE)?;
             rest = &rest[written..];
         }
         rawsys::close(fd);
@@ -264,8 +233,7 @@ impl Tree {
     }
 
     pub fn symlink(&self, path: &CStr, target: &CStr) -> Result<(), Fault> {
-        // SAFETY: both strings are NUL-terminated.
-        unsafe { call!(nr::SYMLINKAT, target.as_ptr(), self.base, path.as_ptr()) }.at(stage::SYMLINK)?;
+        rawsys::symlinkat(target, self.base, path).at(stage::SYMLINK)?;
         Ok(())
     }
 
@@ -307,50 +275,45 @@ impl Tree {
         let dir = rawsys::O_PATH | rawsys::O_DIRECTORY;
         let stub = open(self.base, c"stub", dir, 0).at(stage::OVERLAY_OPEN)?;
         options.push_number(stub as u64);
-        // SAFETY: every string is NUL-terminated and outlives its call.
-        unsafe {
-            call!(nr::CHDIR, c"/proc/self/fd".as_ptr()).at(stage::OVERLAY_OPEN)?;
-            let mut flags = MS_NOSUID | MS_NODEV;
-            if writable {
-                let upper = if upper == NO_SLOT {
-                    open(self.base, c"upper", dir, 0).at(stage::OVERLAY_OPEN)?
-                } else {
-                    *self.slot(upper)?
-                };
-                let work = if work == NO_SLOT {
-                    open(self.base, c"work", dir, 0).at(stage::OVERLAY_OPEN)?
-                } else {
-                    *self.slot(work)?
-                };
-                // Some file systems (tmpfs before Linux 6.6) mount as an upper and then fail at the first whiteout.
-                let mut name = Text::<16>::new();
-                name.push_number(upper as u64);
-                name.push(b"\0");
-                let attribute = c"user.overlay.sandcell";
-                call!(nr::SETXATTR, name.bytes().as_ptr(), attribute.as_ptr(), c"y".as_ptr(), 1, 0)
-                    .at(stage::OVERLAY_UPPER)?;
-                call!(nr::REMOVEXATTR, name.bytes().as_ptr(), attribute.as_ptr()).at(stage::OVERLAY_UPPER)?;
-                options.push(b",upperdir=");
-                options.push_number(upper as u64);
-                options.push(b",workdir=");
-                options.push_number(work as u64);
-                if !keep {
-                    options.push(b",volatile");
-                }
-                self.upper = upper;
+        rawsys::chdir(c"/proc/self/fd").at(stage::OVERLAY_OPEN)?;
+        let mut flags = MS_NOSUID | MS_NODEV;
+        if writable {
+            let upper = if upper == NO_SLOT {
+                open(self.base, c"upper", dir, 0).at(stage::OVERLAY_OPEN)?
             } else {
-                flags |= MS_RDONLY;
+                *self.slot(upper)?
+            };
+            let work = if work == NO_SLOT {
+                open(self.base, c"work", dir, 0).at(stage::OVERLAY_OPEN)?
+            } else {
+                *self.slot(work)?
+            };
+            // Some file systems (tmpfs before Linux 6.6) mount as an upper and then fail at the first whiteout.
+            let mut name = Text::<16>::new();
+            name.push_number(upper as u64);
+            name.push(b"\0");
+            let (name, attribute) = (name.c_str().at(stage::OVERLAY_UPPER)?, c"user.overlay.sandcell");
+            rawsys::setxattr(name, attribute, b"y").at(stage::OVERLAY_UPPER)?;
+            rawsys::removexattr(name, attribute).at(stage::OVERLAY_UPPER)?;
+            options.push(b",upperdir=");
+            options.push_number(upper as u64);
+            options.push(b",workdir=");
+            options.push_number(work as u64);
+            if !keep {
+                options.push(b",volatile");
             }
-            options.push(b"\0");
-            let mut target = Text::<16>::new();
-            let place = open(self.base, wire::NEW, dir, 0).at(stage::ROOT_ATTACH)?;
-            target.push_number(place as u64);
-            target.push(b"\0");
-            let kind = c"overlay".as_ptr();
-            call!(nr::MOUNT, kind, target.bytes().as_ptr(), kind, flags, options.checked().at(stage::OVERLAY_MOUNT)?)
-                .at(stage::OVERLAY_MOUNT)?;
-            rawsys::close(place);
+            self.upper = upper;
+        } else {
+            flags |= MS_RDONLY;
         }
+        options.push(b"\0");
+        let mut target = Text::<16>::new();
+        let place = open(self.base, wire::NEW, dir, 0).at(stage::ROOT_ATTACH)?;
+        target.push_number(place as u64);
+        target.push(b"\0");
+        let (target, options) = (target.c_str().at(stage::OVERLAY_MOUNT)?, options.c_str().at(stage::OVERLAY_MOUNT)?);
+        rawsys::mount_new(c"overlay", target, flags, options).at(stage::OVERLAY_MOUNT)?;
+        rawsys::close(place);
         self.enter_base().at(stage::OVERLAY_OPEN)?;
         self.overlay = true;
         self.root = open(self.base, wire::NEW, dir, 0).at(stage::ROOT_ATTACH)?;
@@ -380,20 +343,10 @@ impl Tree {
         let mut target = Text::<16>::new();
         target.push_number(place as u64);
         target.push(b"\0");
-        let kind = c"overlay".as_ptr();
-        // SAFETY: every string is NUL-terminated and outlives its call.
-        unsafe {
-            call!(nr::CHDIR, c"/proc/self/fd".as_ptr()).at(stage::OVERLAY_OPEN)?;
-            call!(
-                nr::MOUNT,
-                kind,
-                target.bytes().as_ptr(),
-                kind,
-                MS_RDONLY | MS_NOSUID | MS_NODEV,
-                options.checked().at(stage::OVERLAY_MOUNT)?
-            )
-            .at(stage::OVERLAY_MOUNT)?;
-        }
+        rawsys::chdir(c"/proc/self/fd").at(stage::OVERLAY_OPEN)?;
+        let (target, options) = (target.c_str().at(stage::OVERLAY_MOUNT)?, options.c_str().at(stage::OVERLAY_MOUNT)?);
+        let flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
+        rawsys::mount_new(c"overlay", target, flags, options).at(stage::OVERLAY_MOUNT)?;
         self.enter_base().at(stage::OVERLAY_OPEN)?;
         for fd in [points, place, source] {
             rawsys::close(fd);
@@ -409,11 +362,10 @@ impl Tree {
         let how = [(rawsys::O_PATH | rawsys::O_CLOEXEC | flags) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS];
         let mut attempts = 0;
         loop {
-            // SAFETY: `how` has the layout of struct open_how, whose size is given.
-            match unsafe { call!(nr::OPENAT2, self.root, path.as_ptr(), how.as_ptr(), size_of_val(&how)) } {
+            match rawsys::openat2(self.root, path, &how) {
                 // Something was renamed or mounted elsewhere in the system while the kernel walked a `..` of a link.
                 Err(rawsys::EAGAIN) if attempts < 64 => attempts += 1,
-                other => return other.map(|fd| fd as i32),
+                other => return other,
             }
         }
     }
@@ -440,32 +392,25 @@ impl Tree {
                     let mut name = Text::<256>::new();
                     name.push(&path[at..end]);
                     name.push(b"\0");
-                    let name = name.checked()?;
-                    // SAFETY: `name` is a single NUL-terminated component, so nothing but `parent` is touched.
-                    let link = unsafe {
-                        call!(nr::OPENAT, parent, name, rawsys::O_PATH | rawsys::O_NOFOLLOW | rawsys::O_CLOEXEC, 0)
-                    };
-                    if let Ok(link) = link {
+                    // A single component, so nothing but `parent` is touched.
+                    let name = name.c_str()?;
+                    if let Ok(link) = rawsys::openat(parent, name, rawsys::O_PATH | rawsys::O_NOFOLLOW, 0) {
                         if end == path.len() && make == wire::MAKE_FILE {
                             rawsys::close(parent);
-                            return Ok(link as i32);
+                            return Ok(link);
                         }
-                        let own = self.is_own_link(parent, link as i32);
-                        rawsys::close(link as i32);
+                        let own = self.is_own_link(parent, link);
+                        rawsys::close(link);
                         if !own? {
                             return Err(rawsys::ENOENT);
                         }
-                        // SAFETY: as above.
-                        unsafe { call!(nr::UNLINKAT, parent, name, 0)? };
+                        rawsys::unlinkat(parent, name, 0)?;
                     }
-                    // SAFETY: `name` is a single NUL-terminated component, so nothing but `parent` is touched.
-                    unsafe {
-                        if end == path.len() && make == wire::MAKE_FILE {
-                            let flags = rawsys::O_CREAT | rawsys::O_EXCL | rawsys::O_CLOEXEC | rawsys::O_NOFOLLOW;
-                            rawsys::close(call!(nr::OPENAT, parent, name, flags, 0o644)? as i32);
-                        } else {
-                            call!(nr::MKDIRAT, parent, name, 0o755)?;
-                        }
+                    if end == path.len() && make == wire::MAKE_FILE {
+                        let flags = rawsys::O_CREAT | rawsys::O_EXCL | rawsys::O_NOFOLLOW;
+                        rawsys::close(rawsys::openat(parent, name, flags, 0o644)?);
+                    } else {
+                        rawsys::mkdirat(parent, name, 0o755)?;
                     }
                     self.beneath(prefix, 0)?
                 }
@@ -554,11 +499,7 @@ impl Tree {
 
     pub fn move_to(&self, path: &CStr, dest: &CStr, make: u32) -> Result<(), Fault> {
         let place = self.mount_point(dest, make).at(stage::MOUNT_POINT)?;
-        // SAFETY: two descriptors and two NUL-terminated strings.
-        unsafe {
-            call!(nr::MOVE_MOUNT, self.base, path.as_ptr(), place, c"".as_ptr(), MOVE_MOUNT_T_EMPTY_PATH)
-                .at(stage::MOUNT_ATTACH)?;
-        }
+        rawsys::move_mount(self.base, path, place, c"", MOVE_MOUNT_T_EMPTY_PATH).at(stage::MOUNT_ATTACH)?;
         rawsys::close(place);
         Ok(())
     }
@@ -570,13 +511,10 @@ impl Tree {
 
     /// pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is let go.
     pub fn pivot(&mut self) -> Result<(), Fault> {
-        // SAFETY: NUL-terminated paths.
-        unsafe {
-            call!(nr::FCHDIR, self.root).at(stage::PIVOT)?;
-            call!(nr::PIVOT_ROOT, c".".as_ptr(), c".".as_ptr()).at(stage::PIVOT)?;
-            call!(nr::UMOUNT2, c".".as_ptr(), MNT_DETACH).at(stage::DETACH)?;
-            call!(nr::CHDIR, c"/".as_ptr()).at(stage::DETACH)?;
-        }
+        rawsys::fchdir(self.root).at(stage::PIVOT)?;
+        rawsys::pivot_root(c".", c".").at(stage::PIVOT)?;
+        rawsys::umount(c".", MNT_DETACH).at(stage::DETACH)?;
+        rawsys::chdir(c"/").at(stage::DETACH)?;
         // Nothing may keep a way to the host: not even here, where no program can see it.
         for slot in &self.slots {
             if *slot > 0 && *slot != self.upper {

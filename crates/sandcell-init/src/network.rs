@@ -75,9 +75,9 @@ pub fn enter() -> Result<(), Fault> {
         let maker = (*network).maker;
         // From here on this processor is free. Where the other one is busy with somebody else, it is the one to run on.
         place(maker, if (*network).begun.load(Relaxed) { Place::Anywhere } else { Place::Here });
-        while call!(nr::WAIT4, maker, 0, WALL, 0) == Err(rawsys::EINTR) {}
+        while rawsys::reap(maker, WALL) == Err(rawsys::EINTR) {}
         let namespace = (&raw const (*network).made).read_volatile()?;
-        call!(nr::SETNS, namespace, rawsys::CLONE_NEWNET).at(stage::NETWORK_ENTER)?;
+        rawsys::setns(namespace, rawsys::CLONE_NEWNET).at(stage::NETWORK_ENTER)?;
         rawsys::close(namespace);
     }
     Ok(())
@@ -108,8 +108,8 @@ fn namespace(loopback: bool) -> Result<i32, Fault> {
     request[16..18].copy_from_slice(&(IFF_UP | IFF_RUNNING).to_ne_bytes());
     // SAFETY: numbers, and a request with the layout and size of struct ifreq.
     unsafe {
-        call!(nr::UNSHARE, rawsys::CLONE_NEWNET).at(stage::NETWORK)?;
-        let socket = call!(nr::SOCKET, AF_INET, SOCK_DGRAM | rawsys::O_CLOEXEC, 0).at(stage::NETWORK)?;
+        rawsys::unshare(rawsys::CLONE_NEWNET).at(stage::NETWORK)?;
+        let socket = rawsys::socket(AF_INET, SOCK_DGRAM, 0).at(stage::NETWORK)?;
         if loopback {
             call!(nr::IOCTL, socket, SIOCSIFFLAGS, request.as_ptr()).at(stage::LOOPBACK)?;
             add_addresses();
@@ -137,11 +137,8 @@ fn add_addresses() {
     const AF_NETLINK: usize = 16;
     const SOCK_RAW: usize = 3;
     // Where it cannot be (no IPv6, a filter around the caller) names are looked up as on a host without a network.
-    // SAFETY: numbers, and as many bytes as are there.
-    unsafe {
-        if let Ok(socket) = call!(nr::SOCKET, AF_NETLINK, SOCK_RAW | rawsys::O_CLOEXEC, 0) {
-            let _ = call!(nr::WRITE, socket, ADDRESSES.as_ptr(), ADDRESSES.len());
-            rawsys::close(socket as i32);
-        }
+    if let Ok(socket) = rawsys::socket(AF_NETLINK, SOCK_RAW, 0) {
+        let _ = rawsys::write(socket, &ADDRESSES);
+        rawsys::close(socket);
     }
 }

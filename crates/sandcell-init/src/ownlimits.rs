@@ -1,6 +1,6 @@
 //! Our own resource limits: what a program does to them must not reach the next command, which inherits them.
 
-use crate::rawsys::{call, nr};
+use crate::rawsys;
 
 const RESOURCES: usize = 16;
 
@@ -10,8 +10,7 @@ static mut FIRST: Option<[[u64; 2]; RESOURCES]> = None;
 fn all() -> Result<[[u64; 2]; RESOURCES], i32> {
     let mut limits = [[0u64; 2]; RESOURCES];
     for (resource, limit) in limits.iter_mut().enumerate() {
-        // SAFETY: the layout of struct rlimit64.
-        unsafe { call!(nr::PRLIMIT64, 0, resource, 0, limit.as_mut_ptr()) }?;
+        rawsys::rlimit(resource, limit)?;
     }
     Ok(limits)
 }
@@ -35,12 +34,9 @@ pub fn restore_descriptors() -> Result<(), i32> {
     let Some(first) = (unsafe { FIRST }) else { return Ok(()) };
     let first = &first[RLIMIT_NOFILE];
     let mut now = [0u64; 2];
-    // SAFETY: the layout of struct rlimit64.
-    unsafe {
-        call!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, now.as_mut_ptr())?;
-        if now != *first {
-            call!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, first.as_ptr(), 0)?;
-        }
+    rawsys::rlimit(RLIMIT_NOFILE, &mut now)?;
+    if now != *first {
+        rawsys::set_rlimit(RLIMIT_NOFILE, first)?;
     }
     Ok(())
 }
@@ -52,9 +48,7 @@ pub fn restore() -> Result<(), i32> {
     let mut answer = Ok(());
     for (resource, (now, first)) in all()?.iter().zip(&first).enumerate() {
         if now != first {
-            // SAFETY: the layout of struct rlimit64.
-            let restored = unsafe { call!(nr::PRLIMIT64, 0, resource, first.as_ptr(), 0) };
-            answer = answer.and(restored.map(|_| ()));
+            answer = answer.and(rawsys::set_rlimit(resource, first));
         }
     }
     answer

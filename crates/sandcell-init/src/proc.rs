@@ -15,9 +15,8 @@ pub fn dir() -> i32 {
 
 /// Keeps a copy of a descriptor of a new mount of proc, for as long as we live.
 pub fn keep(mount: i32) -> Result<(), i32> {
-    const F_DUPFD_CLOEXEC: usize = 1030;
     // SAFETY: numbers only; one thread.
-    unsafe { PROC = call!(nr::FCNTL, mount, F_DUPFD_CLOEXEC, 3)? as i32 };
+    unsafe { PROC = rawsys::dup_above(mount, 3)? };
     Ok(())
 }
 
@@ -30,7 +29,7 @@ pub fn prepare() -> Result<(), Fault> {
     let flags = rawsys::O_PATH | rawsys::O_DIRECTORY | rawsys::O_CLOEXEC;
     // SAFETY: NUL-terminated path; a buffer longer than struct statfs; one thread.
     unsafe {
-        let fd = call!(nr::OPENAT, rawsys::AT_FDCWD, c"/proc".as_ptr(), flags).at(stage::PROC)? as i32;
+        let fd = rawsys::open(c"/proc", flags).at(stage::PROC)?;
         const PROC_SUPER_MAGIC: u64 = 0x9fa0;
         let mut status = [0u64; 32];
         call!(nr::FSTATFS, fd, status.as_mut_ptr()).at(stage::PROC)?;
@@ -63,8 +62,7 @@ fn open(pid: u32, name: &[u8]) -> Result<i32, i32> {
     // struct open_how: flags, mode, resolve.
     let flags = rawsys::O_CLOEXEC | rawsys::O_NONBLOCK;
     let how = [flags as u64, 0, NO_XDEV | NO_MAGICLINKS | BENEATH];
-    // SAFETY: NUL-terminated path, and the layout of struct open_how.
-    unsafe { call!(nr::OPENAT2, dir(), path.bytes().as_ptr(), &raw const how, size_of_val(&how)) }.map(|fd| fd as i32)
+    rawsys::openat2(dir(), path.c_str()?, &how)
 }
 
 /// Reads at most a buffer of a file of a process; empty where that is gone. Fails where files cannot be opened at all.
@@ -75,8 +73,7 @@ pub fn read<'a>(pid: u32, name: &[u8], buffer: &'a mut [u8]) -> Result<&'a mut [
         Err(rawsys::ENOENT | ESRCH) => return Ok(&mut []),
         Err(errno) => return Err(errno),
     };
-    // SAFETY: the buffer is as long as is said.
-    let length = unsafe { call!(nr::READ, fd, buffer.as_mut_ptr(), buffer.len()) }.unwrap_or(0);
+    let length = rawsys::read(fd, buffer).unwrap_or(0);
     rawsys::close(fd);
     Ok(&mut buffer[..length])
 }
@@ -87,26 +84,23 @@ pub fn each(mut visit: impl FnMut(u32) -> Result<(), i32>) -> Result<(), i32> {
     struct Buffer([u8; 2048]);
     let mut buffer = Buffer([0; 2048]);
     let flags = rawsys::O_DIRECTORY | rawsys::O_CLOEXEC;
-    // SAFETY: NUL-terminated path; the buffer is as long as is said.
-    unsafe {
-        let list = call!(nr::OPENAT, dir(), c".".as_ptr(), flags)? as i32;
-        let mut answer = Ok(());
-        'all: while let Ok(length @ 1..) = call!(nr::GETDENTS64, list, buffer.0.as_mut_ptr(), buffer.0.len()) {
-            let mut at = 0;
-            while at < length {
-                let record = usize::from(u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]));
-                if let Some(pid) = rawsys::number(&buffer.0[at + 19..at + record]) {
-                    answer = visit(pid as u32);
-                    if answer.is_err() {
-                        break 'all;
-                    }
+    let list = rawsys::openat(dir(), c".", flags, 0)?;
+    let mut answer = Ok(());
+    'all: while let Ok(length @ 1..) = rawsys::getdents(list, &mut buffer.0) {
+        let mut at = 0;
+        while at < length {
+            let record = usize::from(u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]));
+            if let Some(pid) = rawsys::number(&buffer.0[at + 19..at + record]) {
+                answer = visit(pid as u32);
+                if answer.is_err() {
+                    break 'all;
                 }
-                at += record;
             }
+            at += record;
         }
-        rawsys::close(list);
-        answer
     }
+    rawsys::close(list);
+    answer
 }
 
 /// What /proc/PID/stat tells of a process: see proc_pid_stat(5).

@@ -1,7 +1,7 @@
 //! Carries a program's output to where the caller wants it, and counts it: where a limit or a count was asked for, and
 //! where it goes to a regular file, which the program must not be able to open again.
 
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::spawn::Request;
 use crate::wait::{self, POLLOUT, PollFd};
 use crate::wire::{ASK_COUNT, RELAY_SAME, RELAY_STDOUT};
@@ -33,7 +33,6 @@ pub const IDLE: Pump = Pump { from: 0, to: 0, loaded: false, to_file: false, los
 
 /// The pipes in front of the outputs that are to be carried; the program's ends take their places in `fds`.
 pub fn before(request: &Request, fds: &mut [i32]) -> Result<[Pump; 2], i32> {
-    const F_DUPFD_CLOEXEC: usize = 1030;
     let mut pumps = [IDLE; 2];
     let counted = request.output_limit > 0 || request.flags & ASK_COUNT != 0;
     for at in 0..2 {
@@ -44,8 +43,7 @@ pub fn before(request: &Request, fds: &mut [i32]) -> Result<[Pump; 2], i32> {
         }
         if at == 1 && pumps[0].open() && request.relay & RELAY_SAME != 0 {
             let first = fds[request.descriptor(1) as usize];
-            // SAFETY: numbers only.
-            let end = unsafe { call!(nr::FCNTL, first, F_DUPFD_CLOEXEC, 0) };
+            let end = rawsys::dup_above(first, 0);
             let end = end.inspect_err(|_| pumps[0].close())? as i32;
             rawsys::close(fds[index]);
             fds[index] = end;
@@ -62,12 +60,9 @@ impl Pump {
     /// A pipe in front of `to`; the program's end is returned.
     fn new(to: i32, to_file: bool) -> Result<(Pump, i32), i32> {
         let mut ends = [0i32; 2];
-        // SAFETY: room for two descriptors.
-        unsafe { call!(nr::PIPE2, ends.as_mut_ptr(), rawsys::O_CLOEXEC | rawsys::O_NONBLOCK) }?;
-        const F_SETFL: usize = 4;
+        rawsys::pipe2(&mut ends, rawsys::O_CLOEXEC | rawsys::O_NONBLOCK)?;
         // The program's end blocks, as programs expect.
-        // SAFETY: numbers only.
-        unsafe { call!(nr::FCNTL, ends[1], F_SETFL, rawsys::O_WRONLY) }?;
+        rawsys::set_status_flags(ends[1], rawsys::O_WRONLY)?;
         Ok((Pump { from: ends[0], to, to_file, ..IDLE }, ends[1]))
     }
 
@@ -89,8 +84,7 @@ impl Pump {
         self.loaded = false;
         // Once more when it is interrupted: no answer is taken for "nothing left" when the program is over.
         let read = loop {
-            // SAFETY: the buffer is as long as is said.
-            match unsafe { call!(nr::READ, self.from, buffer.as_mut_ptr(), most) } {
+            match rawsys::read(self.from, &mut buffer[..most]) {
                 Err(rawsys::EINTR) => {}
                 read => break read,
             }
@@ -109,8 +103,7 @@ impl Pump {
         };
         let mut rest = &buffer[..length.min(usize::try_from(room).unwrap_or(usize::MAX))];
         while !rest.is_empty() {
-            // SAFETY: the bytes are readable for their length.
-            match unsafe { call!(nr::WRITE, self.to, rest.as_ptr(), rest.len()) } {
+            match rawsys::write(self.to, rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(rawsys::EINTR) => {}
                 Err(rawsys::EAGAIN) => wait_writable(self.to),

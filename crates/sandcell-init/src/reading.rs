@@ -2,7 +2,7 @@
 //! across sessions.
 
 use crate::proc;
-use crate::rawsys::{call, nr};
+use crate::rawsys::{self, nr};
 use crate::text::Text;
 
 /// Whether a process of the sandbox waits in a read of what is the program's standard input now. One that cannot be looked at does
@@ -38,8 +38,6 @@ fn link(pid: u32, fd: u32, buffer: &mut [u8]) -> Option<&[u8]> {
     path.push(b"/fd/");
     path.push_number(fd.into());
     path.push(b"\0");
-    // SAFETY: NUL-terminated path; the buffer is as long as is said.
-    let length =
-        unsafe { call!(nr::READLINKAT, proc::dir(), path.bytes().as_ptr(), buffer.as_mut_ptr(), buffer.len()) };
+    let length = rawsys::readlinkat(proc::dir(), path.c_str().ok()?, buffer);
     buffer.get(..length.unwrap_or(0)).filter(|text| !text.is_empty())
 }

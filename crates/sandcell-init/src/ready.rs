@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use crate::keeper::{self, FUTEX_WAIT, FUTEX_WAKE, Keeper, STARTED, STARTING, keeper};
+use crate::keeper::{self, Keeper, STARTED, STARTING, keeper};
 use crate::listener::Listened;
 use crate::rawsys::{self, call, clone_onto, nr};
 use crate::spawn::{self, Start};
@@ -79,8 +79,8 @@ pub unsafe fn keep_on(this: *mut Keeper) {
             let (pid, shares) = (&raw mut (*this).pid as usize, (*this).shares.as_ptr() as usize);
             let args = rawsys::clone_args(flags, (*this).lower_stack(), pid, shares);
             let Ok(pid) = rawsys::check(clone_onto(nr::CLONE, args, next, this.cast())) else { return };
-            let Ok(pidfd) = call!(nr::PIDFD_OPEN, pid, 0) else { return };
-            (*this).pidfd = pidfd as i32;
+            let Ok(pidfd) = rawsys::pidfd_open(pid as i32) else { return };
+            (*this).pidfd = pidfd;
             (*this).state.store(STARTED, Ordering::Release);
             wake(&(*this).state);
             if !keeper::wait_for(pid as i32, this) {
@@ -91,8 +91,7 @@ pub unsafe fn keep_on(this: *mut Keeper) {
 }
 
 fn wake(word: &AtomicI32) {
-    // SAFETY: an address and numbers.
-    let _ = unsafe { call!(nr::FUTEX, word.as_ptr(), FUTEX_WAKE, 1) };
+    let _ = rawsys::futex_wake(word);
 }
 
 /// The process that becomes the next program.
@@ -103,9 +102,9 @@ unsafe extern "C" fn next(arg: *mut u8) -> ! {
     // SAFETY: see above; whoever asks waits until `shares` is zero, and `start` is theirs until then.
     unsafe {
         let this = &*arg.cast::<Keeper>();
-        let has_session = call!(nr::SETSID).is_ok();
+        let has_session = rawsys::setsid().is_ok();
         while this.asked.load(Ordering::Acquire) == WAITING {
-            let _ = call!(nr::FUTEX, this.asked.as_ptr(), FUTEX_WAIT, WAITING, 0, 0, 0);
+            let _ = rawsys::futex_wait_long(&this.asked, WAITING);
         }
         (*arg.cast::<Keeper>()).before = reap::own_usage();
         let start = this.start as *mut Start<'_>;
@@ -126,7 +125,8 @@ fn refresh() -> Result<(), i32> {
     // SAFETY: numbers only, then room for a signal set.
     unsafe {
         // Nothing is closed by the first; where it is refused, the second may be allowed.
-        call!(nr::CLOSE_RANGE, NONE, NONE, CLOSE_RANGE_UNSHARE).or_else(|_| call!(nr::UNSHARE, CLONE_FILES))?;
+        call!(nr::CLOSE_RANGE, NONE, NONE, CLOSE_RANGE_UNSHARE)
+            .or_else(|_| rawsys::unshare(CLONE_FILES as u64).map(|()| 0))?;
         let mut pending = 0u64;
         call!(nr::RT_SIGPENDING, &raw mut pending, 8)?;
         for signal in (1..=64).filter(|signal| pending >> (signal - 1) & 1 == 1) {
@@ -205,14 +205,14 @@ impl Ready {
             }
             while (*this).state.load(Ordering::Acquire) != 0 {
                 let state = (*this).state.load(Ordering::Acquire);
-                let _ = call!(nr::FUTEX, (*this).state.as_ptr(), FUTEX_WAIT, state, 0, 0, 0);
+                let _ = rawsys::futex_wait_long(&(*this).state, state);
             }
             rawsys::close((*this).null);
             rawsys::close((*this).pidfd);
             // Its keeper is gone. As long as it shares our memory nobody has reaped it, and its number is its own.
             while (*this).pid > 0 && (*this).shares.load(Ordering::Acquire) != 0 {
                 end::kill((*this).pid, rawsys::SIGKILL);
-                let _ = call!(nr::FUTEX, (*this).shares.as_ptr(), FUTEX_WAIT, 1, 0, 0, 0);
+                let _ = rawsys::futex_wait_long(&(*this).shares, 1);
             }
         }
     }

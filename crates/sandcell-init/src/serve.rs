@@ -3,7 +3,7 @@
 use crate::commands::{Command, FREE, Late, NOT_OVER, carry};
 use crate::listener::{self, Listened};
 use crate::pump::{self, Pump};
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::ready::{self, Ready};
 use crate::reap::{self, Usage, WNOHANG, children_usage, wait_any};
 use crate::socket::{self, Letter, MOST_DESCRIPTORS};
@@ -81,9 +81,7 @@ pub fn limit_cpu_time(limit: u64, scale: u64) {
 
 pub fn prepare() -> Result<(), Fault> {
     let mask = 1u64 << (rawsys::SIGCHLD - 1);
-    // SAFETY: the mask is 8 bytes, as is said.
-    let fd = unsafe { call!(nr::SIGNALFD4, -1i32, &raw const mask, 8, rawsys::O_CLOEXEC | rawsys::O_NONBLOCK) };
-    supervisor().signals = fd.at(stage::EVENTS)? as i32;
+    supervisor().signals = rawsys::signalfd(&mask, rawsys::O_NONBLOCK).at(stage::EVENTS)?;
     wait::prepare().at(stage::EVENTS)?;
     proc::prepare()
 }
@@ -181,8 +179,7 @@ impl Supervisor {
 
     fn hear_of_the_dead(&mut self) {
         let mut buffer = [0u8; 128];
-        // SAFETY: one signalfd record fits; one is as good as many.
-        let _ = unsafe { call!(nr::READ, self.signals, buffer.as_mut_ptr(), buffer.len()) };
+        let _ = rawsys::read(self.signals, &mut buffer);
         for at in 0..self.used {
             let command = &self.commands[at];
             if command.keeper > 0 && keeper::holds(at) {
@@ -368,8 +365,7 @@ impl Supervisor {
             return;
         }
         let mut text = [0u8; 64];
-        // SAFETY: the buffer is as long as is said.
-        let read = unsafe { call!(nr::PREAD64, self.cpu_clock, text.as_mut_ptr(), text.len(), 0) };
+        let read = rawsys::pread(self.cpu_clock, &mut text, 0);
         let digits = text[..read.unwrap_or(0)].iter().skip_while(|byte| !byte.is_ascii_digit());
         let used = digits
             .take_while(|byte| byte.is_ascii_digit())

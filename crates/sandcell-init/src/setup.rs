@@ -10,8 +10,7 @@ use crate::{At, CONTROL, Fault, landlock, network, serve, socket, steering, syst
 
 /// On failure: the index of the step and what in it failed.
 pub fn carry_out(plan: &'static [u8], mounts: &[i32]) -> Result<(), (u32, Fault)> {
-    // SAFETY: umask takes a number.
-    let _ = unsafe { call!(nr::UMASK, 0) };
+    let _ = rawsys::umask(0);
     let tree = mounts::tree();
     tree.give(mounts);
     let mut reader = Reader::new(plan);
@@ -108,8 +107,7 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
         }
         Step::LandlockEach {} => {
             spawn::set_ruleset(tree.landlock);
-            // SAFETY: no pointers: whoever is orphaned becomes a child of this process.
-            unsafe { call!(nr::PRCTL, rawsys::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.at(stage::SUBREAPER).map(drop)
+            rawsys::set_child_subreaper().at(stage::SUBREAPER).map(drop)
         }
         Step::LandlockEnter {} => landlock::enter(tree.landlock),
         Step::System {} => {
@@ -121,22 +119,18 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
 }
 
 fn hostname(name: &CStr) -> Result<(), Fault> {
-    // SAFETY: the length is the string's.
-    unsafe { call!(nr::SETHOSTNAME, name.as_ptr(), name.count_bytes()) }.at(stage::HOSTNAME).map(drop)
+    rawsys::sethostname(name).at(stage::HOSTNAME).map(drop)
 }
 
 fn cgroup_namespace() -> Result<(), Fault> {
-    // SAFETY: unshare takes flags.
-    unsafe { call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP) }.at(stage::CGROUP_NAMESPACE).map(drop)
+    rawsys::unshare(rawsys::CLONE_NEWCGROUP).at(stage::CGROUP_NAMESPACE).map(drop)
 }
 
 /// A keyring of its own. `shut`: something around the caller may refuse all of them.
 fn keyring(shut: bool) -> Result<(), Fault> {
-    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
-    // SAFETY: no pointers: an anonymous keyring.
-    match unsafe { call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0) } {
+    match rawsys::join_session_keyring() {
         // A kernel without keyrings has none to leak.
-        Ok(_) | Err(rawsys::ENOSYS) => Ok(()),
+        Ok(()) | Err(rawsys::ENOSYS) => Ok(()),
         Err(rawsys::EPERM) if shut => Ok(()),
         Err(errno) => Err(Fault { stage: stage::KEYRING, errno }),
     }
@@ -151,22 +145,18 @@ fn announce(tree: &mounts::Tree) -> Result<(), Fault> {
 }
 
 fn r#become(uid: u32, gid: u32, groups: Option<&[u8]>) -> Result<(), Fault> {
-    // SAFETY: numbers, and a list of as many numbers as is said, which the kernel copies.
-    unsafe {
-        if let Some(list) = groups {
-            call!(nr::SETGROUPS, list.len() / 4, list.as_ptr()).at(stage::BECOME_GROUPS)?;
-        }
-        call!(nr::SETRESGID, gid, gid, gid).at(stage::BECOME_GID)?;
-        // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
-        let keep = uid != 0;
-        if keep {
-            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, rawsys::SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
-                .at(stage::BECOME_UID)?;
-        }
-        call!(nr::SETRESUID, uid, uid, uid).at(stage::BECOME_UID)?;
-        if keep {
-            call!(nr::PRCTL, rawsys::PR_SET_SECUREBITS, 0, 0, 0, 0).at(stage::BECOME_UID)?;
-        }
+    if let Some(list) = groups {
+        rawsys::setgroups(list).at(stage::BECOME_GROUPS)?;
+    }
+    rawsys::setresgid(gid).at(stage::BECOME_GID)?;
+    // Where the caller's UID is root here, the capabilities with which everything is built would go with it.
+    let keep = uid != 0;
+    if keep {
+        rawsys::set_securebits(rawsys::SECBIT_NO_SETUID_FIXUP).at(stage::BECOME_UID)?;
+    }
+    rawsys::setresuid(uid).at(stage::BECOME_UID)?;
+    if keep {
+        rawsys::set_securebits(0).at(stage::BECOME_UID)?;
     }
     Ok(())
 }
@@ -178,9 +168,9 @@ fn nested(uid_map: &[u8], gid_map: &[u8]) -> Result<(), Fault> {
     // `rawsys::exit`.
     unsafe {
         // Our own files in /proc belong to us only while we are dumpable. There is no program yet that could use it.
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 1).at(stage::NESTED)?;
+        rawsys::set_dumpable(true).at(stage::NESTED)?;
         let mut pipe = [0i32; 2];
-        call!(nr::PIPE2, pipe.as_mut_ptr(), rawsys::O_CLOEXEC).at(stage::NESTED)?;
+        rawsys::pipe2(&mut pipe, rawsys::O_CLOEXEC).at(stage::NESTED)?;
         let child = call!(nr::CLONE, rawsys::SIGCHLD, 0, 0, 0, 0).at(stage::NESTED)?;
         if child == 0 {
             rawsys::close(pipe[1]);
@@ -197,7 +187,7 @@ fn nested(uid_map: &[u8], gid_map: &[u8]) -> Result<(), Fault> {
                 .and_then(|()| write_map(c"/proc/1/gid_map", gid_map));
             rawsys::exit(result.err().unwrap_or(0));
         }
-        call!(nr::UNSHARE, rawsys::CLONE_NEWUSER | rawsys::CLONE_NEWNS).at(stage::NESTED)?;
+        rawsys::unshare(rawsys::CLONE_NEWUSER | rawsys::CLONE_NEWNS).at(stage::NESTED)?;
         rawsys::close(pipe[0]);
         rawsys::close(pipe[1]);
         let mut status = 0i32;
@@ -205,16 +195,13 @@ fn nested(uid_map: &[u8], gid_map: &[u8]) -> Result<(), Fault> {
         if status != 0 {
             return Err(Fault { stage: stage::NESTED_MAP, errno: (status >> 8) & 0xff });
         }
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0).at(stage::DUMPABLE)?;
+        rawsys::set_dumpable(false).at(stage::DUMPABLE)?;
     }
     Ok(())
 }
 
 fn write_map(path: &core::ffi::CStr, map: &[u8]) -> Result<(), i32> {
-    // SAFETY: the path is NUL-terminated, the map readable for its length.
-    unsafe {
-        let fd = call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_WRONLY | rawsys::O_CLOEXEC)?;
-        call!(nr::WRITE, fd, map.as_ptr(), map.len())?;
-    }
+    let fd = rawsys::open(path, rawsys::O_WRONLY)?;
+    rawsys::write(fd, map)?;
     Ok(())
 }

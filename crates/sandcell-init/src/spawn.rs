@@ -65,8 +65,7 @@ pub fn enter_filter() -> Result<(), Fault> {
         return Ok(());
     }
     if let Some((program, flags)) = common().filter.take() {
-        // SAFETY: numbers only.
-        unsafe { call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.at(stage::PROGRAM_NO_NEW_PRIVS)?;
+        rawsys::set_no_new_privs().at(stage::PROGRAM_NO_NEW_PRIVS)?;
         install(program, flags).at(stage::PROGRAM_SECCOMP)?;
     }
     Ok(())
@@ -111,19 +110,15 @@ pub fn bound_capabilities(keep: u64) -> Result<(), Fault> {
 pub fn shed_capabilities() -> Result<(), Fault> {
     let enters = if system::is_expected() { CAP_SYS_ADMIN } else { 0 };
     let own = if end::is_first() { common().keep | CAP_KILL | enters } else { 0 };
-    // SAFETY: numbers only.
-    unsafe { call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }
-        .at(stage::BOUNDING)?;
+    rawsys::clear_ambient().at(stage::BOUNDING)?;
     rawsys::set_capabilities(own, own, 0).at(stage::BOUNDING)
 }
 
 /// Signals as a fresh program expects them: nothing ignored, whatever the caller did.
 pub fn default_signals() -> Result<(), Fault> {
-    let action = [0usize; 4];
     // SIGKILL and SIGSTOP refuse, and cannot be ignored.
     for signal in (1..=64).filter(|&signal| signal != rawsys::SIGKILL && signal != rawsys::SIGSTOP) {
-        // SAFETY: an all-zero struct sigaction is SIG_DFL.
-        unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) }.at(stage::SIGNALS)?;
+        rawsys::default_signal(signal).at(stage::SIGNALS)?;
     }
     Ok(())
 }
@@ -308,8 +303,7 @@ pub fn until_zero(word: &AtomicI32, mut tend: impl FnMut()) {
         if value == 0 {
             return;
         }
-        // SAFETY: a word of ours, and a struct timespec.
-        let waited = unsafe { call!(nr::FUTEX, word.as_ptr(), 0, value, LOOK.as_ptr(), 0, 0) };
+        let waited = rawsys::futex_wait(word, value, &LOOK);
         if waited == Err(ETIMEDOUT) {
             tend();
         }
@@ -339,8 +333,7 @@ pub fn start(request: &Request, fds: &[i32], slave: i32, tend: Tend<'_>) -> Resu
         None => Ok((pid, pidfd)),
         Some(fault) => {
             rawsys::close(pidfd);
-            // SAFETY: reaps the child that has just exited.
-            let _ = unsafe { call!(nr::WAIT4, pid, 0, 0, 0) };
+            let _ = rawsys::reap(pid, 0);
             Err(fault)
         }
     }
@@ -363,50 +356,41 @@ fn become_program(start: &Start<'_>) -> Result<Fault, Fault> {
     if let Some(system) = &request.system {
         system.begin(start.fds)?;
     }
-    // SAFETY: numbers, and NUL-terminated strings of the request.
-    unsafe {
-        if common.ruleset > 0 {
-            // Before the descriptors are placed: one of them may get the ruleset's number.
-            landlock::restrict(common.ruleset).at(stage::LANDLOCK_ENTER)?;
-            call!(nr::PRCTL, rawsys::PR_SET_PDEATHSIG, rawsys::SIGKILL, 0, 0, 0).at(stage::PROGRAM_SIGNALS)?;
-        }
-        match start.slave {
-            -1 if start.has_session => {}
-            -1 => call!(nr::SETSID).map(|_| ()).at(stage::PROGRAM_SESSION)?,
-            slave => terminal::come_to_foreground(slave).at(stage::TERMINAL_CONTROL)?,
-        }
-        place_descriptors(start).at(stage::PROGRAM_STDIO)?;
-        call!(nr::UMASK, request.umask).at(stage::PROGRAM_UMASK)?;
-        for ask in request.asks() {
-            if let Ok(Ask::Rlimit { resource, soft, hard }) = ask {
-                let limit = [soft, hard];
-                call!(nr::PRLIMIT64, 0, resource, limit.as_ptr(), 0).at(stage::PROGRAM_RLIMIT)?;
-            }
-        }
-        ignore_signals(request).at(stage::PROGRAM_SIGNALS)?;
-        drop_capabilities(common.keep).at(stage::PROGRAM_CAPABILITIES)?;
-        // Without capabilities already: a directory that the program could not enter, init does not enter for it.
-        if let Some(path) = request.work_dir {
-            call!(nr::CHDIR, path.as_ptr()).at(stage::PROGRAM_CHDIR)?;
-        }
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::PROGRAM_NO_NEW_PRIVS)?;
-        let none = 0u64;
-        const SIG_SETMASK: usize = 2;
-        call!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const none, 0, 8).at(stage::PROGRAM_SIGNALS)?;
-        install_filters(common, &start.progress).at(stage::PROGRAM_SECCOMP)?;
-        Ok(execute_first(request))
+    if common.ruleset > 0 {
+        // Before the descriptors are placed: one of them may get the ruleset's number.
+        landlock::restrict(common.ruleset).at(stage::LANDLOCK_ENTER)?;
+        rawsys::set_parent_death_signal(rawsys::SIGKILL).at(stage::PROGRAM_SIGNALS)?;
     }
+    match start.slave {
+        -1 if start.has_session => {}
+        -1 => rawsys::setsid().at(stage::PROGRAM_SESSION)?,
+        slave => terminal::come_to_foreground(slave).at(stage::TERMINAL_CONTROL)?,
+    }
+    place_descriptors(start).at(stage::PROGRAM_STDIO)?;
+    rawsys::umask(request.umask).at(stage::PROGRAM_UMASK)?;
+    for ask in request.asks() {
+        if let Ok(Ask::Rlimit { resource, soft, hard }) = ask {
+            rawsys::set_rlimit(resource as usize, &[soft, hard]).at(stage::PROGRAM_RLIMIT)?;
+        }
+    }
+    ignore_signals(request).at(stage::PROGRAM_SIGNALS)?;
+    drop_capabilities(common.keep).at(stage::PROGRAM_CAPABILITIES)?;
+    // Without capabilities already: a directory that the program could not enter, init does not enter for it.
+    if let Some(path) = request.work_dir {
+        rawsys::chdir(path).at(stage::PROGRAM_CHDIR)?;
+    }
+    rawsys::set_no_new_privs().at(stage::PROGRAM_NO_NEW_PRIVS)?;
+    rawsys::set_signal_mask(&0).at(stage::PROGRAM_SIGNALS)?;
+    install_filters(common, &start.progress).at(stage::PROGRAM_SECCOMP)?;
+    Ok(execute_first(request))
 }
 
 /// The child has a table of its own (no CLONE_SIGHAND), and what is ignored stays so over execve(2).
 fn ignore_signals(request: &Request) -> Result<(), i32> {
-    const SIG_IGN: usize = 1;
-    let action = [SIG_IGN, 0, 0, 0];
     for ask in request.asks() {
         let Ok(Ask::Ignore { signals }) = ask else { continue };
-        for signal in (1..=64u32).filter(|signal| signals >> (signal - 1) & 1 == 1) {
-            // SAFETY: the layout of struct sigaction; no handler.
-            unsafe { call!(nr::RT_SIGACTION, signal, action.as_ptr(), 0, 8) }?;
+        for signal in (1..=64).filter(|signal| signals >> (signal - 1) & 1 == 1) {
+            rawsys::ignore_signal(signal)?;
         }
     }
     Ok(())
@@ -472,68 +456,58 @@ fn execute_first(request: &Request) -> Fault {
 }
 
 fn exists(path: &CStr) -> bool {
-    // SAFETY: NUL-terminated path. Execution has failed; the filter cannot refuse what matters any more.
-    unsafe { call!(nr::OPENAT, rawsys::AT_FDCWD, path.as_ptr(), rawsys::O_PATH | rawsys::O_CLOEXEC) }.is_ok()
+    rawsys::open(path, rawsys::O_PATH).is_ok()
 }
 
 /// Puts the descriptors where the request wants them; everything else is closed by the exec.
 fn place_descriptors(start: &Start<'_>) -> Result<(), i32> {
-    const F_DUPFD_CLOEXEC: usize = 1030;
-    const F_SETFD: usize = 2;
     let highest = start.request.highest();
     let streams = start.request.terminal.map_or(0, |terminal| terminal.streams);
     let is_terminal = |number: &u32| streams >> number & 1 == 1;
     // First out of the way of all targets, then into place, so that none overwrites another.
     let mut moved = [-1i32; crate::socket::MOST_DESCRIPTORS];
-    // SAFETY: descriptors of our own; the child has its own table.
-    unsafe {
-        for ask in start.request.asks() {
-            if let Ok(Ask::Descriptor { index, .. }) = ask {
-                let fd = *start.fds.get(index as usize).ok_or(rawsys::EPROTO)?;
-                moved[index as usize] = call!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, highest + 1)? as i32;
-            }
+    for ask in start.request.asks() {
+        if let Ok(Ask::Descriptor { index, .. }) = ask {
+            let fd = *start.fds.get(index as usize).ok_or(rawsys::EPROTO)?;
+            moved[index as usize] = rawsys::dup_above(fd, highest + 1)?;
         }
-        let slave = if streams == 0 { 0 } else { call!(nr::FCNTL, start.slave, F_DUPFD_CLOEXEC, highest + 1)? };
-        for number in (0..3).filter(is_terminal) {
-            call!(nr::DUP3, slave, number, 0)?;
-        }
-        for ask in start.request.asks() {
-            match ask {
-                Ok(Ask::Descriptor { index, number }) => {
-                    call!(nr::DUP3, moved[index as usize], number, 0)?;
-                }
-                Ok(Ask::Null { number }) => {
-                    // Numbers of the request are above it, or the standard streams' own.
-                    let null = if start.null > highest as i32 { start.null } else { open_null()? };
-                    call!(nr::DUP3, null, number, 0)?;
-                }
-                _ => {}
+    }
+    let slave = if streams == 0 { 0 } else { rawsys::dup_above(start.slave, highest + 1)? };
+    for number in (0..3).filter(is_terminal) {
+        rawsys::dup3(slave, number, 0)?;
+    }
+    for ask in start.request.asks() {
+        match ask {
+            Ok(Ask::Descriptor { index, number }) => {
+                rawsys::dup3(moved[index as usize], number, 0)?;
             }
-        }
-        // Close-on-exec on all, then off again on what was placed.
-        rawsys::cloexec_from(3)?;
-        for ask in start.request.asks() {
-            if let Ok(Ask::Descriptor { number, .. }) = ask {
-                call!(nr::FCNTL, number, F_SETFD, 0)?;
+            Ok(Ask::Null { number }) => {
+                // Numbers of the request are above it, or the standard streams' own.
+                let null = if start.null > highest as i32 { start.null } else { open_null()? };
+                rawsys::dup3(null, number, 0)?;
             }
+            _ => {}
+        }
+    }
+    // Close-on-exec on all, then off again on what was placed.
+    rawsys::cloexec_from(3)?;
+    for ask in start.request.asks() {
+        if let Ok(Ask::Descriptor { number, .. }) = ask {
+            rawsys::set_fd_flags(number, 0)?;
         }
     }
     Ok(())
 }
 
 pub fn open_null() -> Result<i32, i32> {
-    // SAFETY: NUL-terminated path.
-    let fd = unsafe { call!(nr::OPENAT, rawsys::AT_FDCWD, c"/dev/null".as_ptr(), rawsys::O_RDWR | rawsys::O_CLOEXEC) };
-    fd.map(|fd| fd as i32)
+    rawsys::open(c"/dev/null", rawsys::O_RDWR)
 }
 
 fn drop_capabilities(keep: u64) -> Result<(), i32> {
     rawsys::set_capabilities(keep, keep, keep)?;
     for capability in 0..64 {
         if keep & (1 << capability) != 0 {
-            let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
-            // SAFETY: numbers only.
-            unsafe { call!(nr::PRCTL, option, raise, capability, 0, 0) }?;
+            rawsys::raise_ambient(capability)?;
         }
     }
     Ok(())

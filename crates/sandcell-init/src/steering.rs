@@ -30,9 +30,8 @@ pub fn prepare(script: &'static [u8]) {
     const O_PATH: usize = 0o10_000_000;
     steering().script = script;
     // Later there may be another root.
-    // SAFETY: a NUL-terminated path.
-    let opened = unsafe { call!(nr::OPENAT, -1i32, c"/proc/sys".as_ptr(), O_PATH | rawsys::O_CLOEXEC, 0) };
-    steering().settings = opened.map_or(-1, |fd| fd as i32);
+    let opened = rawsys::openat(-1i32, c"/proc/sys", O_PATH, 0);
+    steering().settings = opened.unwrap_or(-1);
 }
 
 /// The sockets that are passed on, with the roles that they have.
@@ -73,11 +72,10 @@ fn run(script: &'static [u8], sockets: &mut Sockets) -> Result<(), Fault> {
             }
             Some(Steer::Socket { family, kind, protocol, role, optional: may_lack }) => {
                 (current, kept, optional) = (-1, false, may_lack != 0);
-                // SAFETY: numbers only.
-                match unsafe { call!(nr::SOCKET, family, kind as usize | rawsys::O_CLOEXEC, protocol) } {
+                match rawsys::socket(family as usize, kind as usize, protocol) {
                     Err(errno) => Err(errno),
                     Ok(fd) => {
-                        current = fd as i32;
+                        current = fd;
                         if role != ROLE_NONE {
                             let place = sockets.fds.get_mut(sockets.count).ok_or(malformed)?;
                             (*place, sockets.roles[sockets.count]) = (current, role);
@@ -117,7 +115,7 @@ fn act(socket: i32, step: Steer<'_>) -> Result<(), i32> {
                 call!(nr::SETSOCKOPT, socket, level, name, &raw const value, 4).map(|_| ())
             }
             Steer::Bind { address } => call!(nr::BIND, socket, address.as_ptr(), address.len()).map(|_| ()),
-            Steer::Listen {} => call!(nr::LISTEN, socket, BACKLOG).map(|_| ()),
+            Steer::Listen {} => rawsys::listen(socket, BACKLOG),
             Steer::Request { messages } => request(socket, messages),
             Steer::Socket { .. } | Steer::Stage { .. } | Steer::Setting { .. } => Ok(()),
         }
@@ -126,13 +124,10 @@ fn act(socket: i32, step: Steer<'_>) -> Result<(), i32> {
 
 /// In a container /proc/sys may be read-only: then it stays as it was.
 fn write_setting(path: &core::ffi::CStr, value: &[u8]) {
-    // SAFETY: a NUL-terminated path, and as many bytes as is said.
-    unsafe {
-        let flags = rawsys::O_WRONLY | rawsys::O_CLOEXEC;
-        if let Ok(fd) = call!(nr::OPENAT, steering().settings, path.as_ptr(), flags, 0) {
-            let _ = call!(nr::WRITE, fd, value.as_ptr(), value.len());
-            rawsys::close(fd as i32);
-        }
+    let flags = rawsys::O_WRONLY | rawsys::O_CLOEXEC;
+    if let Ok(fd) = rawsys::openat(steering().settings, path, flags, 0) {
+        let _ = rawsys::write(fd, value);
+        rawsys::close(fd);
     }
 }
 
@@ -150,11 +145,9 @@ fn request(socket: i32, messages: &[u8]) -> Result<(), i32> {
         at += (word(messages, at) as usize).max(HEADER).next_multiple_of(4);
     }
     let mut buffer = [0u8; 4096];
-    // SAFETY: buffers as long as is said.
-    unsafe { call!(nr::SENDTO, socket, messages.as_ptr(), messages.len(), 0, 0, 0) }?;
+    rawsys::send(socket, messages)?;
     while answers > 0 {
-        // SAFETY: the same.
-        let length = unsafe { call!(nr::READ, socket, buffer.as_mut_ptr(), buffer.len()) }?;
+        let length = rawsys::read(socket, &mut buffer)?;
         let mut at = 0;
         while at + HEADER + 4 <= length {
             if half(&buffer, at + 4) == NLMSG_ERROR {

@@ -40,9 +40,7 @@ pub fn is_expected() -> bool {
 
 /// Its init runs.
 pub fn began(pidfd: i32) -> Result<(), Fault> {
-    const F_DUPFD_CLOEXEC: usize = 1030;
-    // SAFETY: numbers only.
-    let kept = unsafe { call!(nr::FCNTL, pidfd, F_DUPFD_CLOEXEC, 3) }.at(stage::SYSTEM_ENTER)?;
+    let kept = rawsys::dup_above(pidfd, 3).at(stage::SYSTEM_ENTER)?;
     FIRST.store(kept as i32, Ordering::Release);
     Ok(())
 }
@@ -56,14 +54,12 @@ pub fn enter() -> Result<(), Fault> {
     }
     let mut tries = 0;
     loop {
-        // SAFETY: numbers only.
-        match unsafe { call!(nr::SETNS, first, rawsys::CLONE_NEWPID | rawsys::CLONE_NEWCGROUP) } {
+        match rawsys::setns(first, rawsys::CLONE_NEWPID | rawsys::CLONE_NEWCGROUP) {
             // In the middle of its execve(2) it cannot be looked into: it is what we are, and then what it is to be.
             Err(rawsys::EPERM) if tries < TRIES => tries += 1,
             done => return done.map(|_| ()).at(stage::SYSTEM_ENTER),
         }
-        // SAFETY: nothing is waited for but a millisecond.
-        let _ = unsafe { rawsys::poll(core::ptr::null_mut(), 0, 1) };
+        let _ = rawsys::poll(&mut [], 1);
     }
 }
 
@@ -75,7 +71,7 @@ impl System {
             // SAFETY: one byte, then numbers.
             unsafe {
                 call!(nr::WRITE, group, b"0".as_ptr(), 1).at(stage::SYSTEM_GROUP)?;
-                call!(nr::UNSHARE, rawsys::CLONE_NEWCGROUP).at(stage::CGROUP_NAMESPACE)?;
+                rawsys::unshare(rawsys::CLONE_NEWCGROUP).at(stage::CGROUP_NAMESPACE)?;
             }
             mount(c"cgroup2", c"/sys/fs/cgroup")?;
         }

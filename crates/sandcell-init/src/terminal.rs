@@ -10,10 +10,7 @@ use crate::{At, Fault, end, socket};
 
 const TCGETS: usize = 0x5401;
 const TCSETS: usize = 0x5402;
-const TIOCSCTTY: usize = 0x540e;
-const TIOCSPGRP: usize = 0x5410;
 const TIOCSWINSZ: usize = 0x5414;
-const TIOCNOTTY: usize = 0x5422;
 const TIOCSPTLCK: usize = 0x4004_5431;
 const TIOCGPTPEER: usize = 0x5441;
 const O_NOCTTY: usize = 0o400;
@@ -36,8 +33,7 @@ impl Terminal {
     /// Makes the terminal that of the calling process, which becomes the leader of a session, and hands its other end to the
     /// library. The end that is the program's.
     pub fn open(&self, socket: i32) -> Result<i32, Fault> {
-        // SAFETY: no pointers.
-        unsafe { call!(nr::SETSID) }.at(stage::PROGRAM_SESSION)?;
+        rawsys::setsid().at(stage::PROGRAM_SESSION)?;
         let master = master().at(stage::TERMINAL_OPEN)?;
         let opened = self.prepare(master).and_then(|slave| {
             let sent = Reply { kind: reply::TERMINAL, ..Reply::default() };
@@ -56,10 +52,10 @@ impl Terminal {
             call!(nr::IOCTL, master, TIOCSPTLCK, &raw const unlock).at(stage::TERMINAL_OPEN)?;
             call!(nr::IOCTL, master, TIOCGPTPEER, flags).at(stage::TERMINAL_OPEN)? as i32
         };
-        let set = self.set(slave).at(stage::TERMINAL_SET).and_then(|()| {
-            // SAFETY: numbers only.
-            unsafe { call!(nr::IOCTL, slave, TIOCSCTTY, 0) }.at(stage::TERMINAL_CONTROL)
-        });
+        let set = self
+            .set(slave)
+            .at(stage::TERMINAL_SET)
+            .and_then(|()| rawsys::take_terminal(slave).at(stage::TERMINAL_CONTROL));
         set.map(|_| slave).inspect_err(|_| rawsys::close(slave))
     }
 
@@ -92,7 +88,7 @@ fn master() -> Result<i32, i32> {
     let mut facts = [0i64; 16];
     // SAFETY: a NUL-terminated path, and room for struct statfs, which is 120 bytes.
     unsafe {
-        let master = call!(nr::OPENAT, rawsys::AT_FDCWD, c"/dev/pts/ptmx".as_ptr(), flags)? as i32;
+        let master = rawsys::open(c"/dev/pts/ptmx", flags)?;
         match call!(nr::FSTATFS, master, facts.as_mut_ptr()) {
             Ok(_) if facts[0] == DEVPTS_MAGIC => Ok(master),
             answer => {
@@ -106,37 +102,27 @@ fn master() -> Result<i32, i32> {
 /// Makes the calling process a group of its own in the session of the terminal, and this group the one in the foreground.
 /// SIGTTOU must be blocked.
 pub fn come_to_foreground(slave: i32) -> Result<(), i32> {
-    // SAFETY: a number of ours.
-    unsafe {
-        call!(nr::SETPGID, 0, 0)?;
-        let group = call!(nr::GETPID)? as i32;
-        call!(nr::IOCTL, slave, TIOCSPGRP, &raw const group).map(|_| ())
-    }
+    rawsys::setpgid(0, 0)?;
+    rawsys::set_foreground(slave, &rawsys::getpid()?)
 }
 
 /// Lets go of the terminal before the session's leader ends: otherwise the kernel would hang it up, and what it still holds of the
 /// program's output would be lost. Whoever else has it keeps it, as without a terminal.
 pub fn leave() {
     let flags = rawsys::O_RDWR | rawsys::O_CLOEXEC | O_NOCTTY;
-    // SAFETY: a NUL-terminated path and a number of ours.
-    unsafe {
-        // Fails where nobody has it open any more: then the kernel has taken it from us.
-        let Ok(slave) = call!(nr::OPENAT, rawsys::AT_FDCWD, c"/dev/tty".as_ptr(), flags) else { return };
-        let own = call!(nr::GETPID).unwrap_or(0) as i32;
-        // The group in the foreground is told of a hang-up.
-        let _ = call!(nr::IOCTL, slave, TIOCSPGRP, &raw const own);
-        let _ = call!(nr::IOCTL, slave, TIOCNOTTY);
-        rawsys::close(slave as i32);
-    }
+    // Fails where nobody has it open any more: then the kernel has taken it from us.
+    let Ok(slave) = rawsys::open(c"/dev/tty", flags) else { return };
+    // The group in the foreground is told of a hang-up.
+    let _ = rawsys::set_foreground(slave, &rawsys::getpid().unwrap_or(0));
+    let _ = rawsys::leave_terminal(slave);
+    rawsys::close(slave);
 }
 
 /// Waits, as the leader of a session with all signals blocked, until a child has ended or was stopped. A hang-up is told to the
 /// leader alone, and here the program is who should know.
 pub fn await_event(program: i32) {
     let wanted = 1u64 << (rawsys::SIGCHLD - 1) | 1 << (rawsys::SIGHUP - 1);
-    // SAFETY: a set of 8 bytes; nothing is wanted to be known of the signal, and there is no end of patience.
-    let signal = unsafe { call!(nr::RT_SIGTIMEDWAIT, &raw const wanted, 0, 0, 8) };
-    if signal == Ok(rawsys::SIGHUP as usize) {
+    if rawsys::await_signal(&wanted) == Ok(rawsys::SIGHUP) {
         // Not reaped yet, so the number is still its own.
         end::kill(-program, rawsys::SIGHUP);
         end::kill(-program, rawsys::SIGCONT);
@@ -145,8 +131,5 @@ pub fn await_event(program: i32) {
 
 /// Blocks all signals of the calling process: what is sent to a session or to everybody must not end its leader.
 pub fn block_signals() -> Result<(), i32> {
-    const SIG_SETMASK: usize = 2;
-    let all = u64::MAX;
-    // SAFETY: a set of 8 bytes.
-    unsafe { call!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const all, 0, 8) }.map(|_| ())
+    rawsys::set_signal_mask(&u64::MAX)
 }

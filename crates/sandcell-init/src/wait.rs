@@ -1,29 +1,10 @@
 //! Waiting for descriptors: poll(2), and epoll(7) where a program has taken our limit on descriptors away.
 
 use crate::rawsys::{self, EpollEvent, call, nr};
+pub use crate::rawsys::{POLLIN, PollFd};
 
-pub const POLLIN: i16 = 1;
 pub const POLLOUT: i16 = 4;
 const POLLNVAL: i16 = 0x20;
-
-/// struct pollfd.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct PollFd {
-    pub fd: i32,
-    pub events: i16,
-    pub returned: i16,
-}
-
-impl PollFd {
-    pub const fn new(fd: i32, events: i16) -> PollFd {
-        PollFd { fd, events, returned: 0 }
-    }
-
-    pub const fn input(fd: i32) -> PollFd {
-        PollFd::new(fd, POLLIN)
-    }
-}
 
 static mut EPOLL: i32 = -1;
 static mut TIMER: i32 = -1;
@@ -58,8 +39,7 @@ pub fn alarm(time: u64) -> Result<i32, i32> {
 /// poll(2) refuses more entries than RLIMIT_NOFILE, which any process with our ids may set to 0. epoll does not look.
 pub fn wait(polls: &mut [PollFd], timeout: i32) -> Result<(), i32> {
     loop {
-        // SAFETY: as many entries as is said.
-        match unsafe { rawsys::poll(polls.as_mut_ptr().cast(), polls.len(), timeout) } {
+        match rawsys::poll(polls, timeout) {
             Err(rawsys::EINTR) => {}
             Err(rawsys::EINVAL) => return by_epoll(polls, timeout),
             other => return other.map(|_| ()),
@@ -81,8 +61,7 @@ fn by_epoll(polls: &mut [PollFd], timeout: i32) -> Result<(), i32> {
             continue;
         }
         let event = EpollEvent { events: poll.events as u32, data: at as u64 };
-        // SAFETY: the layout of struct epoll_event.
-        match unsafe { call!(nr::EPOLL_CTL, epoll, ADD, poll.fd, &raw const event) } {
+        match rawsys::epoll_ctl(epoll, ADD, poll.fd, &event) {
             Ok(_) | Err(rawsys::EEXIST) => continue,
             // A regular file is always ready.
             Err(rawsys::EPERM) => poll.returned = poll.events,
@@ -94,15 +73,15 @@ fn by_epoll(polls: &mut [PollFd], timeout: i32) -> Result<(), i32> {
     let mut events = [EpollEvent { events: 0, data: 0 }; MOST];
     let count = loop {
         let timeout = if ready { 0 } else { timeout };
-        // SAFETY: room for as many as is said.
-        match unsafe { rawsys::epoll_wait(epoll, events.as_mut_ptr(), MOST, timeout) } {
+        match rawsys::epoll_wait(epoll, &mut events, timeout) {
             Err(rawsys::EINTR) => {}
             other => break other,
         }
     };
+    let none = EpollEvent { events: 0, data: 0 };
     for poll in polls.iter().filter(|poll| poll.fd >= 0) {
-        // SAFETY: no pointer that is read; what was not added is not there to be taken out.
-        let _ = unsafe { call!(nr::EPOLL_CTL, epoll, DELETE, poll.fd, 0) };
+        // What was not added is not there to be taken out.
+        let _ = rawsys::epoll_ctl(epoll, DELETE, poll.fd, &none);
     }
     answer?;
     for event in &events[..count?] {

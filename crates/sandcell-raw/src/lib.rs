@@ -11,6 +11,10 @@ mod arch;
 #[cfg(sandcell_init_program)]
 mod builtins;
 
+mod typed;
+
+pub use typed::*;
+
 pub use arch::{
     AUDIT_ARCH, EpollEvent, O_DIRECTORY, O_NOFOLLOW, clone_args, clone_onto, epoll_wait, nr, poll, syscall6,
 };
@@ -79,9 +83,6 @@ pub const PR_SET_PDEATHSIG: usize = 1;
 pub const PR_SET_NO_NEW_PRIVS: usize = 38;
 pub const PR_SET_SECUREBITS: usize = 28;
 pub const SECBIT_NO_SETUID_FIXUP: usize = 1 << 2;
-pub const PR_CAP_AMBIENT: usize = 47;
-pub const PR_CAP_AMBIENT_RAISE: usize = 2;
-pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
 
 /// The arguments of clone3(2).
 #[repr(C)]

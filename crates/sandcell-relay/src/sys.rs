@@ -323,8 +323,7 @@ pub fn watch_again(epoll: i32, fd: i32, events: u32, data: u64) -> Result<()> {
 
 /// `timeout` in milliseconds; -1 is for ever.
 pub fn wait(epoll: i32, events: &mut [Event], timeout: i32) -> usize {
-    // SAFETY: room for as many events as is said.
-    unsafe { raw::epoll_wait(epoll, events.as_mut_ptr(), events.len(), timeout) }.unwrap_or(0)
+    raw::epoll_wait(epoll, events, timeout).unwrap_or(0)
 }
 
 /// Milliseconds of the monotonic clock.

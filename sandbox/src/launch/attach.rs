@@ -13,8 +13,6 @@ use crate::rawsys::{self, call, nr};
 use crate::wire::Step;
 use crate::wire::{At, Fault, Field, Malformed, Reader, stage};
 
-const F_GETFL: usize = 3;
-const PR_SET_KEEPCAPS: usize = 8;
 const S_IFMT: u32 = 0o170000;
 const S_IFDIR: u32 = 0o040000;
 
@@ -90,57 +88,49 @@ pub(crate) fn join(init: BorrowedFd<'_>, network: bool) -> Result<(), Fault> {
         | rawsys::CLONE_NEWUTS
         | rawsys::CLONE_NEWCGROUP
         | network;
-    // SAFETY: numbers, a descriptor and flags.
-    unsafe {
-        // What is inside must not get hold of it before it is confined (CVE-2016-9962), nor of what it forks.
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0, 0, 0, 0).at(stage::DUMPABLE)?;
-        call!(nr::SETNS, init.as_raw_fd(), all).at(stage::ENTER_NAMESPACES)?;
-    }
+    // What is inside must not get hold of it before it is confined (CVE-2016-9962), nor of what it forks.
+    rawsys::set_dumpable(false).at(stage::DUMPABLE)?;
+    rawsys::setns(init.as_raw_fd(), all).at(stage::ENTER_NAMESPACES)?;
     Ok(())
 }
 
 /// Takes everything away that a program of the cell does not have. `hides_memory`: programs must not get at ours.
 pub(crate) fn confine(orders: &Orders, kept: &[RawFd], hides_memory: bool) -> Result<(), Fault> {
-    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
-    // SAFETY: numbers, NUL-terminated strings, and arrays of the layouts that the calls want; all outlive them.
-    unsafe {
-        // Our parent is outside of the process namespace, or we are: then nothing would hold us in there.
-        if call!(nr::GETPPID).at(stage::ENTER_OUTSIDE)? != 0 {
-            return Err(Fault { stage: stage::ENTER_OUTSIDE, errno: rawsys::EPERM });
-        }
-        for group in &orders.groups_to_join {
-            call!(nr::WRITE, group.as_raw_fd(), c"0".as_ptr(), 1).at(stage::LAUNCH_CGROUP)?;
-        }
-        // The leader of a session already, of one outside: it has a process group of its own in here, too.
-        call!(nr::SETSID).at(stage::PROGRAM_SESSION)?;
-        match call!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0) {
-            Ok(_) | Err(rawsys::ENOSYS) => {}
-            Err(errno) => return Err(Fault { stage: stage::KEYRING, errno }),
-        }
-        close_all_but(kept).at(stage::PROGRAM_STDIO)?;
-        let _ = call!(nr::UMASK, orders.umask);
-        for (resource, soft, hard) in &orders.rlimits {
-            let limit = [*soft, *hard];
-            call!(nr::PRLIMIT64, 0, *resource, limit.as_ptr(), 0).at(stage::PROGRAM_RLIMIT)?;
-        }
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).at(stage::PROGRAM_NO_NEW_PRIVS)?;
-        landlock(orders)?;
-        rawsys::bound_capabilities(orders.keep).at(stage::BOUNDING)?;
-        // Or setresuid(2) takes what is to be kept.
-        call!(nr::PRCTL, PR_SET_KEEPCAPS, 1, 0, 0, 0).at(stage::PROGRAM_CAPABILITIES)?;
-        if orders.groups {
-            call!(nr::SETGROUPS, 0, 0).at(stage::BECOME_GROUPS)?;
-        }
-        call!(nr::SETRESGID, orders.gid, orders.gid, orders.gid).at(stage::BECOME_GID)?;
-        call!(nr::SETRESUID, orders.uid, orders.uid, orders.uid).at(stage::BECOME_UID)?;
-        call!(nr::PRCTL, PR_SET_KEEPCAPS, 0, 0, 0, 0).at(stage::PROGRAM_CAPABILITIES)?;
-        keep_capabilities(orders.keep).at(stage::PROGRAM_CAPABILITIES)?;
-        call!(nr::CHDIR, orders.dir.as_ptr()).at(stage::PROGRAM_CHDIR)?;
-        // As after an exec: the change of ids has taken it away, and with it the process's own files in /proc.
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, usize::from(!hides_memory)).at(stage::DUMPABLE)?;
-        if let Some((program, flags)) = &orders.filter {
-            install(program, *flags).at(stage::PROGRAM_SECCOMP)?;
-        }
+    // Our parent is outside of the process namespace, or we are: then nothing would hold us in there.
+    if rawsys::getppid().at(stage::ENTER_OUTSIDE)? != 0 {
+        return Err(Fault { stage: stage::ENTER_OUTSIDE, errno: rawsys::EPERM });
+    }
+    for group in &orders.groups_to_join {
+        rawsys::write(group.as_raw_fd(), b"0").at(stage::LAUNCH_CGROUP)?;
+    }
+    // The leader of a session already, of one outside: it has a process group of its own in here, too.
+    rawsys::setsid().at(stage::PROGRAM_SESSION)?;
+    match rawsys::join_session_keyring() {
+        Ok(()) | Err(rawsys::ENOSYS) => {}
+        Err(errno) => return Err(Fault { stage: stage::KEYRING, errno }),
+    }
+    close_all_but(kept).at(stage::PROGRAM_STDIO)?;
+    let _ = rawsys::umask(orders.umask);
+    for (resource, soft, hard) in &orders.rlimits {
+        rawsys::set_rlimit(*resource as usize, &[*soft, *hard]).at(stage::PROGRAM_RLIMIT)?;
+    }
+    rawsys::set_no_new_privs().at(stage::PROGRAM_NO_NEW_PRIVS)?;
+    landlock(orders)?;
+    rawsys::bound_capabilities(orders.keep).at(stage::BOUNDING)?;
+    // Or setresuid(2) takes what is to be kept.
+    rawsys::set_keep_capabilities(true).at(stage::PROGRAM_CAPABILITIES)?;
+    if orders.groups {
+        rawsys::setgroups(&[]).at(stage::BECOME_GROUPS)?;
+    }
+    rawsys::setresgid(orders.gid).at(stage::BECOME_GID)?;
+    rawsys::setresuid(orders.uid).at(stage::BECOME_UID)?;
+    rawsys::set_keep_capabilities(false).at(stage::PROGRAM_CAPABILITIES)?;
+    keep_capabilities(orders.keep).at(stage::PROGRAM_CAPABILITIES)?;
+    rawsys::chdir(&orders.dir).at(stage::PROGRAM_CHDIR)?;
+    // As after an exec: the change of ids has taken it away, and with it the process's own files in /proc.
+    rawsys::set_dumpable(!hides_memory).at(stage::DUMPABLE)?;
+    if let Some((program, flags)) = &orders.filter {
+        install(program, *flags).at(stage::PROGRAM_SECCOMP)?;
     }
     Ok(())
 }
@@ -174,8 +164,7 @@ fn close_all_but(kept: &[RawFd]) -> Result<(), i32> {
     sorted.dedup();
     for &fd in &sorted {
         let (_, mode) = rawsys::fstat(fd)?;
-        // SAFETY: numbers.
-        let path_only = unsafe { call!(nr::FCNTL, fd, F_GETFL, 0) }? & rawsys::O_PATH != 0;
+        let path_only = rawsys::status_flags(fd)? & rawsys::O_PATH != 0;
         if path_only || mode & S_IFMT == S_IFDIR {
             return Err(libc::EISDIR);
         }
@@ -207,12 +196,9 @@ fn close_range(first: RawFd, last: RawFd) -> Result<(), i32> {
 
 fn keep_capabilities(keep: u64) -> Result<(), i32> {
     rawsys::set_capabilities(keep, keep, keep)?;
-    // SAFETY: numbers only.
-    unsafe {
-        call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)?;
-        for capability in (0..64u32).filter(|capability| keep & (1 << capability) != 0) {
-            call!(nr::PRCTL, rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE, capability, 0, 0)?;
-        }
+    rawsys::clear_ambient()?;
+    for capability in (0..64u32).filter(|capability| keep & (1 << capability) != 0) {
+        rawsys::raise_ambient(capability)?;
     }
     Ok(())
 }

@@ -101,8 +101,8 @@ pub(super) unsafe extern "C" fn enter(arg: *mut u8) -> ! {
     // SAFETY: see above; this process shares the caller's descriptors, so the pidfd is made among them.
     unsafe {
         let entered = match (*orders).enter {
-            -1 => Ok(0),
-            namespace => call!(nr::SETNS, namespace, rawsys::CLONE_NEWUSER),
+            -1 => Ok(()),
+            namespace => rawsys::setns(namespace, rawsys::CLONE_NEWUSER),
         };
         let parent = if (*orders).detached { 0 } else { rawsys::CLONE_PARENT };
         let fault = match entered {
@@ -160,8 +160,7 @@ pub(super) fn write_maps(orders: &Orders, pid: i32) -> Result<(), (u32, i32)> {
                 Err(rawsys::EACCES) if tries > 0 => tries -= 1,
                 result => break result.map_err(|errno| (stage, errno))?,
             }
-            // SAFETY: waits for nothing, a millisecond long.
-            let _ = unsafe { rawsys::poll(std::ptr::null_mut(), 0, 1) };
+            let _ = rawsys::poll(&mut [], 1);
         }
     }
     Ok(())
@@ -210,28 +209,24 @@ fn execute_init(orders: &Orders) -> (u32, i32) {
 
 fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
     let at = |stage: u32| move |errno: i32| (stage, errno);
-    // SAFETY: numbers, and buffers that the caller prepared.
-    unsafe {
-        for &group in &orders.join {
-            call!(nr::WRITE, group, c"0".as_ptr(), 1).map_err(at(stage::LAUNCH_CGROUP))?;
-        }
-        if orders.writes_own_maps {
-            // setgroups first: without it a one-id group map is refused (user_namespaces(7)).
-            write(orders.proc, c"self/setgroups", b"deny").map_err(at(stage::LAUNCH_SETGROUPS))?;
-            write(orders.proc, c"self/uid_map", &orders.uid_map).map_err(at(stage::LAUNCH_UID_MAP))?;
-            write(orders.proc, c"self/gid_map", &orders.gid_map).map_err(at(stage::LAUNCH_GID_MAP))?;
-        }
-        if !orders.namespaces {
-            return keep_descriptors(orders);
-        }
-        // The capabilities of a new user namespace survive an exec under a UID other than 0 in the ambient set only.
-        let more = if orders.raw_packets { &FOR_RELAY[..] } else { &[] };
-        let needed = NEEDED.iter().chain(more).fold(orders.keeps, |set, capability| set | 1 << capability);
-        rawsys::set_capabilities(needed, needed, needed).map_err(at(stage::LAUNCH_CAPABILITIES))?;
-        for capability in (0..64u32).filter(|capability| needed >> capability & 1 == 1) {
-            let (option, raise) = (rawsys::PR_CAP_AMBIENT, rawsys::PR_CAP_AMBIENT_RAISE);
-            call!(nr::PRCTL, option, raise, capability, 0, 0).map_err(at(stage::LAUNCH_CAPABILITIES))?;
-        }
+    for &group in &orders.join {
+        rawsys::write(group, b"0").map_err(at(stage::LAUNCH_CGROUP))?;
+    }
+    if orders.writes_own_maps {
+        // setgroups first: without it a one-id group map is refused (user_namespaces(7)).
+        write(orders.proc, c"self/setgroups", b"deny").map_err(at(stage::LAUNCH_SETGROUPS))?;
+        write(orders.proc, c"self/uid_map", &orders.uid_map).map_err(at(stage::LAUNCH_UID_MAP))?;
+        write(orders.proc, c"self/gid_map", &orders.gid_map).map_err(at(stage::LAUNCH_GID_MAP))?;
+    }
+    if !orders.namespaces {
+        return keep_descriptors(orders);
+    }
+    // The capabilities of a new user namespace survive an exec under a UID other than 0 in the ambient set only.
+    let more = if orders.raw_packets { &FOR_RELAY[..] } else { &[] };
+    let needed = NEEDED.iter().chain(more).fold(orders.keeps, |set, capability| set | 1 << capability);
+    rawsys::set_capabilities(needed, needed, needed).map_err(at(stage::LAUNCH_CAPABILITIES))?;
+    for capability in (0..64u32).filter(|capability| needed >> capability & 1 == 1) {
+        rawsys::raise_ambient(capability).map_err(at(stage::LAUNCH_CAPABILITIES))?;
     }
     keep_descriptors(orders)
 }
@@ -239,17 +234,13 @@ fn prepare(orders: &Orders) -> Result<(), (u32, i32)> {
 /// Only the control socket gets through, as descriptor 0.
 fn keep_descriptors(orders: &Orders) -> Result<(), (u32, i32)> {
     let at = |errno: i32| (stage::LAUNCH_DESCRIPTORS, errno);
-    // SAFETY: numbers only.
-    unsafe { call!(nr::DUP3, orders.control, 0, 0) }.map_err(at)?;
+    rawsys::dup3(orders.control, 0, 0).map_err(at)?;
     rawsys::cloexec_from(1).map_err(at)
 }
 
 fn write(proc: i32, path: &core::ffi::CStr, text: &[u8]) -> Result<(), i32> {
-    // SAFETY: NUL-terminated path, readable text.
-    unsafe {
-        let fd = call!(nr::OPENAT, proc, path.as_ptr(), rawsys::O_WRONLY | rawsys::O_CLOEXEC)?;
-        let result = call!(nr::WRITE, fd, text.as_ptr(), text.len());
-        rawsys::close(fd as i32);
-        result.map(|_| ())
-    }
+    let fd = rawsys::openat(proc, path, rawsys::O_WRONLY, 0)?;
+    let result = rawsys::write(fd, text);
+    rawsys::close(fd);
+    result.map(|_| ())
 }

@@ -30,9 +30,7 @@ impl Keeper {
     /// Takes in who connects, if it is the same user.
     pub fn welcome(&mut self) {
         const CLOEXEC_NONBLOCK: usize = rawsys::O_CLOEXEC | rawsys::O_NONBLOCK;
-        // SAFETY: no addresses are asked for.
-        let Ok(fd) = (unsafe { call!(nr::ACCEPT4, self.listener, 0, 0, CLOEXEC_NONBLOCK) }) else { return };
-        let fd = fd as i32;
+        let Ok(fd) = rawsys::accept(self.listener, CLOEXEC_NONBLOCK) else { return };
         if peer(fd) != Some(self.uid) {
             return rawsys::close(fd);
         }
@@ -173,14 +171,12 @@ impl Keeper {
 
     /// While the cell is frozen no program is started: it would be born where the supervisor is, outside of the group.
     fn pause(&mut self, value: u32, text: &[u8], fds: &[i32]) -> Result<(), i32> {
-        const F_DUPFD_CLOEXEC: usize = 1030;
         if value == 2 {
             let &fd = fds.first().ok_or(rawsys::EINVAL)?;
             let mut name = [0; protocol::MOST_NAME];
             name.get_mut(..text.len()).filter(|_| text.len() < protocol::MOST_NAME).ok_or(rawsys::EINVAL)?;
             name[..text.len()].copy_from_slice(text);
-            // SAFETY: numbers only.
-            let fd = unsafe { call!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 3) }? as i32;
+            let fd = rawsys::dup_above(fd, 3)?;
             rawsys::close(core::mem::replace(&mut self.aside, (fd, name)).0);
             return Ok(());
         }

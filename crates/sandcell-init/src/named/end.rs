@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use super::log::wait_a_little;
 use super::{Keeper, poll, protocol};
 use crate::now;
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::text::Text;
 use crate::wait::PollFd;
 use crate::wire::Reader;
@@ -38,13 +38,11 @@ impl Keeper {
     /// own until then.
     fn end_all(&self) {
         const SHUT_RDWR: usize = 2;
-        // SAFETY: numbers only.
-        let _ = unsafe { call!(nr::SHUTDOWN, self.control, SHUT_RDWR) };
+        let _ = rawsys::shutdown(self.control, SHUT_RDWR);
         let mut polls = [PollFd::input(self.init)];
         poll(&mut polls, Some(now() + DEATH));
         if polls[0].returned == 0 {
-            // SAFETY: numbers and a null pointer.
-            let _ = unsafe { call!(nr::PIDFD_SEND_SIGNAL, self.init, rawsys::SIGKILL, 0, 0) };
+            let _ = rawsys::pidfd_send_signal(self.init, rawsys::SIGKILL);
             poll(&mut polls, None);
         }
     }
@@ -77,29 +75,24 @@ impl Keeper {
             text.push(b"\n");
         }
         let flags = rawsys::O_RDWR | rawsys::O_CREAT | rawsys::O_NOFOLLOW | rawsys::O_CLOEXEC;
-        // SAFETY: NUL-terminated names, texts as long as is said.
-        unsafe {
-            let file = call!(nr::OPENAT, self.dir, protocol::OUTCOME_NEW.as_ptr(), flags, 0o600)? as i32;
-            let mut length = write(file, text.bytes())?;
-            let mut reader = Reader::new(self.told.unwrap_or_default());
-            while let Ok(Some(record)) = Keep::next(&mut reader) {
-                if let Keep::Figure { index, name } = record {
-                    length += self.write_figure(file, index, name)?;
-                }
+        let file = rawsys::openat(self.dir, protocol::OUTCOME_NEW, flags, 0o600)?;
+        let mut length = write(file, text.bytes())?;
+        let mut reader = Reader::new(self.told.unwrap_or_default());
+        while let Ok(Some(record)) = Keep::next(&mut reader) {
+            if let Keep::Figure { index, name } = record {
+                length += self.write_figure(file, index, name)?;
             }
-            call!(nr::FTRUNCATE, file, length)?;
-            rawsys::close(file);
-            let (from, to) = (protocol::OUTCOME_NEW.as_ptr(), protocol::OUTCOME.as_ptr());
-            call!(nr::RENAMEAT, self.dir, from, self.dir, to).map(|_| ())
         }
+        rawsys::ftruncate(file, length)?;
+        rawsys::close(file);
+        rawsys::renameat(self.dir, protocol::OUTCOME_NEW, protocol::OUTCOME)
     }
 
     /// Copies what a group has counted. One that cannot be read is left out.
     fn write_figure(&self, to: i32, index: u32, name: &CStr) -> Result<usize, i32> {
         let mut bytes = [0u8; FIGURE];
         let fd = self.fds.get(index as usize).copied().unwrap_or(-1);
-        // SAFETY: the buffer is as long as is said.
-        let Ok(length) = (unsafe { call!(nr::PREAD64, fd, bytes.as_mut_ptr(), FIGURE, 0) }) else { return Ok(0) };
+        let Ok(length) = rawsys::pread(fd, &mut bytes, 0) else { return Ok(0) };
         let mut head = Text::<128>::new();
         head.push(b"figure ");
         head.push_number(length as u64);
@@ -134,8 +127,7 @@ fn write(fd: i32, bytes: &[u8]) -> Result<usize, i32> {
     let mut done = 0;
     while done < bytes.len() {
         let rest = &bytes[done..];
-        // SAFETY: the bytes are as many as is said.
-        match unsafe { call!(nr::WRITE, fd, rest.as_ptr(), rest.len()) } {
+        match rawsys::write(fd, rest) {
             Err(rawsys::EINTR) => {}
             other => done += other?,
         }
@@ -144,8 +136,7 @@ fn write(fd: i32, bytes: &[u8]) -> Result<usize, i32> {
 }
 
 fn remove(dir: i32, name: &CStr, flags: usize) -> Result<(), i32> {
-    // SAFETY: a NUL-terminated name.
-    unsafe { call!(nr::UNLINKAT, dir, name.as_ptr(), flags) }.map(|_| ())
+    rawsys::unlinkat(dir, name, flags)
 }
 
 /// The groups that an init has made in its own. Nothing lives in them any more; what cannot be removed stays.
@@ -153,10 +144,8 @@ fn remove_beneath(dir: i32, name: &CStr, depth: usize) {
     const DIRECTORY: u8 = 4;
     let mut buffer = Entries([0; 512]);
     let flags = rawsys::O_DIRECTORY | rawsys::O_NOFOLLOW | rawsys::O_CLOEXEC;
-    // SAFETY: NUL-terminated names; the buffer is as long as is said.
-    let Ok(list) = (unsafe { call!(nr::OPENAT, dir, name.as_ptr(), flags) }) else { return };
-    // SAFETY: as above.
-    while let Ok(length @ 1..) = unsafe { call!(nr::GETDENTS64, list, buffer.0.as_mut_ptr(), buffer.0.len()) } {
+    let Ok(list) = rawsys::openat(dir, name, flags, 0) else { return };
+    while let Ok(length @ 1..) = rawsys::getdents(list, &mut buffer.0) {
         let mut at = 0;
         while at + 19 < length {
             let record = usize::from(u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]));
@@ -165,14 +154,14 @@ fn remove_beneath(dir: i32, name: &CStr, depth: usize) {
                 && !matches!(name.to_bytes(), b"." | b"..")
             {
                 if depth > 0 {
-                    remove_beneath(list as i32, name, depth - 1);
+                    remove_beneath(list, name, depth - 1);
                 }
-                let _ = remove(list as i32, name, AT_REMOVEDIR);
+                let _ = remove(list, name, AT_REMOVEDIR);
             }
             at += record.max(1);
         }
     }
-    rawsys::close(list as i32);
+    rawsys::close(list);
 }
 
 /// As getdents64(2) fills it.

@@ -73,7 +73,7 @@ pub fn enter() -> Result<(), i32> {
     let program = [LENGTH, &raw const PROGRAM as usize];
     // SAFETY: the layout of struct sock_fprog, of which the kernel reads two bytes and the address.
     unsafe {
-        call!(nr::PRCTL, rawsys::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
+        rawsys::set_no_new_privs()?;
         call!(nr::SECCOMP, SET_MODE_FILTER, 0, program.as_ptr()).map(|_| ())
     }
 }

@@ -6,7 +6,7 @@
 //! can be written (a full disk), nothing is read either: the program waits, and no byte is lost.
 
 use crate::now;
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::text::Text;
 
 const INPUT: usize = 32 * 1024;
@@ -102,8 +102,7 @@ impl Log {
         if !self.takes_more() {
             return Taken::Nothing;
         }
-        // SAFETY: the buffer is as long as is said.
-        match unsafe { call!(nr::READ, pipe, self.input.as_mut_ptr(), INPUT) } {
+        match rawsys::read(pipe, &mut self.input) {
             Err(rawsys::EINTR | rawsys::EAGAIN) => return Taken::Nothing,
             Ok(0) | Err(_) => return Taken::End,
             Ok(length) => (self.at, self.length) = (0, length),
@@ -177,8 +176,7 @@ impl Log {
     fn write(&mut self) -> bool {
         while self.from < self.to {
             let bytes = &self.output[self.from..self.to];
-            // SAFETY: the bytes are as many as is said.
-            match unsafe { call!(nr::WRITE, self.file, bytes.as_ptr(), bytes.len()) } {
+            match rawsys::write(self.file, bytes) {
                 Ok(0) => return self.later(EIO),
                 Ok(length) => {
                     self.from += length;
@@ -209,15 +207,14 @@ impl Log {
         let name = name(self.written);
         let flags =
             rawsys::O_WRONLY | rawsys::O_CREAT | rawsys::O_EXCL | rawsys::O_NOFOLLOW | rawsys::O_CLOEXEC | O_APPEND;
-        // SAFETY: a NUL-terminated name.
-        let file = unsafe { call!(nr::OPENAT, self.dir, name.checked()?, flags, 0o600) }? as i32;
+        let file = rawsys::openat(self.dir, name.c_str()?, flags, 0o600)?;
         rawsys::close(core::mem::replace(&mut self.file, file));
         self.starts[self.count] = self.written;
         self.count += 1;
         while self.count > self.files {
             let oldest = self::name(self.starts[0]);
-            // SAFETY: a NUL-terminated name. What cannot be removed stays.
-            let _ = unsafe { call!(nr::UNLINKAT, self.dir, oldest.checked()?, 0) };
+            // What cannot be removed stays.
+            let _ = rawsys::unlinkat(self.dir, oldest.c_str()?, 0);
             self.starts.copy_within(1..self.count, 0);
             self.count -= 1;
         }
@@ -277,9 +274,7 @@ fn end_of_line(text: &[u8]) -> Option<usize> {
 
 /// A read of ours must not wait: several are made for one time that the pipe was said to be readable.
 pub fn unblock(pipe: i32) -> Result<(), i32> {
-    const F_SETFL: usize = 4;
-    // SAFETY: numbers only.
-    if pipe < 0 { Ok(()) } else { unsafe { call!(nr::FCNTL, pipe, F_SETFL, rawsys::O_NONBLOCK) }.map(|_| ()) }
+    if pipe < 0 { Ok(()) } else { rawsys::set_status_flags(pipe, rawsys::O_NONBLOCK) }
 }
 
 pub fn wait_a_little() {
@@ -305,8 +300,7 @@ fn name(start: u64) -> Text<32> {
 fn time_now() -> [u8; TIME] {
     const REALTIME: usize = 0;
     let mut time = [0u64; 2];
-    // SAFETY: `time` has the layout of struct timespec.
-    let _ = unsafe { call!(nr::CLOCK_GETTIME, REALTIME, time.as_mut_ptr()) };
+    let _ = rawsys::clock(REALTIME, &mut time);
     let (year, month, day) = date(time[0] / 86_400);
     let second = time[0] % 86_400;
     let mut text = *b"0000-00-00T00:00:00.000000000Z";

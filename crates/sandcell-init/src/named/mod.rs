@@ -136,8 +136,7 @@ impl Keeper {
         lock(self.dir).at(stage::KEEPER_LOCK)?;
         self.log.begin().at(stage::KEEPER_LOG)?;
         // From now on whoever connects learns our number, and not the maker's.
-        // SAFETY: numbers only.
-        unsafe { call!(nr::LISTEN, self.listener, 1024) }.at(stage::KEEPER)?;
+        rawsys::listen(self.listener, 1024).at(stage::KEEPER)?;
         filter::enter().at(stage::KEEPER_FILTER)
     }
 
@@ -303,28 +302,22 @@ impl Keeper {
         }
         let mut text = crate::text::Text::<24>::new();
         text.push_number(self.pids.saturating_add_signed(self.places.max(0)));
-        // SAFETY: the text is as long as is said. A limit that stays as it was is the lower one when it matters.
-        let _ = unsafe { call!(nr::WRITE, self.pids_file, text.bytes().as_ptr(), text.bytes().len()) };
+        let _ = rawsys::write(self.pids_file, text.bytes());
     }
 }
 
 fn prepare() -> Result<(), i32> {
-    const SIG_BLOCK: usize = 0;
-    let every: u64 = !0;
-    // SAFETY: numbers, NUL-terminated strings, a mask of 8 bytes.
-    unsafe {
-        let _ = call!(nr::PRCTL, rawsys::PR_SET_NAME, c"sandcell-keeper".as_ptr());
-        call!(nr::DUP3, MAKER, 1, rawsys::O_CLOEXEC)?;
-        call!(nr::DUP3, MAKER, 2, rawsys::O_CLOEXEC)?;
-        call!(nr::PRCTL, rawsys::PR_SET_DUMPABLE, 0)?;
-        call!(nr::SETSID)?;
-        call!(nr::CHDIR, c"/".as_ptr())?;
-        call!(nr::UMASK, 0o077)?;
-        call!(nr::PRCTL, rawsys::PR_SET_TIMERSLACK, rawsys::DEFAULT_TIMER_SLACK)?;
-        spawn::default_signals().map_err(|fault| fault.errno)?;
-        // Not the hang-up of a terminal, nor a file that grows too large.
-        call!(nr::RT_SIGPROCMASK, SIG_BLOCK, &raw const every, 0, 8)?;
-    }
+    let _ = rawsys::set_name(c"sandcell-keeper");
+    rawsys::dup3(MAKER, 1, rawsys::O_CLOEXEC)?;
+    rawsys::dup3(MAKER, 2, rawsys::O_CLOEXEC)?;
+    rawsys::set_dumpable(false)?;
+    rawsys::setsid()?;
+    rawsys::chdir(c"/")?;
+    rawsys::umask(0o077)?;
+    rawsys::set_timer_slack(rawsys::DEFAULT_TIMER_SLACK)?;
+    spawn::default_signals().map_err(|fault| fault.errno)?;
+    // Not the hang-up of a terminal, nor a file that grows too large.
+    rawsys::set_signal_mask(&u64::MAX)?;
     // Of root's rights only that to remove groups: the root of a hierarchy is writable to nobody by its mode.
     const DAC_OVERRIDE: u32 = 1;
     let kept = if rawsys::has_capability(DAC_OVERRIDE) { 1 << DAC_OVERRIDE } else { 0 };
@@ -332,8 +325,7 @@ fn prepare() -> Result<(), i32> {
 }
 
 fn own_uid() -> u32 {
-    // SAFETY: no arguments.
-    unsafe { call!(nr::GETEUID) }.map_or(u32::MAX, |uid| uid as u32)
+    rawsys::geteuid().map_or(u32::MAX, |uid| uid as u32)
 }
 
 /// The second byte of the lock's file, as long as we live: fcntl(2), F_OFD_SETLK. Nobody else has this descriptor.
@@ -344,13 +336,7 @@ fn lock(dir: i32) -> Result<(), i32> {
     let flock: [u64; 4] = [F_WRLCK, 1, 1, 0];
     // SAFETY: a NUL-terminated name; the layout of struct flock.
     unsafe {
-        let fd = call!(
-            nr::OPENAT,
-            dir,
-            protocol::LOCK.as_ptr(),
-            rawsys::O_RDWR | rawsys::O_NOFOLLOW | rawsys::O_CLOEXEC,
-            0
-        )?;
+        let fd = rawsys::openat(dir, protocol::LOCK, rawsys::O_RDWR | rawsys::O_NOFOLLOW, 0)?;
         call!(nr::FCNTL, fd, F_OFD_SETLK, flock.as_ptr()).map(|_| ())
     }
 }
@@ -362,8 +348,7 @@ fn poll(polls: &mut [PollFd], until: Option<u64>) {
             None => -1i32,
             Some(until) => until.saturating_sub(now()).div_ceil(1_000_000).min(i32::MAX as u64) as i32,
         };
-        // SAFETY: as many structures as are said.
-        match unsafe { rawsys::poll(polls.as_mut_ptr().cast(), polls.len(), timeout) } {
+        match rawsys::poll(polls, timeout) {
             Err(rawsys::EINTR) => {}
             // Blind, nothing would be kept that was promised.
             Err(_) => rawsys::exit(1),

@@ -2,7 +2,7 @@
 
 use super::{Keeper, log};
 use crate::now;
-use crate::rawsys::{self, call, nr};
+use crate::rawsys;
 use crate::socket;
 use crate::wire::{Message, Reply, control, reply};
 
@@ -78,12 +78,9 @@ impl Keeper {
         let mut pipes = [[-1i32; 2]; 3];
         let had_input = self.stdin >= 0;
         let mut make = || -> Result<(), i32> {
-            // SAFETY: room for two descriptors each.
-            unsafe {
-                call!(nr::SOCKETPAIR, AF_UNIX, SEQPACKET | rawsys::O_CLOEXEC, 0, sockets.as_mut_ptr())?;
-                for pipe in &mut pipes[usize::from(!had_input)..] {
-                    call!(nr::PIPE2, pipe.as_mut_ptr(), rawsys::O_CLOEXEC)?;
-                }
+            rawsys::socketpair(AF_UNIX, SEQPACKET, &mut sockets)?;
+            for pipe in &mut pipes[usize::from(!had_input)..] {
+                rawsys::pipe2(pipe, rawsys::O_CLOEXEC)?;
             }
             log::unblock(pipes[1][0]).and_then(|()| log::unblock(pipes[2][0]))
         };

@@ -162,26 +162,20 @@ pub unsafe fn syscall6(number: usize, a: usize, b: usize, c: usize, d: usize, e:
 }
 
 /// poll(2).
-///
-/// # Safety
-/// There must be as many struct pollfd as is said.
 #[inline(always)]
-pub unsafe fn poll(polls: *mut u8, count: usize, timeout: i32) -> Result<usize, i32> {
+pub fn poll(polls: &mut [crate::PollFd], timeout: i32) -> Result<usize, i32> {
     // struct timespec; the kernel writes into it what was left.
     let mut time = [timeout as i64 / 1000, timeout as i64 % 1000 * 1_000_000];
     let time = if timeout < 0 { core::ptr::null_mut() } else { time.as_mut_ptr() };
-    // SAFETY: see above; no signal mask.
-    unsafe { crate::call!(nr::PPOLL, polls, count, time, 0, 0) }
+    // SAFETY: as many struct pollfd as is said; no signal mask.
+    unsafe { crate::call!(nr::PPOLL, polls.as_mut_ptr(), polls.len(), time, 0, 0) }
 }
 
 /// epoll_wait(2).
-///
-/// # Safety
-/// There must be room for as many events as is said.
 #[inline(always)]
-pub unsafe fn epoll_wait(epoll: i32, events: *mut EpollEvent, most: usize, timeout: i32) -> Result<usize, i32> {
-    // SAFETY: see above; no signal mask.
-    unsafe { crate::call!(nr::EPOLL_PWAIT, epoll, events, most, timeout, 0, 0) }
+pub fn epoll_wait(epoll: i32, events: &mut [EpollEvent], timeout: i32) -> Result<usize, i32> {
+    // SAFETY: room for as many events as is said; no signal mask.
+    unsafe { crate::call!(nr::EPOLL_PWAIT, epoll, events.as_mut_ptr(), events.len(), timeout, 0, 0) }
 }
 
 /// The arguments of clone(2) in the order of this architecture, without thread-local storage. `parent_tid` also takes the

@@ -161,23 +161,17 @@ pub unsafe fn syscall6(number: usize, a: usize, b: usize, c: usize, d: usize, e:
 }
 
 /// poll(2).
-///
-/// # Safety
-/// There must be as many struct pollfd as is said.
 #[inline(always)]
-pub unsafe fn poll(polls: *mut u8, count: usize, timeout: i32) -> Result<usize, i32> {
-    // SAFETY: see above.
-    unsafe { crate::call!(nr::POLL, polls, count, timeout) }
+pub fn poll(polls: &mut [crate::PollFd], timeout: i32) -> Result<usize, i32> {
+    // SAFETY: as many struct pollfd as is said.
+    unsafe { crate::call!(nr::POLL, polls.as_mut_ptr(), polls.len(), timeout) }
 }
 
 /// epoll_wait(2).
-///
-/// # Safety
-/// There must be room for as many events as is said.
 #[inline(always)]
-pub unsafe fn epoll_wait(epoll: i32, events: *mut EpollEvent, most: usize, timeout: i32) -> Result<usize, i32> {
-    // SAFETY: see above.
-    unsafe { crate::call!(nr::EPOLL_WAIT, epoll, events, most, timeout) }
+pub fn epoll_wait(epoll: i32, events: &mut [EpollEvent], timeout: i32) -> Result<usize, i32> {
+    // SAFETY: room for as many events as is said.
+    unsafe { crate::call!(nr::EPOLL_WAIT, epoll, events.as_mut_ptr(), events.len(), timeout) }
 }
 
 /// The arguments of clone(2) in the order of this architecture, without thread-local storage. `parent_tid` also takes the
