@@ -212,3 +212,187 @@ fn deep_trees_are_copied_as_far_as_a_path_reaches_and_holes_stay_holes() {
     assert!(run(&["rm", "-f", &cell.0]).status.success());
     Command::new("rm").arg("-rf").arg(path(&scratch, "deep")).status().unwrap();
 }
+
+/// The words, which must end within a minute: status and standard error.
+fn ends(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if std::time::Instant::now() > until {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} does not end");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+/// Whether it can be paused here.
+fn paused(cell: &Named) -> bool {
+    let output = run(&["pause", &cell.0]);
+    let said = text(&output.stderr);
+    assert!(output.status.success() || said.contains("cgroup"), "{said}");
+    if !output.status.success() {
+        println!("SKIPPED: no cgroup here that can be frozen: {said}");
+    }
+    output.status.success()
+}
+
+#[test]
+fn a_cell_that_is_paused_is_neither_copied_from_nor_into() {
+    let (cell, scratch) = (Named::new(), Scratch::new());
+    cell.tell("mkdir /tmp/dir; echo inside > /tmp/dir/file");
+    fs::write(path(&scratch, "file"), "outside").unwrap();
+    scratch.dir("tree");
+    if !paused(&cell) {
+        return;
+    }
+    let ways = [
+        [cell.at("/tmp/dir/file"), path(&scratch, "out")],
+        [cell.at("/tmp/dir"), path(&scratch, "out")],
+        [cell.at("/tmp/dir"), "-".to_owned()],
+        [path(&scratch, "file"), cell.at("/tmp/in")],
+        [path(&scratch, "tree"), cell.at("/tmp")],
+        ["-".to_owned(), cell.at("/tmp/dir")],
+    ];
+    for [from, to] in &ways {
+        let mut words = command(&["cp", from, to]);
+        words.stdout(Stdio::piped());
+        let (status, said) = ends(words);
+        assert_eq!(status, Some(125), "{from} {to}: {said}");
+        assert!(said.contains("is frozen") && said.contains("sandcell resume"), "{from} {to}: {said}");
+    }
+    assert!(!scratch.path().join("out").exists());
+    // The control.
+    done(&["unpause", &cell.0]);
+    done(&["cp", &ways[0][0], &ways[0][1]]);
+    done(&["cp", &ways[3][0], &ways[3][1]]);
+    assert_eq!(cell.tell("cat /tmp/in; ls -d /tmp/tree 2>&1 | grep -c cannot"), "outside1");
+}
+
+#[test]
+fn a_copy_ends_when_its_cell_is_paused_meanwhile() {
+    let cell = Named::new();
+    cell.tell("mkdir /tmp/dir; head -c 10M /dev/urandom > /tmp/dir/file");
+    // Out: who reads it waits until the cell is paused. The pipe is full by then.
+    let mut out = command(&["cp", &cell.at("/tmp/dir"), "-"]);
+    let mut child = out.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut pipe, &mut [0; 512]).unwrap();
+    if !paused(&cell) {
+        let _ = child.kill();
+        child.wait().unwrap();
+        return;
+    }
+    let reading = std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()).map(drop));
+    let output = child.wait_with_output().unwrap();
+    reading.join().unwrap().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(125) && said.contains("was paused while files were copied"), "{said}");
+    assert!(said.contains("`sandcell unpause"), "{said}");
+    done(&["unpause", &cell.0]);
+    // In: the archive comes only when it is paused.
+    let mut into = command(&["cp", "-", &cell.at("/tmp")]);
+    let mut child = into.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    common::patiently("a process that unpacks", || inside(&child).is_some());
+    assert!(paused(&cell));
+    let writing = std::thread::spawn(move || pipe.write_all(&vec![0; 64 << 20]));
+    let output = child.wait_with_output().unwrap();
+    let _ = writing.join().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(125) && said.contains("was paused while files were copied"), "{said}");
+    done(&["unpause", &cell.0]);
+    // Nothing of ours is left in it.
+    common::patiently("the end of what copied", || {
+        cell.tell("ls -d /proc/[0-9]* | wc -l").trim().parse::<u32>().unwrap() <= 6
+    });
+    assert_eq!(cell.tell("echo on"), "on");
+}
+
+/// The process inside that copies for this one.
+fn inside(child: &std::process::Child) -> Option<i32> {
+    let children = |pid: &str| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let outside = children(&child.id().to_string());
+    outside.split_whitespace().find_map(|pid| children(pid).trim().parse().ok())
+}
+
+/// The cell is not paused, and the process stands all the same.
+#[test]
+fn a_copy_whose_process_stands_still_is_given_up() {
+    use nix::sys::signal::{Signal, kill};
+    let cell = Named::new();
+    cell.tell("mkdir /tmp/dir; head -c 10M /dev/urandom > /tmp/dir/file");
+    let mut out = command(&["cp", &cell.at("/tmp/dir"), "-"]);
+    let mut child = out.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut pipe, &mut [0; 512]).unwrap();
+    let process = nix::unistd::Pid::from_raw(inside(&child).expect("it copies"));
+    // Not by a program of the cell.
+    cell.tell("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = sandcell ] && ! kill -STOP ${p#/proc/} || true; done");
+    kill(process, Signal::SIGSTOP).unwrap();
+    let reading = std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()).map(drop));
+    let output = child.wait_with_output().unwrap();
+    reading.join().unwrap().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(125) && said.contains("has not gone on for"), "{said}");
+    common::patiently("the end of what copied", || kill(process, None).is_err());
+}
+
+const TERABYTE: u64 = 1 << 40;
+
+#[test]
+fn holes_stay_holes_however_large_both_ways() {
+    let (cell, scratch) = (Named::new(), Scratch::new());
+    cell.tell("mkdir /tmp/dir; cd /tmp/dir; echo first > f; truncate -s 512G f; echo second >> f; truncate -s 1T f; truncate -s 1T hole; seq 100000 > plain");
+    let check = |file: &str| {
+        let metadata = fs::metadata(file).unwrap();
+        assert_eq!(metadata.len(), TERABYTE, "{file}");
+        assert!(metadata.blocks() * 512 < 1 << 20, "{file}: {} blocks", metadata.blocks());
+        if file.ends_with("hole") {
+            return;
+        }
+        let mut bytes = [0; 8];
+        let read =
+            |at, bytes: &mut [u8]| std::os::unix::fs::FileExt::read_exact_at(&fs::File::open(file).unwrap(), bytes, at);
+        read(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"first\n\0\0");
+        read(512 << 30, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"second\n\0");
+    };
+    if fs::File::create(path(&scratch, "try")).unwrap().set_len(TERABYTE).is_err() {
+        return println!("SKIPPED: no file of 1 TB in this file system");
+    }
+    for name in ["f", "hole"] {
+        let (from, to) = (cell.at(&format!("/tmp/dir/{name}")), path(&scratch, name));
+        assert_eq!(ends(command(&["cp", &from, &to])), (Some(0), String::new()), "{from}");
+        check(&to);
+    }
+    // In a directory, as an archive that tar knows, and back.
+    assert_eq!(ends(command(&["cp", &cell.at("/tmp/dir"), &path(&scratch, "dir")])).0, Some(0));
+    let mut archive = command(&["cp", &cell.at("/tmp/dir"), "-"]);
+    archive.stdout(fs::File::create(path(&scratch, "dir.tar")).unwrap());
+    assert_eq!(ends(archive).0, Some(0));
+    scratch.dir("by-tar");
+    let mut tar = Command::new("tar");
+    tar.args(["-xf", &path(&scratch, "dir.tar"), "-C", &path(&scratch, "by-tar")]);
+    assert_eq!(ends(tar), (Some(0), String::new()));
+    for dir in ["dir", "by-tar/dir"] {
+        check(&path(&scratch, &format!("{dir}/f")));
+        check(&path(&scratch, &format!("{dir}/hole")));
+        assert!(fs::read_to_string(path(&scratch, &format!("{dir}/plain"))).unwrap().ends_with("\n100000\n"));
+    }
+    for (from, to) in [("f", "/tmp/in"), ("dir", "/tmp/back")] {
+        assert_eq!(ends(command(&["cp", &path(&scratch, from), &cell.at(to)])).0, Some(0), "{from}");
+    }
+    let all = cell.tell("cd /tmp; stat -c '%s %b' in back/f back/hole | while read s b; do echo $s $((b < 2000)); done; head -c 5 back/f; tail -n 1 back/plain");
+    assert_eq!(all, format!("{TERABYTE} 1\n{TERABYTE} 1\n{TERABYTE} 1\nfirst100000"));
+    // What cannot have holes gets zeros, and a file of /proc is copied although it says that it is empty.
+    cell.tell("printf x > /tmp/small; truncate -s 1M /tmp/small");
+    let output = run(&["cp", &cell.at("/tmp/small"), "/dev/stdout"]);
+    assert_eq!((output.stdout.len(), output.stdout[0]), (1 << 20, b'x'));
+    done(&["cp", &cell.at("/proc/version"), &path(&scratch, "version")]);
+    assert!(fs::read_to_string(path(&scratch, "version")).unwrap().starts_with("Linux"));
+}

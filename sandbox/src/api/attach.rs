@@ -44,9 +44,11 @@ impl Cell {
     /// Prepares the way in for one process; see [`Entry`].
     ///
     /// # Errors
-    /// [`Error::Setup`](crate::Error::Setup) where descriptors cannot be made.
+    /// [`Error::Setup`](crate::Error::Setup) where descriptors cannot be made, or the cell is frozen.
     pub fn entry(&self) -> Result<Entry> {
         let (shared, init, plan) = self.parts();
+        // What enters a frozen cell stands still, and with it who waits for it.
+        drop(init.awake(None)?);
         let policy = shared.policy();
         let become_step = plan.steps().find_map(|step| match step {
             Step::Become { uid, gid, groups, .. } => Some((uid, gid, groups != 0)),

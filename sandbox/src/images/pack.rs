@@ -93,6 +93,7 @@ pub(crate) struct TarWriter<W> {
     pub bytes: u64,
 }
 
+#[derive(Clone, Copy)]
 pub(crate) struct NewMember<'a> {
     pub path: &'a [u8],
     pub kind: Kind,
@@ -123,11 +124,37 @@ impl<W: Write> TarWriter<W> {
 
     /// A header; the content follows with [`content`](TarWriter::content).
     pub fn header(&mut self, member: &NewMember<'_>) -> io::Result<()> {
+        self.header_with(member, Vec::new())
+    }
+
+    /// A file with holes, of which only the segments (offset and length) are written: version 1.0 of GNU's pax forms. Not for
+    /// layers, in which the specification of images does not want it.
+    #[cfg(feature = "cli")]
+    pub fn sparse(&mut self, member: &NewMember<'_>, segments: &[(u64, u64)], data: impl Read) -> io::Result<()> {
+        let mut map = format!("{}\n", segments.len() + 1);
+        // The last one is empty and tells GNU tar where the file ends.
+        for (offset, len) in segments.iter().chain([&(member.size, 0)]) {
+            map += &format!("{offset}\n{len}\n");
+        }
+        let mut map = map.into_bytes();
+        map.resize(map.len().next_multiple_of(BLOCK), 0);
+        let size = map.len() as u64 + segments.iter().map(|(_, len)| len).sum::<u64>();
+        let name = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let path = [b"GNUSparseFile.0/", name].concat();
+        let extended = [("major", b"1".to_vec()), ("minor", b"0".to_vec()), ("name", member.path.to_vec())];
+        let length = ("realsize", member.size.to_string().into_bytes());
+        let key = |key: &str| format!("GNU.sparse.{key}").into_bytes();
+        let extended = extended.into_iter().chain([length]).map(|(name, value)| (key(name), value)).collect();
+        self.header_with(&NewMember { path: &path, size, ..*member }, extended)?;
+        self.content(size, map.as_slice().chain(data))
+    }
+
+    /// With records of an extended header besides those that the member needs.
+    fn header_with(&mut self, member: &NewMember<'_>, mut pax: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<()> {
         let mut path = member.path.to_vec();
         if member.kind == Kind::Dir {
             path.push(b'/');
         }
-        let mut pax: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut number = |key: &[u8], value: u64, digits: u32| {
             if value >> (3 * digits) == 0 {
                 return value;

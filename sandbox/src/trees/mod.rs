@@ -2,6 +2,7 @@
 //! comes out of a cell may be any bytes. So nothing is reached through a link, devices and FIFOs are neither opened nor made, and all lists have an end.
 
 mod pack;
+mod sparse;
 mod unpack;
 
 use std::io;
@@ -9,7 +10,8 @@ use std::io;
 use crate::images::tar::shown;
 
 pub use pack::{pack_file, pack_tree};
-pub use unpack::unpack;
+pub use sparse::{PLAIN, SPARSE, copy_file, send_file};
+pub use unpack::{unpack, unpack_file};
 
 /// Hears of what is left out: its path, and what it is.
 pub type Left<'a> = &'a mut dyn FnMut(&[u8], &str);

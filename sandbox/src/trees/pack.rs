@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::{Left, MOST_NAMES, failed, refused};
+use super::{Left, MOST_NAMES, failed, refused, sparse};
 use crate::images::pack::{NewMember, TarWriter};
 use crate::images::tar::{Kind, PATH_LIMIT};
 use crate::sys::beneath::{self, Opener, Plain, Trail};
@@ -47,10 +47,25 @@ pub fn pack_tree(dir: OwnedFd, name: &[u8], out: impl Write, left: Left<'_>) -> 
 pub fn pack_file(file: File, name: &[u8], out: impl Write) -> io::Result<()> {
     let stat = fstat(&file).map_err(|e| failed(name, e))?;
     let mut out = TarWriter::new(out);
-    let size = stat.st_size.unsigned_abs();
-    out.header(&member(name, Kind::File, &stat, size, b""))?;
-    out.content(size, file).map_err(|e| failed(name, e))?;
+    content(&mut out, file, name, &stat)?;
     out.finish().map(|_| ())
+}
+
+/// A file's header and what is in it. It may grow meanwhile: what it was is what is copied.
+fn content(out: &mut TarWriter<impl Write>, file: File, path: &[u8], stat: &FileStat) -> io::Result<()> {
+    let size = stat.st_size.unsigned_abs();
+    let member = member(path, Kind::File, stat, size, b"");
+    let written = match sparse::pieces(&file, size).map_err(|e| failed(path, e))? {
+        Some(pieces) => {
+            let segments: Vec<_> = pieces.iter().map(|piece| (piece.offset, piece.len)).collect();
+            out.sparse(&member, &segments, sparse::Pieces::new(file, pieces))
+        }
+        None => {
+            (&file).rewind().map_err(|e| failed(path, e))?;
+            out.header(&member).and_then(|()| out.content(size, file))
+        }
+    };
+    written.map_err(|e| failed(path, e))
 }
 
 struct Walk<'a, W> {
@@ -97,10 +112,7 @@ impl<W: Write> Walk<'_, W> {
             }
             SFlag::S_IFREG => {
                 let (file, stat) = open(self.trail.dir(), name, &stat).map_err(|e| fail(&self.path, e))?;
-                // It may grow meanwhile: what it was is what is copied.
-                let size = stat.st_size.unsigned_abs();
-                self.header(Kind::File, &stat, size, b"")?;
-                self.out.content(size, file).map_err(|e| failed(&self.path, e))?;
+                content(&mut self.out, file, &self.path, &stat)?;
             }
             SFlag::S_IFLNK => {
                 let target = readlinkat(self.trail.dir(), name).map_err(|e| fail(&self.path, e))?;

@@ -34,6 +34,21 @@ pub fn unpack(archive: impl BufRead, dir: OwnedFd, left: Left<'_>) -> io::Result
     unpacking.finish()
 }
 
+/// Unpacks an archive of one file into one that is open and empty. What is no ordinary file gets zeros for holes.
+///
+/// # Errors
+/// An archive that is none, or of something else, and what cannot be written.
+pub fn unpack_file(archive: impl BufRead, file: &File) -> io::Result<()> {
+    let mut reader = Reader::new(archive);
+    let other = || io::Error::new(io::ErrorKind::InvalidData, "it is no archive of a file");
+    match reader.next().map_err(broken)? {
+        Some(member) if member.kind == Kind::File => write(&mut reader, &member, file)?,
+        _ => return Err(other()),
+    }
+    // To its end: whoever writes it is not to find the pipe closed.
+    reader.next().map_err(broken)?.map_or(Ok(()), |_| Err(other()))
+}
+
 struct Unpacking {
     dir: OwnedFd,
     modes: Vec<(Vec<u8>, u32)>,
@@ -148,34 +163,61 @@ fn create(parent: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno> {
     Plain.open(parent, &name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL).map(File::from)
 }
 
-fn write<R: BufRead>(reader: &mut Reader<R>, member: &Member, mut file: &File) -> io::Result<()> {
+fn write<R: BufRead>(reader: &mut Reader<R>, member: &Member, file: &File) -> io::Result<()> {
+    let fail = |error: io::Error| failed(&member.path, error);
+    let mut to = Place { file, at: 0, holes: file.metadata().map_err(fail)?.is_file() };
     let mut segments = member.segments.iter().flatten();
     let mut left = if member.segments.is_some() { 0 } else { u64::MAX };
     loop {
         while left == 0 {
-            let Some(segment) = segments.next() else { return finish(file, member) };
-            file.seek(SeekFrom::Start(segment.offset)).map_err(|e| failed(&member.path, e))?;
+            let Some(segment) = segments.next() else { return to.zeros(member.size).map_err(fail) };
+            to.zeros(segment.offset).map_err(fail)?;
             left = segment.len;
         }
         let piece = reader.piece().map_err(broken)?;
         let length = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX)).min(1 << 20);
         if length == 0 {
-            return finish(file, member);
+            // A hole at its end is not written.
+            return to.zeros(member.size).map_err(fail);
         }
         let piece = &piece[..length];
         let written = match length >= HOLE && piece.iter().all(|byte| *byte == 0) {
-            true => file.seek(SeekFrom::Current(length as i64)).map(|_| ()),
-            false => file.write_all(piece),
+            true => to.zeros(to.at + length as u64),
+            false => to.bytes(piece),
         };
-        written.map_err(|e| failed(&member.path, e))?;
+        written.map_err(fail)?;
         reader.consume(length);
         left -= length as u64;
     }
 }
 
-/// A hole at its end is not written.
-fn finish(file: &File, member: &Member) -> io::Result<()> {
-    file.set_len(member.size).map_err(|e| failed(&member.path, e))
+/// Where a file is written to.
+struct Place<'a> {
+    file: &'a File,
+    at: u64,
+    /// Whether it can have holes.
+    holes: bool,
+}
+
+impl Place<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.at += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    /// Zeros up to here: a hole, where there can be one.
+    fn zeros(&mut self, until: u64) -> io::Result<()> {
+        if self.holes {
+            self.at = until;
+            self.file.set_len(until)?;
+            return self.file.seek(SeekFrom::Start(until)).map(|_| ());
+        }
+        while self.at < until {
+            let length = (until - self.at).min(HOLE as u64);
+            self.bytes(&[0; HOLE][..length as usize])?;
+        }
+        Ok(())
+    }
 }
 
 fn broken(refusal: Refusal) -> io::Error {

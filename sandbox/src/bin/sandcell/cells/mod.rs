@@ -2,11 +2,11 @@
 
 mod copy;
 mod follow;
+mod inside;
 mod schedule;
 mod show;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
