@@ -240,6 +240,35 @@ fn a_reader_that_takes_nothing_keeps_nobody_past_the_programs_time() {
     drop(reader);
 }
 
+/// The terminal of `sandcell` itself is one that nobody reads: neither what the program shows nor what is said of it is taken.
+#[test]
+fn a_terminal_that_nobody_reads_keeps_nobody_past_the_programs_time() {
+    let cell = format!("unread-{}", std::process::id());
+    assert!(Command::new(SANDCELL).args(["start", &cell]).status().unwrap().success());
+    let run = ["run", "-it", "--timeout", "1s", "--grace", "0s", "--", "yes"];
+    let exec = ["exec", "-it", "--timeout", "1s", &cell, "--", "yes"];
+    // Once as it is, and once so that it cannot be opened a second time by who is not root.
+    for (words, mode) in [(&run[..], 0o620), (&exec[..], 0o620), (&run[..], 0), (&exec[..], 0)] {
+        let program = [&[SANDCELL], words].concat();
+        let mut screen = Screen::closed(&program, mode);
+        let begun = std::time::Instant::now();
+        let status = end_of(&mut screen.child);
+        println!("{words:?}: {:?}", begun.elapsed());
+        assert_eq!(status, Some(124), "{words:?}");
+    }
+    // The same for standard error that is a pipe.
+    let mut command = Command::new(SANDCELL);
+    command.args(["run", "--timeout", "1s", "--grace", "0s", "--", "sh", "-c", "yes >&2"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let reader = child.stderr.take();
+    assert_eq!(end_of(&mut child), Some(124));
+    drop(reader);
+    // The control: who reads learns why.
+    let mut screen = Screen::of(&[&[SANDCELL], &run[..run.len() - 1], &["sleep", "1000"]].concat());
+    screen.expect("timed out after 1s");
+    assert!(Command::new(SANDCELL).args(["rm", "-f", &cell]).status().unwrap().success());
+}
+
 /// The status of a process that should end soon, and ends at last.
 fn end_of(child: &mut std::process::Child) -> Option<i32> {
     let ended = (0..600).find_map(|_| {

@@ -2,13 +2,14 @@
 
 /// A line on standard error. A reader that has gone must not turn the program's status into a panic's.
 macro_rules! complain {
-    ($($words:tt)*) => { let _ = writeln!(std::io::stderr(), $($words)*); };
+    ($($words:tt)*) => { $crate::late::complain(&(format!($($words)*) + "\n")); };
 }
 
 mod background;
 mod cells;
 mod files;
 mod images;
+mod late;
 mod named;
 mod options;
 mod run;

@@ -20,7 +20,7 @@ use sandcell::{
 
 use crate::background::{self, Background};
 use crate::options::{Options, amended, wrong};
-use crate::{FAILED, named, sys, tell, terminal};
+use crate::{FAILED, late, named, sys, tell, terminal};
 
 /// So many leftovers are named, each with so many characters of its command line.
 const NAMED: usize = 20;
@@ -355,6 +355,9 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> Ended {
     let json = sandcell::report::to_json(&result);
     let ended = match result {
         Ok(report) => {
+            if report.timed_out.is_some() {
+                late::hurry();
+            }
             if !report.leftovers.is_empty() {
                 complain!("sandcell: still alive when the program ended: {}", named(&report.leftovers));
             }
@@ -381,7 +384,7 @@ fn finish(result: Result<Report, Error>, file: Option<&mut File>) -> Ended {
         }
     };
     if let Some(file) = file
-        && let Err(error) = writeln!(file, "{json}")
+        && let Err(error) = late::say(file.as_fd(), (json + "\n").as_bytes())
     {
         complain!("sandcell: the report cannot be written: {error}");
         return FAILED.into();

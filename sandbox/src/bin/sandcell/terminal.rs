@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ use nix::sys::termios::{FlowArg, SetArg, Termios, cfmakeraw, tcflow, tcgetattr, 
 use nix::unistd::{getpgrp, tcgetpgrp};
 use sandcell::{Child, Command, Error, Report, Stdio, Terminal, TerminalSize};
 
+use crate::late::Carried;
 use crate::{background, sys};
 
 /// What waits for the other side at most, in each direction.
@@ -24,8 +26,10 @@ const MOST: usize = 64 * 1024;
 const PIECE: usize = 4096;
 /// How often, in milliseconds, a terminal that nobody inside has is looked at.
 const AGAIN: u128 = 100;
+/// How often it is looked at what is carried.
+const CARRIED: Duration = Duration::from_millis(50);
 /// How long the output of a program whose time is up may still take to be shown.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The caller's terminal in raw mode. It is as it was when this is gone, however that comes.
 struct Raw {
@@ -97,9 +101,11 @@ pub fn run(command: &mut Command, signals: &SignalFd, started: impl FnOnce(&Chil
     raw.as_mut().map_or(Ok(()), Raw::enter).map_err(failed)?;
     let mut child = command.spawn().inspect(started)?;
     let terminal = child.terminal.take();
+    let (output, carried) = output();
     let session = Session {
         input: without_blocking(io::stdin().as_fd(), false).ok(),
-        output: without_blocking(io::stdout().as_fd(), true).ok(),
+        output,
+        carried,
         typed: Vec::new(),
         shown: Vec::new(),
         ends: false,
@@ -125,10 +131,25 @@ fn without_blocking(fd: BorrowedFd<'_>, writes: bool) -> io::Result<File> {
     Ok(options.open(path).unwrap_or(file))
 }
 
+/// Standard output. A terminal or FIFO that we may not open again gets what comes by way of a pipe.
+fn output() -> (Option<File>, Option<Carried>) {
+    let Ok(output) = without_blocking(io::stdout().as_fd(), true) else { return (None, None) };
+    let blocks = fcntl(&output, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0);
+    if !blocks || output.metadata().is_ok_and(|what| what.is_file()) {
+        return (Some(output), None);
+    }
+    match output.try_clone().and_then(Carried::to) {
+        Ok((pipe, carried)) => (Some(pipe), Some(carried)),
+        Err(_) => (Some(output), None),
+    }
+}
+
 struct Session {
     /// The caller's, until they end.
     input: Option<File>,
     output: Option<File>,
+    /// Where the output is the beginning of a pipe.
+    carried: Option<Carried>,
     /// What waits to be typed, and to be shown.
     typed: Vec<u8>,
     shown: Vec<u8>,
@@ -252,6 +273,15 @@ impl Session {
     /// The program has ended: what its terminal still holds is shown before that is told. Whoever ends us meanwhile need not wait
     /// for that.
     fn show_rest(&mut self, signals: &SignalFd, until: Option<Instant>) {
+        self.show_what_is_left(signals, until);
+        if let Some(carried) = self.carried.take() {
+            self.output = None;
+            let is_late = || until.is_some_and(|until| Instant::now() >= until);
+            while !is_late() && !is_told_to_end(signals) && !carried.is_over(CARRIED) {}
+        }
+    }
+
+    fn show_what_is_left(&mut self, signals: &SignalFd, until: Option<Instant>) {
         (self.input, self.ends) = (None, false);
         self.typed.clear();
         loop {
@@ -272,11 +302,8 @@ impl Session {
             if !matches!(ready, Some(Ok(_) | Err(Errno::EINTR))) {
                 return;
             }
-            while let Ok(Some(signal)) = signals.read_signal() {
-                let signal = signal.ssi_signo.cast_signed();
-                if [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
-                    return;
-                }
+            if is_told_to_end(signals) {
+                return;
             }
         }
     }
@@ -332,6 +359,16 @@ const SIGNALS: usize = 1;
 const INPUT: usize = 2;
 const OUTPUT: usize = 3;
 const TERMINAL: usize = 4;
+
+fn is_told_to_end(signals: &SignalFd) -> bool {
+    while let Ok(Some(signal)) = signals.read_signal() {
+        let signal = signal.ssi_signo.cast_signed();
+        if [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
+            return true;
+        }
+    }
+    false
+}
 
 fn is_later(error: &io::Error) -> bool {
     [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind())

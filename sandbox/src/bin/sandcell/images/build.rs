@@ -1,6 +1,6 @@
 //! `sandcell build`: an image from a Dockerfile.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::Args;
