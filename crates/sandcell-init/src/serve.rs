@@ -23,7 +23,7 @@ const CPU_TICK: u64 = 20_000_000;
 /// While a program is long in its start: how long the others are waited for before its start is looked at again.
 const MOMENT: i32 = 20;
 /// How long the output of a program whose time is up may still take to be carried.
-const LAST_WORDS: u64 = 1_000_000_000;
+const LAST_WORDS: u64 = 400_000_000;
 
 struct Supervisor {
     signals: i32,

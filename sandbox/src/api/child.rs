@@ -21,9 +21,10 @@ use crate::report::{Enforced, IdentityReport, Leftover, NetworkReport, Outcome, 
 use crate::supervise::controller::{Controller, Line, Pid};
 use crate::supervise::ended::{not_started, outcome, usage};
 use crate::supervise::ending::Ending;
-use crate::supervise::init::{Init, Keeper, PATIENCE, START_UP, talking};
+use crate::supervise::init::{Init, Keeper, LATE, PATIENCE, START_UP, STILL, talking};
 use crate::supervise::terminal::Terminal;
 use crate::sys;
+use crate::sys::procfs;
 use crate::wire::{self, Reply, reply};
 
 /// How long init may take to say of a program that it has ended.
@@ -128,7 +129,7 @@ impl Child {
             changes: options.changes,
             counted: options.counted,
             since: Instant::now(),
-            allowed: options.timeout.and_then(|timeout| timeout.checked_add(PATIENCE)),
+            allowed: options.timeout.and_then(|timeout| timeout.checked_add(LATE)),
             overdue: None,
             keeper: None,
             pid: 0,
@@ -362,13 +363,37 @@ impl Child {
     /// Ends a sandbox whose supervisor should have ended the program by now. Whether that time has come.
     pub(crate) fn give_up(&mut self) -> Result<bool> {
         let overdue = self.overdue.is_some_and(|overdue| Instant::now() >= overdue);
-        if overdue {
+        if !overdue {
+            return Ok(false);
+        }
+        self.hear_while_it_goes_on()?;
+        if self.report.is_none() {
             self.init.killed.store(true, Ordering::Release);
             self.init.kill();
-            self.init.reap();
+            self.init.reap_while_it_ends();
             self.end_with(Outcome::TimedOut)?;
         }
-        Ok(overdue)
+        Ok(true)
+    }
+
+    /// A supervisor that is seen to end many processes, or that a busy machine does not let run, has a little more time.
+    fn hear_while_it_goes_on(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let mut before = procfs::motion(self.init.pidfd.as_fd());
+        while self.report.is_none() && Instant::now() < until {
+            if sys::wait_readable(&[self.controller.line.socket.as_fd()], Some(Instant::now() + STILL))
+                .map_err(talking)?[0]
+            {
+                self.hear()?;
+                continue;
+            }
+            let now = procfs::motion(self.init.pidfd.as_fd());
+            if !now.goes_on(&before) {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     fn was_killed(&self) -> bool {

@@ -21,7 +21,7 @@ use super::hierarchy::{Controller, Version};
 
 const PREFIX: &str = "sandcell-";
 /// For processes that are dying already; one that sits in the kernel for longer is reported.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Every process of a group has to come to where it can be stopped, beside whatever else the machine does.
 const FREEZING: Duration = Duration::from_secs(10);
 /// How long one try of cgroup v1 may take before it is begun anew.
@@ -192,13 +192,13 @@ impl Group {
         }
     }
 
-    /// Waits, not for ever, until nothing lives in it.
-    pub(super) fn wait_until_empty(&self) {
+    /// Waits, not longer than this, until nothing lives in it.
+    pub(super) fn wait_until_empty(&self, patience: Duration) {
         if self.version == Version::V2 {
-            let _ = self.wait("cgroup.events", "populated 0", PATIENCE);
+            let _ = self.wait("cgroup.events", "populated 0", patience);
             return;
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         while !self.is_empty() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -206,12 +206,16 @@ impl Group {
 
     /// Waits until nothing lives in it, and removes it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let until = Instant::now() + PATIENCE;
+        self.remove_within(PATIENCE)
+    }
+
+    pub(super) fn remove_within(&self, patience: Duration) -> io::Result<()> {
+        let until = Instant::now() + patience;
         loop {
             match remove_tree(&self.path) {
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => match self.version {
                     Version::V2 => {
-                        let _ = self.wait("cgroup.events", "populated 0", PATIENCE);
+                        let _ = self.wait("cgroup.events", "populated 0", patience);
                     }
                     Version::V1 => std::thread::sleep(Duration::from_millis(1)),
                 },

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use super::group::Group;
+use super::group::{Group, PATIENCE};
 use super::hierarchy::{Controller, Host, Version};
 use super::settings::{self, Cannot, Setting, Write};
 use super::usage::{self, GroupUsage};
@@ -250,20 +251,25 @@ impl Placement {
     }
 
     /// Ends what is still in the groups, takes the last figures and removes the groups.
-    pub(crate) fn close(mut self) -> Closed {
+    pub(crate) fn close(self) -> Closed {
+        self.close_within(PATIENCE)
+    }
+
+    /// The same where something in them may not end: it is waited for only so long.
+    pub(crate) fn close_within(mut self, patience: Duration) -> Closed {
         // One group tells for all: they hold the same processes.
         let watched = self.v2().or_else(|| self.group(Controller::Freezer)).or(self.groups.first());
         if let Some(group) = watched.filter(|group| !group.is_empty()) {
             let _ = self.kill();
             // The last ones to die are charged until they are gone.
-            group.wait_until_empty();
+            group.wait_until_empty(patience);
         }
         let lost = self.lost();
         // Nothing is readable once the groups are gone.
         let groups: Vec<_> = std::mem::take(&mut self.groups).into_iter().chain(self.aside.take()).collect();
         let (usage, mut removed) = (usage::read(&groups), Ok(()));
         for group in &groups {
-            if let Err(e) = group.remove() {
+            if let Err(e) = group.remove_within(patience) {
                 let left =
                     Failure::new("cgroup-remove", group.path.display().to_string(), "the group could not be removed");
                 removed = Err(left

@@ -32,7 +32,10 @@ enum Group {
 }
 
 /// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
-/// held up by a terminal that takes no output, or by a file system that does not answer.
+/// held up by a file system that does not answer. Output that nobody takes is its own affair for less than that.
+pub(crate) const LATE: Duration = Duration::from_millis(600);
+
+/// How long it may take to answer, and to end what it is seen to end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a sandbox that was told to end is waited for: its memory may take a while, but what waits in the kernel for a
@@ -41,6 +44,9 @@ const DEATH: Duration = Duration::from_secs(5);
 
 /// How long a sandbox may take to be built, and a program to be executed in it. More is a file system that does not answer.
 pub(crate) const START_UP: Duration = Duration::from_secs(60);
+
+/// How long what is about to end goes on without a change before it is taken for stuck.
+pub(crate) const STILL: Duration = Duration::from_millis(100);
 
 /// How often a frozen cell is looked at by whoever waits for it to go on.
 const LOOK: Duration = Duration::from_millis(5);
@@ -249,8 +255,27 @@ impl Init {
             && let Group::Live(placement) = std::mem::replace(&mut *group, Group::None)
         {
             let oom = placement.oom_killed();
-            *group = Group::Over { closed: placement.close(), oom };
+            let lives_on = self.lives_on.load(Ordering::Acquire) && !self.over.load(Ordering::Acquire);
+            let closed = if lives_on { placement.close_within(Duration::ZERO) } else { placement.close() };
+            *group = Group::Over { closed, oom };
         }
+    }
+
+    /// The same for a sandbox whose time is up: it is waited for as long as one sees that it ends.
+    pub(crate) fn reap_while_it_ends(&self) {
+        let until = Instant::now() + DEATH;
+        let mut before = procfs::motion(self.pidfd.as_fd());
+        while !self.over.load(Ordering::Acquire) && !self.lives_on.load(Ordering::Acquire) {
+            if sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + STILL)).is_ok_and(|ended| ended[0]) {
+                break;
+            }
+            let now = procfs::motion(self.pidfd.as_fd());
+            if !now.ends(&before) || Instant::now() >= until {
+                self.lives_on.store(true, Ordering::Release);
+            }
+            before = now;
+        }
+        self.reap();
     }
 
     /// While the ids are still leased: afterwards they may be another sandbox's.

@@ -26,6 +26,54 @@ pub(crate) fn of_pidfd(pidfd: BorrowedFd<'_>) -> Option<u32> {
     field(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()), "Pid:")?.parse().ok().filter(|pid| *pid != 0)
 }
 
+/// What the supervisor of a sandbox and its children do: two of these tell whether it goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Motion {
+    /// It wants to run.
+    runs: bool,
+    /// How long it ran.
+    ran: String,
+    children: usize,
+    /// Those that run, and the states of all.
+    running: usize,
+    states: Vec<(String, char)>,
+}
+
+pub(crate) fn motion(pidfd: BorrowedFd<'_>) -> Motion {
+    let pid = of_pidfd(pidfd).unwrap_or(0).to_string();
+    let state = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name is whatever the program likes; what follows is not.
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('-')
+    };
+    let times = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let states: Vec<_> =
+        children.split_whitespace().take(MOST_STATES).map(|pid| (pid.to_owned(), state(pid))).collect();
+    Motion {
+        runs: state(&pid) == 'R',
+        ran: times.split_whitespace().next().unwrap_or_default().to_owned(),
+        children: children.split_whitespace().count(),
+        running: states.iter().filter(|(_, state)| *state == 'R').count(),
+        states,
+    }
+}
+
+/// Of so many children the state is looked at.
+const MOST_STATES: usize = 64;
+
+impl Motion {
+    /// Whether the supervisor is at its work: there are fewer processes than before, or nobody lets it run.
+    pub(crate) fn goes_on(&self, before: &Motion) -> bool {
+        self.children < before.children || self.runs && before.runs && self.ran == before.ran
+    }
+
+    /// Whether it ends, with all that was killed: something of it still runs, or is not what it was.
+    pub(crate) fn ends(&self, before: &Motion) -> bool {
+        self.runs || self.running > 0 || self != before
+    }
+}
+
 /// The child of a process, or the child of a child, that has this number in its own, innermost namespace.
 pub(crate) fn child_named(parent: u32, inside: u32) -> Option<u32> {
     let of = |parent: &u32| {
