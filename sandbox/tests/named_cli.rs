@@ -243,3 +243,33 @@ fn what_makes_no_sense_is_refused_with_a_hint() {
     done(&["kill", name]);
     assert_eq!(run(&["wait", name]).status.code(), Some(137));
 }
+
+#[test]
+fn who_is_attached_to_a_cell_that_is_removed_learns_it_whichever_comes_first() {
+    let attach = |cell: &Named| {
+        let mut words = command(&["attach", &cell.0]);
+        words.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let learns = |attached: std::process::Child| {
+        let output = attached.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        match output.status.code() {
+            // Ended by `rm -f`, which removes it after that.
+            Some(137) => {}
+            Some(125) => assert!(said.contains("removed meanwhile") || said.contains("no cell of this name"), "{said}"),
+            other => panic!("{other:?}: {said}"),
+        }
+    };
+    const SPEAKS: [&str; 3] = ["sh", "-c", "while :; do echo line; sleep 0.02; done"];
+    for round in 0..12u64 {
+        let cell = Named::started(&["-i"], &SPEAKS);
+        let attached = attach(&cell);
+        if round % 3 == 0 {
+            patiently("who is attached", || done(&["inspect", &cell.0]).contains("\"attached\": true"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(round % 3 * 3));
+        done(&["rm", "-f", &cell.0]);
+        learns(attached);
+        refused(&["attach", &cell.0], "there is no cell of this name");
+    }
+}

@@ -94,7 +94,7 @@ const FILES: [(&str, &str); 51] = [
 ];
 
 /// Functions in files that do touch what programs wrote, each with the reason why this call is none of those.
-const FUNCTIONS: [(&str, &str, &str); 30] = [
+const FUNCTIONS: [(&str, &str, &str); 31] = [
     ("launch/child.rs", "write", "its own maps in a /proc of the host, before there is a program"),
     ("api/pool.rs", "pool", "/proc of the host"),
     ("api/pool.rs", "places", "looks at what the caller names, and opens none of it"),
@@ -121,6 +121,7 @@ const FUNCTIONS: [(&str, &str, &str); 30] = [
     ("subid_tree/copy.rs", "one", "a new file in that copy"),
     ("sys/procfs.rs", "child_named", "/proc of the host"),
     ("sys/procfs.rs", "field", "/proc of the host"),
+    ("sys/procfs.rs", "motion", "/proc of the host"),
     ("overlay/upper.rs", "check_owners", "layers that the caller names; looks at owners and modes, and opens no file"),
     ("overlay/upper.rs", "private", "/var/tmp/sandcell-UID: the caller's alone, mode 0700"),
     ("overlay/upper.rs", "sweep", "/var/tmp/sandcell-UID: the caller's alone, mode 0700"),

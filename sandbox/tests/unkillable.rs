@@ -96,9 +96,9 @@ fn a_program_that_cannot_be_killed_holds_up_its_caller_for_a_moment_only_and_is_
     let output = shell(&sandbox, "echo begun; cat /silent/file").output().unwrap();
     let took = begun.elapsed();
     assert_eq!((&output.outcome, text(&output.stdout)), (&Outcome::TimedOut, "begun".into()), "{output:?}");
-    // Timeout, grace and a second; generous for a busy machine, and less than what nobody would wait for.
+    // Timeout, grace and a second, and as much again for a busy machine. It was ten seconds once.
     println!("{took:?} of {:?}", 2 * timeout);
-    assert!(took < Duration::from_secs(100), "{took:?}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
     let warnings = output.warnings.join(" ");
     assert!(warnings.contains("lives on"), "{warnings}");
     let children = || waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));

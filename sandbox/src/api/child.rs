@@ -21,11 +21,16 @@ use crate::report::{Enforced, IdentityReport, Leftover, NetworkReport, Outcome, 
 use crate::supervise::controller::{Controller, Line, Pid};
 use crate::supervise::ended::{not_started, outcome, usage};
 use crate::supervise::ending::Ending;
-use crate::supervise::init::{Init, Keeper, LATE, PATIENCE, START_UP, STILL, talking};
+use crate::supervise::init::{Init, Keeper, PATIENCE, START_UP, talking};
 use crate::supervise::terminal::Terminal;
+use crate::supervise::unkillable::STILL;
 use crate::sys;
 use crate::sys::procfs;
 use crate::wire::{self, Reply, reply};
+
+/// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
+/// held up by a file system that does not answer. Output that nobody takes is its own affair for less than that.
+const LATE: Duration = Duration::from_millis(500);
 
 /// How long init may take to say of a program that it has ended.
 const MOMENT: Duration = Duration::from_millis(100);

@@ -292,6 +292,10 @@ impl NamedCell {
                 report.network = self.network_when_over(&note);
                 Ok(Some(report))
             }
+            None if place::find(self.name())?.is_none() => {
+                let failure = Failure::new("wait", self.name(), "was removed").errno(libc::ENOENT);
+                Err(failure.hint("`sandcell ps -a` lists those that are there.").io())
+            }
             None => Err(Failure::new("wait", self.name(), "its keeper was killed, and the cell with it")
                 .hint("Start it again; the name is free.")
                 .io()),

@@ -17,7 +17,7 @@ use crate::overlay::upper::DiskUpper;
 use crate::report::{Enforced, Mechanism, NetworkReport, Published, Usage};
 use crate::subid_tree::{Bound, give_back};
 use crate::supervise::keeper;
-use crate::supervise::unkillable::{Remains, Stuck};
+use crate::supervise::unkillable::{self, DEATH, Remains, Stuck};
 use crate::sys;
 use crate::sys::procfs;
 use crate::wire::keeper::{STATUS_PAUSED, ask};
@@ -31,22 +31,11 @@ enum Group {
     Over { closed: Closed, oom: bool },
 }
 
-/// How much longer than timeout and grace the supervisor may take before the sandbox is ended from outside: it can be
-/// held up by a file system that does not answer. Output that nobody takes is its own affair for less than that.
-pub(crate) const LATE: Duration = Duration::from_millis(600);
-
 /// How long it may take to answer, and to end what it is seen to end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a sandbox that was told to end is waited for: its memory may take a while, but what waits in the kernel for a
-/// file system that does not answer ends when that does, and not before. See `remains.rs`.
-const DEATH: Duration = Duration::from_secs(5);
-
 /// How long a sandbox may take to be built, and a program to be executed in it. More is a file system that does not answer.
 pub(crate) const START_UP: Duration = Duration::from_secs(60);
-
-/// How long what is about to end goes on without a change before it is taken for stuck.
-pub(crate) const STILL: Duration = Duration::from_millis(100);
 
 /// How often a frozen cell is looked at by whoever waits for it to go on.
 const LOOK: Duration = Duration::from_millis(5);
@@ -263,17 +252,8 @@ impl Init {
 
     /// The same for a sandbox whose time is up: it is waited for as long as one sees that it ends.
     pub(crate) fn reap_while_it_ends(&self) {
-        let until = Instant::now() + DEATH;
-        let mut before = procfs::motion(self.pidfd.as_fd());
-        while !self.over.load(Ordering::Acquire) && !self.lives_on.load(Ordering::Acquire) {
-            if sys::wait_readable(&[self.pidfd.as_fd()], Some(Instant::now() + STILL)).is_ok_and(|ended| ended[0]) {
-                break;
-            }
-            let now = procfs::motion(self.pidfd.as_fd());
-            if !now.ends(&before) || Instant::now() >= until {
-                self.lives_on.store(true, Ordering::Release);
-            }
-            before = now;
+        if !self.over.load(Ordering::Acquire) && !unkillable::ends(self.pidfd.as_fd()) {
+            self.lives_on.store(true, Ordering::Release);
         }
         self.reap();
     }

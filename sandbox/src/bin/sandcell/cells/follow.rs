@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use sandcell::{Cell, Error, LogLine, LogReader, options as table, printable_lines};
+use sandcell::{Cell, Error, LogLine, LogReader, NamedCell, options as table, printable_lines};
 
 use super::ended;
 use crate::options::amended;
@@ -90,16 +90,36 @@ fn time(text: &str) -> Result<SystemTime, Error> {
 /// Shows what comes, feeds what is typed, and ends as the cell does.
 pub fn attach(name: &str, takeover: bool, feed: bool) -> Result<ExitCode, Error> {
     let cell = Cell::find(name)?;
+    attach_to(&cell, takeover, feed).map_err(|error| match Cell::find(name) {
+        Ok(_) => error,
+        // Whatever of it was missed first.
+        Err(_) => super::inside::mistake(
+            name,
+            "the cell was removed meanwhile",
+            "`sandcell ps -a` lists those that are there.",
+        ),
+    })
+}
+
+fn attach_to(cell: &NamedCell, takeover: bool, feed: bool) -> Result<ExitCode, Error> {
     let mut reader = cell.log()?;
     // What was there before, `logs` shows.
     reader.tail(0)?;
-    if feed && cell.info()?.stdin {
-        let input = cell.attach(takeover)?;
+    match feed.then(|| input(cell, takeover)) {
         // It may wait for a terminal when the cell has ended: nobody waits for it.
-        let _ = std::thread::Builder::new().spawn(move || copy_in(input));
+        Some(Ok(Some(input))) => drop(std::thread::Builder::new().spawn(move || copy_in(input))),
+        // It ends: how, is told in the end.
+        Some(Err(error)) if error.errno() == Some(nix::libc::ESRCH) => {}
+        Some(Err(error)) => return Err(error),
+        Some(Ok(None)) | None => {}
     }
     show_all(&mut reader)?;
     cell.wait().map(|report| ended(&report))
+}
+
+/// The main program's standard input, where it has one.
+fn input(cell: &NamedCell, takeover: bool) -> Result<Option<sandcell::Attached>, Error> {
+    if cell.info()?.stdin { cell.attach(takeover).map(Some) } else { Ok(None) }
 }
 
 fn show_all(reader: &mut LogReader) -> Result<(), Error> {
