@@ -491,3 +491,21 @@ fn what_the_rules_refused_is_told_when_a_program_fails() {
     let fine = run("getent hosts refused.invalid; exit 0");
     assert_eq!((fine.status.code(), String::from_utf8_lossy(&fine.stderr).into_owned()), (Some(0), String::new()));
 }
+
+#[test]
+fn a_port_of_the_host_that_was_refused_comes_with_the_option_that_opens_it() {
+    let err = refused_at_the_host(&["--allow-host", "allowed.invalid"]);
+    assert!(err.contains("hint: Let the host's own port be reached: --host-port PORT;"), "{err}");
+    let err = refused_at_the_host(&["--host-port", "1"]);
+    assert!(err.contains("hint: Let the host's own port be reached: --host-port 8099;"), "{err}");
+}
+
+/// What is told of a program that wanted port 8099 of the host.
+fn refused_at_the_host(options: &[&str]) -> String {
+    let script = "import socket; socket.create_connection(('host.containers.internal', 8099), 30)";
+    let words: Vec<&str> =
+        [options, &["--", "python3", "-c", script]].into_iter().flat_map(|words| words.iter().copied()).collect();
+    let (status, _, err) = run(&words);
+    assert_eq!(status, Some(1), "{err}");
+    err
+}

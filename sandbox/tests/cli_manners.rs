@@ -201,3 +201,41 @@ fn the_doctor_fails_where_nothing_can_run() {
     assert!(here.status.success() && said.contains("landlock-only"), "{said}");
     assert!(said.lines().any(|line| line.contains(" nested ") && line.contains("inside a container")), "{said}");
 }
+
+/// What is told on standard error.
+#[track_caller]
+fn told(words: &[&str], all_of: &[&str]) {
+    let (status, error) = status_and_error(words);
+    assert_ne!(status, Some(0), "{words:?}: {error}");
+    for part in all_of {
+        assert!(error.contains(part), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn a_hint_names_what_can_be_written_on_the_command_line() {
+    told(&["run", "--user", "nosuch", "--", "true"], &["Give numbers or one of the words random, root and caller"]);
+    told(&["run", "--ro", "/usr", "--", "no-such-program"], &["show it there with `--ro`"]);
+    told(&["run", "--", "./x"], &["./x: ", "It is looked for in the working directory: set `-C DIR` to where"]);
+    // What a caller of the library can do, a user of the program cannot.
+    let output = sandcell(&["doctor"]);
+    for word in ["sandcell::", "()", "feature `", "`best_effort`", "`cgroup`"] {
+        assert!(!text(&output.stdout).contains(word), "{word}: {}", text(&output.stdout));
+    }
+    // Where no cgroup holds the limit, or else nothing is refused.
+    let (status, error) = status_and_error(&["run", "--memory", "64M", "--", "true"]);
+    let instead = "set `--best-effort` to memory: a resource limit stands in";
+    assert!(status == Some(0) || error.contains(instead), "{error}");
+}
+
+#[test]
+fn a_destination_that_is_relative_begins_where_the_user_is() {
+    let scratch = Scratch::new();
+    scratch.file("src/x", "content");
+    let place = scratch.path().join("rel/deep");
+    let output =
+        sandcell_in(scratch.path(), &["run", "--ro", "src:rel/deep", "--", "cat", &format!("{}/x", place.display())]);
+    assert_eq!(text(&output.stdout), "content", "{output:?}");
+    let output = sandcell_in(scratch.path(), &["run", "--ro", "src:rel", "--", "cat", "/rel/x"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}

@@ -238,7 +238,7 @@ fn what_makes_no_sense_is_refused_with_a_hint() {
         refused(&[verb, "there-is-none"], "no cell of this name");
     }
     for verb in ["rm", "inspect"] {
-        refused(&[verb, "there-is-none"], "no such image in the store, and no cell of this name");
+        refused(&[verb, "there-is-none"], "there-is-none: there is neither a cell nor an image of this name");
     }
     done(&["kill", name]);
     assert_eq!(run(&["wait", name]).status.code(), Some(137));
@@ -272,4 +272,19 @@ fn who_is_attached_to_a_cell_that_is_removed_learns_it_whichever_comes_first() {
         learns(attached);
         refused(&["attach", &cell.0], "there is no cell of this name");
     }
+}
+
+#[test]
+fn what_is_told_of_a_cell_names_it_and_the_timeout_that_held() {
+    let cell = Named::started(&["--timeout", "1h"], &[]);
+    let name = cell.0.as_str();
+    let told = |words: &[&str], status, message: &str| {
+        let output = run(words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {said}");
+        assert!(said.contains(message), "{words:?}: {said}");
+    };
+    told(&["exec", "--timeout", "200ms", name, "sleep", "1000"], 124, "timed out after 200ms");
+    // Nobody is to look for a cell of the name `cell`.
+    told(&["kill", "-s", "USR1", name], 125, &format!("{name}: has no main program that runs"));
 }

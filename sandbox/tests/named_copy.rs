@@ -396,3 +396,30 @@ fn holes_stay_holes_however_large_both_ways() {
     done(&["cp", &cell.at("/proc/version"), &path(&scratch, "version")]);
     assert!(fs::read_to_string(path(&scratch, "version")).unwrap().starts_with("Linux"));
 }
+
+#[test]
+fn what_cannot_be_copied_is_told_once_and_with_what_to_do() {
+    let (cell, scratch) = (Named::new(), Scratch::new());
+    let told = |words: &[&str], input: &str, lines: [&str; 2]| {
+        let script = format!("printf %s '{input}' | \"$0\" \"$@\"");
+        let output =
+            Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_sandcell")]).args(words).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
+        let [error, hint] = said.trim_end().split('\n').collect::<Vec<_>>()[..] else { panic!("two lines: {said}") };
+        assert!(error.contains(lines[0]) && hint.contains(lines[1]), "{words:?}: {said}");
+        assert!(!error.contains("os error"), "{said}");
+        error.to_owned()
+    };
+    let absent = path(&scratch, "absent");
+    let missing = [": No such file or directory", "Name one that is there"];
+    told(&["cp", &absent, &cell.at("/tmp")], "", missing);
+    told(&["cp", &cell.at("/absent"), &absent], "", missing);
+    let deep = format!("{absent}/deep");
+    let error = told(&["cp", &cell.at("/tmp"), &deep], "", missing);
+    assert_eq!(error.matches(&deep).count(), 1, "{error}");
+    told(&["cp", "-", &cell.at("/tmp")], "hello", ["this is no tar archive", "Give it a tar archive"]);
+    told(&["cp", &absent, "there-is-none:/tmp"], "", missing);
+    scratch.file("file", "");
+    told(&["cp", &path(&scratch, "file"), "there-is-none:/tmp"], "", ["there-is-none: ", "sandcell ps -a"]);
+}

@@ -1,25 +1,29 @@
 //! One cgroup made for one sandbox, in one hierarchy.
 //!
-//! Its maker keeps it open and locked (flock(2)). The lock goes when the maker dies, however it dies; so who finds a
-//! group of ours that can be locked has found one without an owner and removes it, if it is empty. The name carries the
-//! maker's PID so that a maker can pass over its own.
+//! Its maker has marked it as in use before it is made ([`Mark`]), and the mark goes when the maker dies; so who finds a
+//! group of ours without one has found one without an owner and removes it, if it is empty. The name carries the
+//! maker's PID so that a maker can pass over its own. No descriptor of a group is kept: its files are opened by name
+//! beneath the directory that all groups of the process have in common.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::hierarchy::{Controller, Version};
+use super::parent::{Mark, Parent, place};
 
 const PREFIX: &str = "sandcell-";
+/// Random ones in its name. (Earlier versions had 16, and other marks.)
+const DIGITS: usize = 15;
 /// For processes that are dying already; one that sits in the kernel for longer is reported.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Every process of a group has to come to where it can be stopped, beside whatever else the machine does.
@@ -36,35 +40,44 @@ pub(super) struct Group {
     /// What counts and limits in it.
     pub(super) controllers: Vec<Controller>,
     pub(super) path: PathBuf,
-    dir: File,
+    parent: Arc<Parent>,
+    name: String,
+    /// `None` where somebody else has it.
+    mark: Option<Mark>,
 }
 
 impl Group {
-    pub(super) fn create(version: Version, parent: &Path, controllers: Vec<Controller>) -> io::Result<Group> {
-        collect(parent);
-        // Another process may take a group for abandoned between its creation and its lock: then once more.
-        for _ in 0..8 {
-            let random = u64::from_ne_bytes(crate::sys::random()?);
-            let path = parent.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
-            match fs::create_dir(&path) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => created?,
-            }
-            let Ok(dir) = File::open(&path) else { continue };
-            if dir.try_lock().is_ok() && path.exists() {
-                return Ok(Group { version, controllers, path, dir });
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EEXIST))
+    pub(super) fn create(version: Version, above: &Path, controllers: Vec<Controller>) -> io::Result<Group> {
+        let parent = Parent::open(above)?;
+        collect(above, &parent);
+        let random = u64::from_ne_bytes(crate::sys::random()?) >> (64 - 4 * DIGITS);
+        let name = format!("{PREFIX}{}-{random:0DIGITS$x}", std::process::id());
+        let mark = Some(Mark::new(parent.clone(), place(&name))?);
+        let path = above.join(&name);
+        fs::create_dir(&path)?;
+        Ok(Group { version, controllers, path, parent, name, mark })
     }
 
     /// A group that somebody else has made and keeps.
     pub(super) fn of_another(version: Version, path: &Path, controllers: Vec<Controller>) -> io::Result<Group> {
-        Ok(Group { version, controllers, path: path.to_owned(), dir: File::open(path)? })
+        let (above, name) = path.to_str().and_then(|path| path.rsplit_once('/')).ok_or(io::ErrorKind::NotFound)?;
+        let (parent, name) = (Parent::open(above.as_ref())?, name.to_owned());
+        let group = Group { version, controllers, path: path.to_owned(), parent, name, mark: None };
+        group.directory().map(|_| group)
     }
 
     fn open(&self, file: &str, flags: OFlag) -> io::Result<File> {
-        Ok(openat(&self.dir, file, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+        self.parent.open_beneath(&format!("{}/{file}", self.name), flags)
+    }
+
+    /// For `CLONE_INTO_CGROUP` (v2).
+    pub(super) fn directory(&self) -> io::Result<OwnedFd> {
+        Ok(self.open("", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?.into())
+    }
+
+    /// Whoever has a copy of it has the group, too.
+    pub(super) fn marked_again(&self) -> io::Result<OwnedFd> {
+        self.mark.as_ref().ok_or(io::ErrorKind::NotFound)?.again()
     }
 
     pub(super) fn write(&self, file: &str, value: &str) -> io::Result<()> {
@@ -75,11 +88,6 @@ impl Group {
         let mut text = String::with_capacity(512);
         self.open(file, OFlag::O_RDONLY)?.read_to_string(&mut text)?;
         Ok(text)
-    }
-
-    /// For `CLONE_INTO_CGROUP` (v2).
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
     }
 
     /// Whoever writes "0" to it is in the group.
@@ -240,20 +248,16 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Removes the empty groups in `parent` whose makers are dead.
-fn collect(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
+/// Removes the empty groups in that directory whose makers are dead.
+fn collect(above: &Path, parent: &Parent) {
+    let Ok(entries) = fs::read_dir(above) else { return };
     for entry in entries.take(LOOK_AT_ONCE).flatten() {
-        if entry.file_name().to_str().and_then(maker).is_none_or(|pid| pid == std::process::id()) {
-            continue;
-        }
-        // Not whether the PID exists: it may be a zombie, or of another PID namespace. The lock knows.
-        let path = entry.path();
-        // Held until it is gone: whoever has just made it would otherwise lock what is about to be removed.
-        if let Ok(dir) = File::open(&path)
-            && dir.try_lock().is_ok()
+        // Not whether the PID exists: it may be a zombie, or of another PID namespace. The mark knows.
+        if let Some(name) = entry.file_name().to_str()
+            && maker(name).is_some_and(|pid| pid != std::process::id())
+            && parent.is_marked(place(name)).is_ok_and(|marked| !marked)
         {
-            let _ = remove_tree(&path);
+            let _ = remove_tree(&entry.path());
         }
     }
 }
@@ -261,5 +265,5 @@ fn collect(parent: &Path) {
 /// The PID in the name of one of our groups.
 fn maker(name: &str) -> Option<u32> {
     let (pid, random) = name.strip_prefix(PREFIX)?.split_once('-')?;
-    (random.len() == 16).then(|| pid.parse().ok())?
+    (random.len() == DIGITS).then(|| pid.parse().ok())?
 }

@@ -57,7 +57,7 @@ impl Placement {
     fn handed(&self) -> io::Result<Handed> {
         let mut handed = Handed::default();
         for (number, group) in self.groups.iter().enumerate() {
-            handed.locks.push(group.fd().try_clone_to_owned()?);
+            handed.locks.push(group.marked_again()?);
             let (Some(parent), Some(name)) = (group.path.parent(), group.path.file_name()) else { continue };
             handed.groups.push((std::fs::File::open(parent)?.into(), text(name.as_bytes())?));
             for file in FIGURES {

@@ -1,7 +1,7 @@
 //! Limits of a whole sandbox: cgroups, and what stands in for them.
 //!
 //! [`prepare`] finds out who can hold each limit. [`Prepared::place`] makes the groups of one sandbox with their limits
-//! already in force, before anything is cloned; the sandbox's init is born into them ([`Placement::clone_into`]) or steps
+//! already in force, before anything is cloned; the sandbox's init is born into them ([`Placement::doors`]) or steps
 //! in before it executes anything ([`Placement::join`]). Each limit goes to cgroup v2 where a subtree was delegated, otherwise to a v1 hierarchy that the caller may write to. On hosts that
 //! have both, v1 holds the limits and v2 serves to kill, freeze and count.
 //!
@@ -12,6 +12,7 @@ mod delegation;
 mod group;
 mod hand_over;
 mod hierarchy;
+mod parent;
 mod placement;
 mod settings;
 mod sys;
@@ -199,7 +200,7 @@ impl Prepared {
             return Ok((item, requested, cannot));
         }
         let instead = fallback(item, &self.limits, Facts::default())
-            .map(|(_, weaker)| format!("`best_effort` for it uses a resource limit, and {weaker}"));
+            .map(|(_, weaker)| format!("set `best_effort` to {item}: a resource limit stands in, and {weaker}"));
         let hint = [Some(cannot.remedy).filter(|remedy| !remedy.is_empty()), instead];
         let hint = hint.into_iter().flatten().collect::<Vec<_>>().join("; or ");
         let message = format!("no cgroup can hold this limit: {}", cannot.why);
@@ -213,7 +214,9 @@ impl Wanted {
             let hint = match e.raw_os_error() {
                 Some(libc::EAGAIN) => "a group above allows no more groups: see cgroup.max.descendants",
                 Some(libc::ENOENT) => "the group was removed since the sandbox was built: build it anew",
-                _ => "the caller must be able to make groups there: `sandcell doctor`",
+                _ => {
+                    "the caller must be able to make directories there: have the group given to it, or name another by `cgroup`"
+                }
             };
             let subject = self.parent.display().to_string();
             Failure::new("cgroup-create", subject, "no group could be made here").cause(e).hint(hint).setup()
@@ -296,7 +299,7 @@ impl Sources<'_> {
             base.enable(&controllers).map_err(|e| {
                 Failure::new("cgroup-create", base.dir.display().to_string(), "its controllers cannot be handed down")
                     .cause(&e)
-                    .hint("see `sandcell doctor`")
+                    .hint("the caller must be able to write to its cgroup.subtree_control, and no process may be in it")
                     .setup()
             })?;
             groups.push(Wanted { version: Version::V2, parent: base.dir.clone(), controllers });

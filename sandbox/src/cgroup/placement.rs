@@ -1,7 +1,7 @@
 //! The groups of one live sandbox: entering, measuring, changing and ending it.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,16 +75,17 @@ impl Placement {
         self.groups.iter().find(|group| group.version == Version::V2)
     }
 
-    /// The v2 group, for `CLONE_INTO_CGROUP` (Linux 5.7).
-    pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.v2().map(Group::fd)
-    }
-
     /// The v1 groups: the new process writes "0" to each of these before it executes anything. Opened for that alone: a
     /// sandbox that runs takes no more of its caller's descriptors than it must.
     pub(crate) fn join(&self) -> Result<Vec<OwnedFd>> {
         let v1 = self.groups.iter().filter(|group| group.version == Version::V1);
         v1.map(Group::entrance).collect::<io::Result<_>>().map_err(|e| no_entrance(&e))
+    }
+
+    /// The same, and the v2 group for `CLONE_INTO_CGROUP` (Linux 5.7).
+    pub(crate) fn doors(&self) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
+        let group = self.v2().map(Group::directory).transpose().map_err(|e| no_entrance(&e))?;
+        Ok((self.join()?, group))
     }
 
     /// The same for the v2 group, where `clone3` is refused.
@@ -340,7 +341,7 @@ fn apply(group: &Group, setting: &Setting) -> Result<(), Refused> {
             Some(libc::ENOENT | libc::EACCES | libc::EPERM | libc::EROFS | libc::EOPNOTSUPP) => {
                 return Err(Refused::Cannot(Cannot::new(
                     format!("{path}: {e}"),
-                    "the caller must be able to write there: `sandcell doctor`",
+                    "have that group given to the caller, or leave the limit out",
                 )));
             }
             _ => {

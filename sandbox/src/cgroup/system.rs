@@ -27,7 +27,7 @@ impl Placement {
             .and_then(|()| fs::create_dir(&path))
             .and_then(|()| fs::OpenOptions::new().write(true).open(path.join("cgroup.procs")));
         let failed = |e: &io::Error| {
-            let hint = "The caller must be able to make groups in its own: `sandcell doctor`.";
+            let hint = "The caller must be able to make directories there, and to give them away.";
             let subject = path.display().to_string();
             Failure::new("cgroup-create", subject, "cannot be made and given to an init").cause(e).hint(hint).setup()
         };

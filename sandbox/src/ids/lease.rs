@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat};
@@ -22,6 +22,7 @@ use crate::error::{Failure, Result};
 use crate::ids::Refusal;
 use crate::ids::ranges::{Range, Ranges};
 use crate::ids::source::Source;
+use crate::sys::lock::{briefly, bytes};
 
 /// UIDs are locked at the byte of their number, GIDs above all UIDs.
 const GIDS: u64 = 1 << 32;
@@ -164,7 +165,7 @@ impl Places {
         self.lease(&only(uids), &only(gids), count, wait).map_err(|refusal| match refusal {
             Refusal::Broken(error) if error.errno() == Some(libc::EAGAIN) => {
                 let failure = Failure::new("upper", whose, "the ids that its files belong to are in use by a sandbox");
-                let hint = "Wait for the end of the sandbox that has them (Identity::wait), or give the files to the \
+                let hint = "Wait for the end of the sandbox that has them (`wait_for_ids`), or give the files to the \
                             caller: `sandcell files reclaim DIR`.";
                 Refusal::Broken(failure.errno(libc::EAGAIN).hint(hint).setup())
             }
@@ -196,8 +197,9 @@ impl Places {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 let whose = format!("ids {uid} to {}", u64::from(uid) + u64::from(count) - 1);
                 let failure = Failure::new("lease", whose, "a live sandbox has some of the ids of the image's files");
-                let hint = "End the user's other sandboxes, those with a name too (`sandcell ps`), or wait longer \
-                            (`wait_for_ids`).";
+                let hint = "End the user's other sandboxes, those with a name too (`sandcell ps`), wait longer \
+                            (`wait_for_ids`), or have root add ids, which the others take then: usermod --add-subuids \
+                            200000-265535 --add-subgids 200000-265535 USER.";
                 return Err(Refusal::Broken(failure.hint(hint).errno(libc::EAGAIN).setup()));
             }
             std::thread::sleep(pause.min(deadline.map_or(pause, |deadline| deadline - now)));
@@ -277,18 +279,6 @@ impl Places {
     }
 }
 
-/// What others have for moments only.
-fn briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    for _ in 0..50 {
-        match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
-        }
-    }
-    None
-}
-
 /// The lock files of all places: what is locked is locked in each of them.
 #[derive(Debug)]
 struct Book {
@@ -345,7 +335,7 @@ impl Book {
 
     fn unlock(&self, files: &[File], range: Range) {
         for file in files {
-            let _ = fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, range.start, range.len())));
+            let _ = fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&bytes(libc::F_UNLCK, range.start, range.len())));
         }
     }
 
@@ -419,7 +409,7 @@ impl Book {
 
     fn lock_as(&self, kind: i32, range: Range) -> Result<bool> {
         for (i, file) in self.files.iter().enumerate() {
-            match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&flock(kind, range.start, range.len()))) {
+            match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&bytes(kind, range.start, range.len()))) {
                 Ok(_) => {}
                 Err(errno) => {
                     self.unlock(&self.files[..i], range);
@@ -443,7 +433,7 @@ impl Book {
             // The kernel names any lock in the way, not the first: what lies left and right of it is asked about next.
             let mut open: Vec<Range> = ids.iter().copied().collect();
             while let Some(range) = open.pop() {
-                let mut lock = flock(libc::F_WRLCK, offset + range.start, range.len());
+                let mut lock = bytes(libc::F_WRLCK, offset + range.start, range.len());
                 fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))
                     .map_err(|errno| failed("the leases cannot be read", &errno.into()))?;
                 if i32::from(lock.l_type) == libc::F_UNLCK {
@@ -520,7 +510,7 @@ impl Full {
             "no slice of {count} {kind}s is free{waited}: {used} of {total} are in use by {holders} live sandboxes"
         );
         let failure = Failure::new("lease", "", message)
-            .hint("End sandboxes, wait longer (Identity::wait), or have root add ids: usermod --add-subuids 200000-265535 \
+            .hint("End sandboxes, wait longer (`wait_for_ids`), or have root add ids: usermod --add-subuids 200000-265535 \
                    --add-subgids 200000-265535 USER.")
             .errno(libc::EAGAIN);
         // A single long run of an image would otherwise stop every other sandbox of a user with few ids.
@@ -536,16 +526,6 @@ fn random_slice(ids: &Ranges, count: u32) -> Result<Option<u32>> {
     // The remainder's bias is below 2^-32 and nobody can predict it.
     let random = crate::sys::random().map_err(|e| failed("the kernel gives no random numbers", &e.into()))?;
     Ok(ids.slice(u64::from_ne_bytes(random) % slices, count))
-}
-
-fn flock(kind: i32, start: u64, length: u64) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start as i64,
-        l_len: length as i64,
-        l_pid: 0,
-    }
 }
 
 fn failed(message: &str, error: &io::Error) -> crate::Error {

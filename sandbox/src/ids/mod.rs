@@ -393,7 +393,7 @@ impl IdPool {
                 source.check_size(count)?;
                 let slices = again.and_then(|record| record.slices(self.host.uid, self.host.gid));
                 Some(match slices {
-                    None => self.host.places.lease(&source.uids, &source.gids, count, wait)?,
+                    None => self.new_lease(source)?,
                     Some(slices) => self.host.places.lease_again(source, slices, count, wait)?,
                 })
             }
@@ -420,6 +420,19 @@ impl IdPool {
             trees: Vec::new(),
             lease,
         })
+    }
+
+    /// Runs of images all have the first slice that is as long as a distribution's ids: others leave it to them while there is
+    /// anything else.
+    fn new_lease(&self, source: &Source) -> Result<Lease, Refusal> {
+        let Identity { count, wait, .. } = self.identity;
+        #[cfg(feature = "image")]
+        if let (Some(uids), Some(gids)) = (store::beside(&source.uids), store::beside(&source.gids))
+            && let Ok(lease) = self.host.places.lease(&uids, &gids, count, None)
+        {
+            return Ok(lease);
+        }
+        self.host.places.lease(&source.uids, &source.gids, count, wait)
     }
 
     fn shared(&self, why: String) -> Result<Assigned> {

@@ -6,7 +6,7 @@
 
 use crate::error::{Failure, Result};
 use crate::ids::map::IdMap;
-use crate::ids::ranges::Ranges;
+use crate::ids::ranges::{Range, Ranges};
 use crate::ids::record::Record;
 use crate::ids::source::Source;
 use crate::ids::{Assigned, IdPool, Prepared, Refusal};
@@ -14,6 +14,12 @@ use crate::policy::User;
 
 /// Ids of a whole distribution.
 const WHOLE: u32 = 65536;
+
+/// The ids that no run of an image has.
+pub(super) fn beside(ids: &Ranges) -> Option<Ranges> {
+    let whole = Range::new(ids.slice(0, WHOLE)?, WHOLE);
+    Some(ids.without(&std::iter::once(whole).collect()))
+}
 
 /// The slice: where it begins and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

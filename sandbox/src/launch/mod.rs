@@ -162,7 +162,7 @@ impl Launch<'_> {
             | rawsys::CLONE_NEWPID
             | rawsys::CLONE_NEWIPC
             | rawsys::CLONE_NEWUTS;
-        let join = self.placement.map_or_else(|| Ok(Vec::new()), Placement::join)?;
+        let (join, group) = self.placement.map_or_else(|| Ok(Default::default()), Placement::doors)?;
         let mut orders = child::Orders {
             name: c"sandcell-init",
             raw_packets: self.relay.is_some(),
@@ -178,7 +178,7 @@ impl Launch<'_> {
             gid_map: self.identity.gid_map.to_string().into_bytes(),
             clone3: true,
             flags: rawsys::CLONE_PIDFD | if namespaces { flags } else { 0 },
-            cgroup: self.placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: group.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             control,
             init: image.init.as_raw_fd(),
             stack: Vec::with_capacity(child::STACK),

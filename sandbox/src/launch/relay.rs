@@ -112,7 +112,7 @@ impl Relay {
         let table = setup.table.map_or_else(|| table().map(File::from), Ok).map_err(descriptors)?;
         let letter = sys::Letter::new(c"sandcell-relay-config", &setup.config).map_err(descriptors)?;
         let program = image.relay.as_ref().expect("it is prepared where the network is `user`");
-        let join = placement.map_or_else(|| Ok(Vec::new()), Placement::join)?;
+        let (join, group) = placement.map_or_else(|| Ok(Default::default()), Placement::doors)?;
         let mut orders = child::Orders {
             name: c"sandcell-relay",
             detached,
@@ -128,7 +128,7 @@ impl Relay {
             gid_map: Vec::new(),
             clone3: true,
             flags: rawsys::CLONE_PIDFD,
-            cgroup: placement.and_then(Placement::clone_into).map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: group.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             control: theirs.as_raw_fd(),
             init: program.as_raw_fd(),
             stack: Vec::with_capacity(child::STACK),

@@ -94,7 +94,7 @@ fn check_mount(mount: &Mount) -> Result<()> {
 fn check_image(policy: &Policy) -> Result<()> {
     if let (Some(name), false) = (&policy.image_user, policy.root.is_image()) {
         let message = "names a user of an image, and the root is none";
-        let hint = "Give numbers, `random`, `root` or `caller`, or run an image.";
+        let hint = "Give numbers or one of the words random, root and caller, or run an image.";
         return Err(wrong(&format!("user={}", name.escape_debug()), message, hint));
     }
     policy.volumes.iter().try_for_each(|volume| destination(&volume.dest).map(drop))

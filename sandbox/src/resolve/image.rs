@@ -182,7 +182,7 @@ pub(crate) fn clean(from: &Path, path: &str) -> PathBuf {
 pub(crate) fn user_of(text: &str, topmost_first: &[PathBuf]) -> Result<User> {
     let wrong = |message: String| {
         Failure::new("image-user", text.escape_debug().to_string(), message)
-            .hint("say who the program is to be: --user, or Builder::user")
+            .hint("say who the program is to be by `user`")
             .config()
     };
     let (user, group) = match text.split_once(':') {

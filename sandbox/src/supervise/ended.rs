@@ -17,7 +17,11 @@ pub(crate) fn not_started(program: &str, dir: &Path, reply: &Reply) -> crate::Er
     let failure = Failure::new(name, subject, words).errno(reply.errno);
     match (reply.detail, Errno::from_raw(reply.errno)) {
         (stage::PROGRAM_EXEC, Errno::ENOENT) => {
-            failure.hint("the path is one inside the sandbox; show it there with `ro`").exec()
+            let hint = match program.find('/') {
+                Some(1..) => "It is looked for in the working directory: set `chdir` to where it is inside.",
+                _ => "the path is one inside the sandbox; show it there with `ro`",
+            };
+            failure.hint(hint).exec()
         }
         (stage::PROGRAM_EXEC, Errno::EACCES) => {
             failure.hint("is it executable, and may its directories be entered?").exec()

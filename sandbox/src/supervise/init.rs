@@ -347,7 +347,7 @@ impl Init {
             Group::Live(placement) => act(placement),
             _ if self.killed.load(Ordering::Acquire) => Err(killed("cgroup")),
             _ => Err(Failure::new("cgroup", "cell", "it has no cgroup")
-                .hint("start it with a limit, on a host where the caller has cgroups")
+                .hint("start it with a limit that a cgroup holds, such as `pids`; where that is refused, the hint says what the host lacks")
                 .unsupported()),
         }
     }

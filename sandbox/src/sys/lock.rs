@@ -2,6 +2,8 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::sync::{Mutex, MutexGuard, TryLockError as Busy};
+use std::time::Duration;
 
 /// A lock that is held. It is let go and not only closed: a process that another thread is about to start has a copy
 /// of every descriptor until its exec, and the lock would live as long as the copy. A forked process that drops its
@@ -64,6 +66,29 @@ impl Drop for Lock {
             let _ = self.file.unlock();
         }
     }
+}
+
+/// A lock on a range of bytes, as fcntl(2) takes it.
+pub(crate) fn bytes(kind: i32, start: u64, length: u64) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start as i64,
+        l_len: length as i64,
+        l_pid: 0,
+    }
+}
+
+/// What others have for moments only. `None`: a thread had it when this process was forked.
+pub(crate) fn briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..50 {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(Busy::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(Busy::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
 }
 
 #[cfg(test)]

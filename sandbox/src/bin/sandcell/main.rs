@@ -183,9 +183,9 @@ fn findings_in_words(findings: &[sandcell::Finding]) -> Vec<u8> {
     let mut text = String::new();
     for finding in findings {
         let mark = if finding.ok { "yes" } else { "no " };
-        text += &format!("{mark} {:<16} {}\n", finding.name, finding.detail);
+        text += &format!("{mark} {:<16} {}\n", finding.name, in_own_words(&finding.detail));
         if !finding.remedy.is_empty() {
-            text += &format!("    {:<16} remedy: {}\n", "", finding.remedy);
+            text += &format!("    {:<16} remedy: {}\n", "", in_own_words(&finding.remedy));
         }
     }
     text.into()
@@ -228,9 +228,30 @@ fn tell(error: &Error) {
     }
 }
 
+/// What the library says to those who call it, and what a user of the program can do instead.
+const OF_CALLERS: [(&str, &str); 6] = [
+    ("best effort for ", "`best_effort` with "),
+    ("`thaw()`", "`sandcell resume NAME`"),
+    (" (or `doctor()`)", ""),
+    ("`chdir`", "`-C DIR`"),
+    (
+        "start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM` and let it call \
+         sandcell::adopt_cgroup(), or name a delegated group with `cgroup`, or build with the feature `systemd`",
+        "start a shell by `systemd-run --user --scope -p Delegate=yes bash`, move it into a group of its own (`mkdir G/shell; \
+         echo $$ > G/shell/cgroup.procs`, where G is /sys/fs/cgroup and what /proc/self/cgroup says) and run it there; or \
+         name a delegated group with `cgroup`",
+    ),
+    (
+        "call sandcell::adopt_cgroup() once, early: it moves the caller into a group of its own below that one; or have \
+         systemd do it (DelegateSubgroup=)",
+        "move the shell into a group of its own below that one: `mkdir G/shell; echo $$ > G/shell/cgroup.procs`; or have \
+         systemd do it (DelegateSubgroup=)",
+    ),
+];
+
 /// A hint of the library, which knows options by their names, in the words of the command line.
 fn in_own_words(hint: &str) -> String {
-    let hint = hint.replace("best effort for ", "`best_effort` with ").replace("`thaw()`", "`sandcell resume NAME`");
+    let hint = OF_CALLERS.iter().fold(hint.to_owned(), |hint, (library, program)| hint.replace(library, program));
     table::all().fold(hint, |hint, spec| {
         hint.replace(&format!("`{}`", spec.name), &format!("`--{}`", spec.name.replace('_', "-")))
     })

@@ -343,9 +343,14 @@ pub fn wrong(option: &str, value: &OsStr, message: impl Into<String>) -> Error {
     Error::option(format!("{option} {}", value.to_string_lossy()), message)
 }
 
-/// The same mistake with more said of it.
+/// The same error with more said of it.
 pub fn amended(mut error: Error, amend: impl FnOnce(&mut Failure)) -> Error {
-    if let Error::Config(failure) = &mut error {
+    if let Error::Config(failure)
+    | Error::Unsupported(failure)
+    | Error::Setup(failure)
+    | Error::Exec(failure)
+    | Error::Io(failure) = &mut error
+    {
         amend(failure);
     }
     error

@@ -19,12 +19,15 @@ use sandcell::{
 };
 
 use crate::background::{self, Background};
+use crate::cells::of_cell;
 use crate::options::{Options, amended, wrong};
 use crate::{FAILED, late, named, sys, tell, terminal};
 
 /// So many leftovers are named, each with so many characters of its command line.
 const NAMED: usize = 20;
 const COMMAND: usize = 200;
+/// By which programs reach the host.
+const HOST_NAME: &str = "host.containers.internal";
 
 /// How a run ended: the status for it, and the signal if one ended the program.
 pub struct Ended {
@@ -125,10 +128,16 @@ fn chooses_ports(sandbox: &Sandbox) -> bool {
 }
 
 /// A command that is complete, with the caller's signals passed on: `sandcell exec`.
-pub fn command(mut command: Command, tty: bool) -> ExitCode {
-    let result =
+/// `timeout`: its own, which holds instead of the cell's.
+pub fn command(mut command: Command, tty: bool, cell: &str, timeout: Option<Duration>) -> ExitCode {
+    let mut result =
         Signals::hold(tty).and_then(|signals| Run { report: None, tty }.attend(&mut command, false, &signals, false));
-    finish(result, None).status()
+    if let (Ok(report), Some(timeout)) = (&mut result, timeout) {
+        for line in report.enforced.iter_mut().filter(|line| line.item == "timeout") {
+            line.requested = Requested::Number(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+    finish(result.map_err(|error| of_cell(cell, error)), None).status()
 }
 
 /// `sandcell run --trace`: a line for each stage; steps of init's are set in.
@@ -341,7 +350,16 @@ fn tell_of_network(network: &NetworkReport) {
         complain!("sandcell: and {} more that were refused", refused - NAMED);
     }
     let is_denied = |refused: &Connection| refused.rule.as_deref().is_some_and(|rule| rule.starts_with("deny-"));
-    if refused > 0 && network.refused().all(is_denied) {
+    let is_host = |refused: &Connection| {
+        refused.host.as_deref() == Some(HOST_NAME)
+            || refused.why.as_deref().is_some_and(|why| why.contains("host-port"))
+    };
+    if refused > 0 && network.refused().all(is_host) {
+        // A name that was asked for has none but that of its server.
+        let port = network.refused().find(|refused| refused.protocol != "dns").map(|refused| refused.port);
+        let port = port.map_or("PORT".to_owned(), |port| port.to_string());
+        complain!("hint: Let the host's own port be reached: --host-port {port}; it is {HOST_NAME}:{port} inside.");
+    } else if refused > 0 && network.refused().all(is_denied) {
         complain!(
             "hint: Leave out the rule that denies it, --deny-host or --deny-net: it holds whatever else is allowed."
         );

@@ -286,7 +286,7 @@ fn a_controller_that_is_taken_away_is_reported_as_lost() {
 fn groups_whose_maker_was_killed_are_collected_by_the_next_start() {
     let Some(placement) = placement(|l| l.pids = Some(50)) else { return };
     // Like ours, but by another process.
-    let orphan = |path: &Path, random: u64| path.with_file_name(format!("sandcell-4194305-{random:016x}"));
+    let orphan = |path: &Path, random: u64| path.with_file_name(format!("sandcell-4194305-{random:015x}"));
     for path in paths(&placement) {
         fs::create_dir(orphan(&path, 1)).unwrap();
         fs::create_dir(orphan(&path, 2)).unwrap();
@@ -294,9 +294,11 @@ fn groups_whose_maker_was_killed_are_collected_by_the_next_start() {
     let alive: Vec<fs::File> = paths(&placement)
         .iter()
         .map(|path| {
-            let dir = fs::File::open(orphan(path, 2)).unwrap();
-            dir.try_lock().unwrap();
-            dir
+            let parent = fs::File::open(path.parent().unwrap()).unwrap();
+            let number = crate::cgroup::parent::place(orphan(path, 2).to_str().unwrap());
+            let lock = crate::sys::lock::bytes(libc::F_RDLCK, number, 1);
+            nix::fcntl::fcntl(&parent, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+            parent
         })
         .collect();
     let next = placed(&Limits { pids: Some(50), ..Limits::default() }).unwrap();

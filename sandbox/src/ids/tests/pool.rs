@@ -223,3 +223,24 @@ fn with_the_proc_of_others_only_the_callers_own_id_can_be_mapped_and_by_the_sand
     assert!(!others.disjoint && matches!(others.namespace, UserNamespace::OneId));
     assert!(others.why_shared.unwrap().contains("/proc"));
 }
+
+#[test]
+#[cfg(feature = "image")]
+fn sandboxes_leave_the_ids_of_images_to_their_runs_while_there_are_others() {
+    let dir = Scratch::new();
+    let lines = "alice:300000:65566\n";
+    let single = pool(Identity::default(), as_root(&dir, lines));
+    let beside: Vec<_> = (0..30).map(|_| single.assign().expect("one of the others")).collect();
+    assert!(beside.iter().all(|it| it.host_uid >= 365_536 && it.host_gid >= 365_536), "{beside:?}");
+    // Nobody waits for anybody.
+    let mut images = pool(Identity { count: 65_536, ..Identity::default() }, as_root(&dir, lines));
+    let ids = images.store_ids().expect("a slice");
+    assert_eq!((ids.uid, ids.gid), (300_000, 300_000));
+    images.use_store(ids);
+    drop(images.on_store(ids, None).expect("its ids are free"));
+    // Then those of the images, too: and a run of one has to wait.
+    let last = single.assign().expect("one of the images'");
+    assert!(last.host_uid < 365_536, "{last:?}");
+    let error = images.on_store(ids, None).expect_err("one of its ids is taken");
+    assert!(error.hint().contains("--add-subuids"), "{error}");
+}

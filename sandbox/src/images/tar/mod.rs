@@ -26,6 +26,8 @@ pub(crate) use sparse::Segment;
 
 /// Blocks are 512 bytes: headers, and the unit that content is padded to.
 pub(crate) const BLOCK: usize = 512;
+/// In place of a member's name, before the first one.
+const START: &str = "start of the archive";
 
 /// The longest path, as the kernel has it (PATH_MAX with its zero).
 pub(crate) const PATH_LIMIT: usize = 4095;
@@ -99,7 +101,7 @@ type Outcome<T> = Result<T, Refusal>;
 
 impl<R: BufRead> Reader<R> {
     pub fn new(inner: R) -> Reader<R> {
-        Reader { inner, left: 0, padding: 0, name: "start of the archive".to_owned() }
+        Reader { inner, left: 0, padding: 0, name: START.to_owned() }
     }
 
     /// The next member, or none at the end of the archive; whatever follows the end is read too, so that a digest of the
@@ -294,6 +296,7 @@ impl<R: BufRead> Reader<R> {
         match self.last_block(block)? {
             0 => Ok(false),
             BLOCK => Ok(true),
+            _ if self.name == START => Err(self.refuse("this is no tar archive")),
             _ => Err(self.refuse("the archive is cut off behind this member")),
         }
     }

@@ -31,7 +31,16 @@ fn place(text: &str) -> Place<'_> {
 }
 
 pub fn copy(from: &str, to: &str) -> Result<(), Error> {
-    match (place(from), place(to)) {
+    let (from, to) = (place(from), place(to));
+    let cell = match (&from, &to) {
+        (Place::Inside(name, _), _) | (_, Place::Inside(name, _)) => *name,
+        _ => "cell",
+    };
+    between(&from, &to).map_err(|error| super::of_cell(cell, error))
+}
+
+fn between(from: &Place<'_>, to: &Place<'_>) -> Result<(), Error> {
+    match (from, to) {
         (Place::Inside(name, path), Place::Outside("-")) => archive_out(name, path),
         (Place::Outside("-"), Place::Inside(name, path)) => {
             let stdin = io::stdin().lock();
@@ -92,14 +101,22 @@ fn copy_out(name: &str, path: &str, dest: &Path) -> Result<(), Error> {
     // Not before there is something: what is there is kept where the file in the cell cannot be read.
     let mut kind = [0];
     let mut pipe = BufReader::with_capacity(1 << 16, process.reader(read));
-    let written = match pipe.read(&mut kind) {
-        Err(error) => Err(error),
+    let (dest, written) = match pipe.read(&mut kind) {
+        Err(error) => (dest.to_owned(), Err(error)),
         Ok(0) => return process.ended(source),
-        Ok(_) if kind == [b'D'] => tree_out(path, dest).and_then(|dir| trees::unpack(&mut pipe, dir, &mut tell_left)),
-        Ok(_) => named::output(&within(dest, source)).and_then(|mut file| match kind {
-            [trees::SPARSE] => trees::unpack_file(&mut pipe, &file),
-            _ => io::copy(&mut pipe, &mut file).map(|_| ()),
-        }),
+        Ok(_) if kind == [b'D'] => {
+            let dest = place_of_tree(path, dest).map_err(|e| failed(dest, &e))?;
+            let written = tree_at(&dest).and_then(|dir| trees::unpack(&mut pipe, dir, &mut tell_left));
+            (dest, written)
+        }
+        Ok(_) => {
+            let dest = within(dest, source);
+            let written = named::output(&dest).and_then(|mut file| match kind {
+                [trees::SPARSE] => trees::unpack_file(&mut pipe, &file),
+                _ => io::copy(&mut pipe, &mut file).map(|_| ()),
+            });
+            (dest, written)
+        }
     };
     drop(pipe);
     let stands = process.stands();
@@ -107,33 +124,30 @@ fn copy_out(name: &str, path: &str, dest: &Path) -> Result<(), Error> {
     match written {
         // An archive that ends too early was cut off by what failed inside.
         Err(error) if !stands && (ended.is_ok() || error.kind() != io::ErrorKind::InvalidData) => {
-            Err(failed(dest, &error))
+            Err(failed(&dest, &error))
         }
         _ => ended,
     }
 }
 
 /// The directory outside into which the content of one goes: `dest` where that is new, and otherwise one in it.
-fn tree_out(path: &str, dest: &Path) -> io::Result<OwnedFd> {
+fn place_of_tree(path: &str, dest: &Path) -> io::Result<PathBuf> {
     let name = own_name(path)?;
-    let place = match dest.is_dir() {
-        true if name.is_empty() => dest.to_owned(),
-        true => dest.join(OsStr::from_bytes(&name)),
-        false => dest.to_owned(),
-    };
-    tree_at(&place)
+    Ok(match dest.is_dir() {
+        true if !name.is_empty() => dest.join(OsStr::from_bytes(&name)),
+        _ => dest.to_owned(),
+    })
 }
 
 /// A directory that is there or is made; the last part of its path is no link.
 fn tree_at(place: &Path) -> io::Result<OwnedFd> {
-    let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", place.display()));
     match std::fs::DirBuilder::new().mode(0o755).create(place) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(told(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let mut options = OpenOptions::new();
     let dir = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place);
-    dir.map(OwnedFd::from).map_err(told)
+    dir.map(OwnedFd::from)
 }
 
 /// A tar stream on standard output.

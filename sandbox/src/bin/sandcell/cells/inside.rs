@@ -40,7 +40,27 @@ pub fn mistake(subject: &str, message: &str, hint: &str) -> Error {
 }
 
 pub fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::option(path.display().to_string(), error.to_string())
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "Name one that is there; `cp` makes no directories above it.",
+        io::ErrorKind::PermissionDenied => {
+            "Name a path that you may use; in a cell, one that its user may use (`sandcell exec NAME ls -ld DIR`)."
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "Free some space; that of a cell is limited by its `disk`."
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "Name a path that can be written to, such as /tmp.",
+        io::ErrorKind::NotADirectory => "Name a directory.",
+        io::ErrorKind::InvalidData => {
+            "Give it a tar archive that is complete, and not compressed: `tar -c DIR | sandcell cp - NAME:PATH`."
+        }
+        _ => "",
+    };
+    mistake(&path.display().to_string(), &of_system(error), hint)
+}
+
+/// Without Rust's `(os error 2)`.
+fn of_system(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |errno| nix::errno::Errno::from_raw(errno).desc().to_owned())
 }
 
 pub fn pipe(subject: &Path) -> Result<(OwnedFd, OwnedFd), Error> {
@@ -229,7 +249,7 @@ impl Process {
         match status {
             0 => Ok(()),
             NOT_A_FILE => Err(mistake(&subject, "is no ordinary file in the cell", DEVICES)),
-            TOLD => Err(Error::option(subject, sandcell::printable(why))),
+            TOLD => Err(failed(path, &io::Error::new(io::ErrorKind::InvalidData, sandcell::printable(why)))),
             NO_ENTRY => {
                 Err(mistake(&subject, "the cell cannot be entered", "Has it ended meanwhile? `sandcell ps` tells."))
             }

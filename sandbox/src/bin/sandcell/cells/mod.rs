@@ -43,7 +43,8 @@ pub enum CellAction {
         /// Begin a run although another one goes on
         #[arg(long)]
         schedule_overlap: bool,
-        /// The program and its arguments, whose output is the log; without one the cell lives until it is stopped
+        /// The program and its arguments, whose output is the log; without one the cell lives until it is stopped, and
+        /// `--timeout` is that of each program that `exec` runs
         #[arg(last = true, value_name = "PROGRAM")]
         words: Vec<OsString>,
     },
@@ -186,29 +187,30 @@ pub fn act(action: CellAction) -> ExitCode {
                 Again::OnFailure => Restart::OnFailure,
                 Again::Always => Restart::Always,
             };
-            let detach = Detach::new(name).keep_stdin(interactive).log_files(log_files).restart(restart);
+            let detach = Detach::new(&name).keep_stdin(interactive).log_files(log_files).restart(restart);
             let detach = detach.schedule_overlap(schedule_overlap);
             let size = table::size("log_max_size", &log_max_size);
-            done(size.and_then(|size| match &schedule {
+            let started = size.and_then(|size| match &schedule {
                 Some(text) => schedule::start(detach.log_max_size(size), text, &options, &words),
                 None => start(&detach.log_max_size(size), &options, &words),
-            }))
+            });
+            done(started.map_err(|error| of_cell(&name, error)))
         }
         CellAction::Exec { interactive, tty, env, chdir, user, timeout, name, words } => {
             let asked = Asked { interactive, env, chdir, user, timeout };
             match exec(&name, &asked, &words) {
-                Ok(command) => run::command(command, tty),
-                Err(error) => failed(&error),
+                Ok((command, timeout)) => run::command(command, tty, &name, timeout),
+                Err(error) => failed(&of_cell(&name, error)),
             }
         }
         CellAction::Attach { takeover, no_stdin, name } => {
-            follow::attach(&name, takeover, !no_stdin).unwrap_or_else(|error| failed(&error))
+            follow::attach(&name, takeover, !no_stdin).unwrap_or_else(|error| failed(&of_cell(&name, error)))
         }
         CellAction::Ps { all, json } => printed(show::list(all, json)),
         CellAction::Stats { json, names } => printed(show::stats(&names, json)),
         CellAction::Logs { follow, since, tail, offset, timestamps, name } => {
             let from = follow::From { since: since.as_deref(), tail, offset };
-            done(follow::logs(&name, &from, follow, timestamps))
+            done(follow::logs(&name, &from, follow, timestamps).map_err(|error| of_cell(&name, error)))
         }
         CellAction::Stop { grace, names } => {
             let grace = grace.as_deref().map(|text| table::duration("grace", text)).transpose();
@@ -263,7 +265,8 @@ struct Asked {
     timeout: Option<String>,
 }
 
-fn exec(name: &str, asked: &Asked, words: &[OsString]) -> Result<sandcell::Command, Error> {
+/// The command, and the timeout of its own.
+fn exec(name: &str, asked: &Asked, words: &[OsString]) -> Result<(sandcell::Command, Option<Duration>), Error> {
     // `exec NAME -- PROGRAM`, as well as `exec NAME PROGRAM`.
     let words = if words.first().is_some_and(|word| word == "--") { &words[1..] } else { words };
     let refused = |option: &str, message: &str, hint: &str| {
@@ -290,10 +293,11 @@ fn exec(name: &str, asked: &Asked, words: &[OsString]) -> Result<sandcell::Comma
     if let Some(dir) = &asked.chdir {
         command.current_dir(dir);
     }
-    if let Some(text) = &asked.timeout {
-        command.timeout(table::duration("timeout", text)?);
+    let timeout = asked.timeout.as_deref().map(|text| table::duration("timeout", text)).transpose()?;
+    if let Some(timeout) = timeout {
+        command.timeout(timeout);
     }
-    Ok(command)
+    Ok((command, timeout))
 }
 
 /// `KEY=VALUE`, or `KEY` with the caller's own value.
@@ -327,8 +331,17 @@ fn wait(name: &str, timeout: Option<&str>) -> ExitCode {
             complain!("sandcell: {name} is still alive");
             124.into()
         }
-        Err(error) => failed(&error),
+        Err(error) => failed(&of_cell(name, error)),
     }
+}
+
+/// What the library says of a cell that it knows by its descriptors, with the name that was written.
+pub fn of_cell(name: &str, error: Error) -> Error {
+    amended(error, |failure| {
+        if failure.subject == "cell" {
+            failure.subject = name.to_owned();
+        }
+    })
 }
 
 /// The status of a cell's end, and what there is to say of it.
@@ -347,7 +360,7 @@ fn each(names: &[String], act: impl Fn(&NamedCell) -> Result<(), Error>) -> Exit
     let mut status = ExitCode::SUCCESS;
     for name in names {
         if let Err(error) = Cell::find(name).and_then(|cell| act(&cell)) {
-            status = failed(&error);
+            status = failed(&of_cell(name, error));
         }
     }
     status

@@ -319,7 +319,9 @@ fn is_cell(store: &StoreOption, name: &str) -> bool {
 fn either(error: Error) -> Error {
     amended(error, |failure| {
         if failure.message == "no such image in the store" {
-            failure.message = "no such image in the store, and no cell of this name".to_owned();
+            // The tag is not what was written.
+            failure.subject = failure.subject.trim_end_matches(":latest").to_owned();
+            failure.message = "there is neither a cell nor an image of this name".to_owned();
             failure.hint = "List them: `sandcell ps -a`, `sandcell images`.".to_owned();
         }
     })
