@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._executor import Executor, interpreter_paths
     from ._named import Attached, LogLine, NamedCell, cells
     from ._session import Display, RunError, RunResult, Session, SessionTimeout
+    from ._template import Template
 
 __all__ = [
     "DEVNULL",
@@ -78,6 +79,7 @@ __all__ = [
     "Store",
     "StoreLimits",
     "TaskError",
+    "Template",
     "Terminal",
     "TimeoutExpired",
     "UnsupportedError",
@@ -94,7 +96,7 @@ __all__ = [
 ]
 
 
-_LATER = {"Executor": "_executor", "interpreter_paths": "_executor", "Process": "_aio"}
+_LATER = {"Executor": "_executor", "interpreter_paths": "_executor", "Process": "_aio", "Template": "_template"}
 _LATER.update(dict.fromkeys(("Attached", "LogLine", "NamedCell", "cells"), "_named"))
 _LATER.update(dict.fromkeys(("Display", "RunError", "RunResult", "Session", "SessionTimeout"), "_session"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import marshal
 import os
 import pickle
 import secrets
@@ -15,11 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from importlib import import_module
-from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ._boot import BOOT, Gone, code, send
 from ._decode import Malformed, TooLarge
 from ._encode import BESIDE, type_name
 from ._errors import PolicyError, TaskError
@@ -29,6 +28,7 @@ from ._program import DEVNULL
 from ._reply import NUMBER, TOKEN, Answer, Rules, answer
 from ._sandbox import Sandbox
 from ._types import CompletedProcess, Outcome, Path
+from ._warm import ONLY_FOR_PROGRAMS, Copy, Warm
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -102,6 +102,9 @@ class Executor(concurrent.futures.Executor):
         self._sandbox = Sandbox(**options)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="sandcell")
         self._lock = threading.Lock()
+        #: What new workers are copies of, where there are many of them.
+        self._warm: Warm | None = None
+        self._is_warm = max_tasks_per_child is not None and not _needs_a_program(options)
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
         self._closed = self._killed = False
@@ -132,6 +135,11 @@ class Executor(concurrent.futures.Executor):
         for worker in idle:
             self._end(worker)
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
+        if wait:  # otherwise it ends with this object: tasks may be waiting still
+            with self._lock:
+                warm, self._warm = self._warm, None
+            if warm is not None:
+                warm.close()
 
     def kill_workers(self) -> None:
         """Ends all workers now: tasks that run fail, those that wait get new workers unless they are cancelled."""
@@ -155,7 +163,7 @@ class Executor(concurrent.futures.Executor):
                 found = worker.do(task, self._timeout, self._rules)
                 keep = self._most is None or worker.tasks < self._most
                 return found.get()
-            except _Gone:
+            except Gone:
                 pass  # before it was given the task: what an earlier one started has ended it
             finally:
                 self._back(worker, keep)
@@ -170,7 +178,18 @@ class Executor(concurrent.futures.Executor):
             self._end(worker)
 
     def _new(self) -> _Worker:
-        worker = _Worker(self._sandbox, self._path)
+        worker = self._copy() if self._is_warm else None
+        worker = worker or _Worker(self._sandbox, self._path)
+        try:
+            return self._begun(worker)
+        except TaskError:
+            if not isinstance(worker.popen, Copy) or not worker.popen.failed:
+                raise
+        # Something around this process refuses the way of a fork into a sandbox: then they are started.
+        self._is_warm = False
+        return self._begun(_Worker(self._sandbox, self._path))
+
+    def _begun(self, worker: _Worker) -> _Worker:
         with self._lock:
             self._alive.add(worker)
         if self._killed:  # while it was made
@@ -188,6 +207,23 @@ class Executor(concurrent.futures.Executor):
             if not ready:
                 self._end(worker)
         return worker
+
+    def _copy(self) -> _Worker | None:
+        """A copy of a Python that stands ready; nothing where there is none: then the worker is a program that is started."""
+        for _ in range(2):
+            with self._lock:
+                if self._warm is None:
+                    self._warm = Warm("_worker", source="", directory=None, path=self._path, patience=_START)
+                warm = self._warm
+            try:
+                return _Worker(self._sandbox, self._path, warm)
+            except Gone:
+                # It was killed, for want of memory above all.
+                with self._lock:
+                    if self._warm is warm:
+                        self._warm = None
+                warm.close()
+        return None
 
     def _back(self, worker: _Worker, keep: bool) -> None:
         with self._lock:
@@ -228,32 +264,34 @@ def _initializer_failed(error: Exception) -> TaskError:
     return TaskError(f"the worker's initializer failed: {type(error).__name__}: {error}", result)
 
 
-class _Gone(Exception):
-    """A worker had ended before it was given a task."""
-
-
 class _Worker:
     """A process. It is told what to do by its one socket, and answers each request on one of the request's own."""
 
-    def __init__(self, sandbox: Sandbox, path: list[str]) -> None:
+    def __init__(self, sandbox: Sandbox, path: list[str], warm: Warm | None = None) -> None:
         self.tasks = 0
         self.socket, theirs = socket.socketpair()
         #: Where the last answer came from.
         self._last: socket.socket | None = None
-        words = [os.path.abspath(sys.executable), "-I", "-c", _BOOT, str(theirs.fileno()), *path]
+        self._warm = warm
+        self.popen: Popen[bytes] | Copy
+        words = [os.path.abspath(sys.executable), "-I", "-c", BOOT, str(theirs.fileno()), *path]
         with theirs:
             try:
-                self.popen: Popen[bytes] = sandbox.Popen(words, stdin=DEVNULL, pass_fds=[theirs.fileno()])
+                if warm is None:
+                    self.popen = sandbox.Popen(words, stdin=DEVNULL, pass_fds=[theirs.fileno()])
+                else:
+                    self.popen = warm.fork(sandbox, (1, 2), [theirs.fileno()])
             except BaseException:
                 self.socket.close()
                 raise
 
     def start(self, rules: Rules) -> None:
         """Gives it its code; returns when it is ready. Raises TaskError."""
-        code = _code()
+        codes = code("_worker")
         try:
-            self.socket.settimeout(_START)
-            self.socket.sendall(len(code).to_bytes(NUMBER, "big") + code)
+            if self._warm is None:
+                self.socket.settimeout(_START)
+                self.socket.sendall(len(codes).to_bytes(NUMBER, "big") + codes)
         except TimeoutError:
             raise self._ended("timed_out") from None
         except OSError:
@@ -267,7 +305,7 @@ class _Worker:
 
     def ask(self, parts: _Parts, timeout: float | None, rules: Rules) -> Answer:
         """The worker's answer. Raises TaskError where there is none, or none that can be read; it has ended then. Raises
-        _Gone where it had ended before."""
+        Gone where it had ended before."""
         until = None if timeout is None else time.monotonic() + timeout
         token = secrets.token_bytes(TOKEN)
         if self._last is not None:
@@ -275,9 +313,9 @@ class _Worker:
         self._last, theirs = socket.socketpair()
         try:
             with theirs:
-                self._send(token, parts, theirs, until)
+                send(self.socket, token, parts, theirs, until)
             return answer(self._last, token, rules, until)
-        except _Gone:
+        except Gone:
             if self.tasks > 1:  # one that is new would be followed by another, without end
                 raise
             raise self._ended() from None
@@ -290,22 +328,6 @@ class _Worker:
             raise TaskError(f"the result cannot be read: {error}") from None
         except (EOFError, OSError):
             raise self._ended() from None
-
-    def _send(self, token: bytes, parts: _Parts, reply: socket.socket, until: float | None) -> None:
-        numbers = [len(parts), *map(len, parts)]
-        head = token + b"".join(number.to_bytes(NUMBER, "big") for number in numbers)
-        whole = len(parts) == 1 and len(parts[0]) < BESIDE
-        if whole:
-            head += parts[0]
-        self.socket.settimeout(_left(until))
-        try:
-            sent = socket.send_fds(self.socket, [head], [reply.fileno()])
-        except (BrokenPipeError, ConnectionResetError):
-            raise _Gone from None
-        rest = [head[sent:]] if sent < len(head) else []
-        for part in rest if whole else [*rest, *parts]:
-            self.socket.settimeout(_left(until))
-            self.socket.sendall(part)
 
     def waits(self) -> bool:
         """Whether it has ended its last answer, as it does before it waits for the next task. One that has not, or has
@@ -345,41 +367,17 @@ class _Worker:
         if self._last is not None:
             self._last.close()
         self.socket.close()
-        self._killed()
+        if isinstance(self.popen, Copy) and self._warm is not None and self.popen.poll() is None:
+            self._warm.leave(self.popen)
+        else:
+            self._killed()
 
 
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-#: What a worker's Python is started with: it gets the rest by its socket, compiled.
-_BOOT = """
-import marshal, socket, sys
-control = socket.socket(fileno=int(sys.argv[1]))
-size = int.from_bytes(control.recv(8, socket.MSG_WAITALL), "big")
-names = {"__name__": "sandcell_worker"}
-for code in marshal.loads(control.recv(size, socket.MSG_WAITALL)):
-    exec(code, names)
-names["main"](control, sys.argv[2:])
-"""
-
-
-@functools.lru_cache
-def _code(*more: str) -> bytes:
-    """Of `_encode`, `_worker` and more modules, for the interpreter that this one is too."""
-    codes = []
-    where = import_module(str(__package__)).__path__
-    for name in ("_encode", "_worker", *more):
-        # Not by the loader that imported it: pytest rewrites the modules of its plugins with one that gives no code.
-        spec = PathFinder.find_spec(f"{__package__}.{name}", where)
-        loader: Any = spec and spec.loader
-        codes.append(loader.get_code(f"{__package__}.{name}"))
-    return marshal.dumps(tuple(codes))
+def _needs_a_program(options: Policy) -> bool:
+    """Whether a worker has to be a program that is started: the Python inside may be another one than the caller's, or an
+    option holds for programs only, and not for what is forked."""
+    named = {"root", "image", "layers", "upper", "init", *ONLY_FOR_PROGRAMS} & options.keys()
+    return bool(named) or options.get("isolation", "namespaces") != "namespaces"
 
 
 def _packed(kind: str, function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> _Parts:

@@ -77,7 +77,7 @@ def _serve(server: Any, plugin: Any, session: Any, kept: list[int], running: Any
 
 def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
     """In the cell: runs tests. Never returns."""
-    inside.answer = entered.answer
+    inside.answer, question_fd = entered.descriptors
     inside.pid = os.getpid()
     try:
         refused = None
@@ -86,7 +86,7 @@ def _inside(entered: Any, inside: Inside, session: Any, running: Any) -> None:
         except Exception as error:
             # Told to whoever asks.
             refused = error
-        with open(entered.question, "rb", buffering=0) as questions:
+        with open(question_fd, "rb", buffering=0) as questions:
             question = inside.begin(questions.readline())
             if refused:
                 raise refused

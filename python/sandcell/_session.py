@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ._boot import BOOT, Gone, code, send
 from ._decode import NAME, Malformed, TooLarge, readable
 from ._errors import PolicyError, TaskError
-from ._executor import _BOOT, _code, _Gone, _left, _outermost, interpreter_paths
+from ._executor import _outermost, interpreter_paths
 from ._options import Duration, Size, seconds, size
 from ._popen import Popen
 from ._program import DEVNULL, PIPE
@@ -196,7 +197,7 @@ class Session:
             result = RunResult()
             try:
                 timed_out = self._attempt(asked, result)
-            except _Gone:  # what earlier code started has ended it
+            except Gone:  # what earlier code started has ended it
                 timed_out = self._attempt(asked, result)
             if timed_out:
                 raise expired(asked.timeout, result)
@@ -318,7 +319,7 @@ class _Interpreter:
         self._interrupts, numbers = socket.socketpair()
         self._interrupts.setblocking(False)
         options = ["-I", "-S", "-u"] if bare else ["-I", "-u"]
-        words = [os.path.abspath(sys.executable), *options, "-c", _BOOT, str(theirs.fileno())]
+        words = [os.path.abspath(sys.executable), *options, "-c", BOOT, str(theirs.fileno())]
         words += [str(numbers.fileno()), *path]
         output, fds = DEVNULL if bare else PIPE, [theirs.fileno(), numbers.fileno()]
         with theirs, numbers:
@@ -344,9 +345,9 @@ class _Interpreter:
             raise
 
     def _load(self) -> None:
-        code = _code("_session_inside")
+        codes = code("_worker", "_session_inside")
         self.control.settimeout(_START)
-        self.control.sendall(len(code).to_bytes(NUMBER, "big") + code)
+        self.control.sendall(len(codes).to_bytes(NUMBER, "big") + codes)
 
     def _told(self) -> str:
         outcome = str(self.popen.outcome or "unknown")
@@ -356,18 +357,11 @@ class _Interpreter:
     def send(self, request: Any, theirs: socket.socket, until: float | None, more: Iterable[bytes] = ()) -> bytes:
         """The request's token."""
         token = secrets.token_bytes(TOKEN)
-        parts = [pickle.dumps(request), *more]
-        numbers = [len(parts), *map(len, parts)]
-        head = token + b"".join(number.to_bytes(NUMBER, "big") for number in numbers)
-        self.control.settimeout(_left(until))
         try:
-            sent = socket.send_fds(self.control, [head], [theirs.fileno()])
-        except (BrokenPipeError, ConnectionResetError):
+            send(self.control, token, [pickle.dumps(request), *more], theirs, until)
+        except Gone:
             self.usable = False
-            raise _Gone from None
-        for part in (head[sent:], *parts):
-            self.control.settimeout(_left(until))
-            self.control.sendall(part)
+            raise
         return token
 
     def ask(self, request: Any, rules: Rules, until: float, more: Iterable[bytes] = ()) -> Any:
@@ -380,7 +374,7 @@ class _Interpreter:
                 return answer(ours, token, rules, until).get()
             except Malformed as error:
                 raise TaskError(f"the answer cannot be read: {error}") from None
-            except (EOFError, OSError, _Gone) as error:
+            except (EOFError, OSError, Gone) as error:
                 self.popen.kill()
                 self.end()
                 why = "timed out" if isinstance(error, TimeoutError) else self._told()
@@ -488,6 +482,9 @@ class _Interpreter:
 
     def end(self) -> None:
         self._kill()
+        self._close()
+
+    def _close(self) -> None:
         self.control.close()
         self._interrupts.close()
         for output in self.outputs:

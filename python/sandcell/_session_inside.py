@@ -325,14 +325,15 @@ def on_files(call: str, *arguments: Any) -> "Encoder":
     return encoder
 
 
-def main(control: socket.socket, paths: "list[str]") -> None:
+def main(control: socket.socket, paths: "list[str]", session: "Session | None" = None) -> None:
     process = os.getpid()
     interrupts = None
     if numbered := int(paths.pop(0)):
         interrupts = socket.socket(fileno=numbered)
         interrupts.setblocking(False)
     sys.path[:0] = paths
-    session = Session(interrupts)
+    session = session or Session(None)
+    session.interrupts = interrupts
     signal.signal(signal.SIGINT, session.on_interrupt)
     while request := receive(control):
         token, reply, parts = request

@@ -1,6 +1,7 @@
 //! The way of a process of the caller's into a started cell: for test runners that fork, whose children have the
 //! caller's memory and no program to execute.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,15 @@ impl Cell {
     /// The home of its programs.
     pub fn home(&self) -> PathBuf {
         self.parts().2.home.clone()
+    }
+
+    /// The environment that its programs have where a command says nothing else.
+    ///
+    /// # Errors
+    /// Those of the environment of a command.
+    pub fn environment(&self) -> Result<Vec<(OsString, OsString)>> {
+        let (shared, _, plan) = self.parts();
+        self.command("").environment(&shared.resolved, (&plan.user, &plan.home), false)
     }
 }
 
