@@ -163,8 +163,8 @@ class Executor(concurrent.futures.Executor):
                 found = worker.do(task, self._timeout, self._rules)
                 keep = self._most is None or worker.tasks < self._most
                 return found.get()
-            except Gone:
-                pass  # before it was given the task: what an earlier one started has ended it
+            except Gone:  # before it was given the task: what an earlier one started has ended it
+                self._is_warm = self._is_warm and not worker.could_not_enter()
             finally:
                 self._back(worker, keep)
 
@@ -182,12 +182,9 @@ class Executor(concurrent.futures.Executor):
         worker = worker or _Worker(self._sandbox, self._path)
         try:
             return self._begun(worker)
-        except TaskError:
-            if not isinstance(worker.popen, Copy) or not worker.popen.failed:
-                raise
-        # Something around this process refuses the way of a fork into a sandbox: then they are started.
-        self._is_warm = False
-        return self._begun(_Worker(self._sandbox, self._path))
+        except Gone:
+            self._is_warm = False
+            return self._begun(_Worker(self._sandbox, self._path))
 
     def _begun(self, worker: _Worker) -> _Worker:
         with self._lock:
@@ -200,6 +197,8 @@ class Executor(concurrent.futures.Executor):
             if self._initializer is not None:
                 try:
                     worker.ask(self._initializer, self._timeout, self._rules).get()
+                except Gone:
+                    raise
                 except Exception as error:
                     raise _initializer_failed(error) from error
             ready = True
@@ -213,7 +212,8 @@ class Executor(concurrent.futures.Executor):
         for _ in range(2):
             with self._lock:
                 if self._warm is None:
-                    self._warm = Warm("_worker", source="", directory=None, path=self._path, patience=_START)
+                    settings = _settings(self._rules)
+                    self._warm = Warm("_worker", source="", state=settings, path=self._path, patience=_START)
                 warm = self._warm
             try:
                 return _Worker(self._sandbox, self._path, warm)
@@ -287,17 +287,17 @@ class _Worker:
 
     def start(self, rules: Rules) -> None:
         """Gives it its code; returns when it is ready. Raises TaskError."""
+        if self._warm is not None:
+            return  # it is a copy of what has them
         codes = code("_worker")
         try:
-            if self._warm is None:
-                self.socket.settimeout(_START)
-                self.socket.sendall(len(codes).to_bytes(NUMBER, "big") + codes)
+            self.socket.settimeout(_START)
+            self.socket.sendall(len(codes).to_bytes(NUMBER, "big") + codes)
         except TimeoutError:
             raise self._ended("timed_out") from None
         except OSError:
             raise self._ended() from None
-        settings = pickle.dumps((frozenset(rules.decoders), rules.unsafe_pickle))
-        self.ask([settings], _START, rules).get()
+        self.ask([pickle.dumps(_settings(rules))], _START, rules).get()
 
     def do(self, task: _Parts, timeout: float | None, rules: Rules) -> Answer:
         self.tasks += 1
@@ -318,7 +318,8 @@ class _Worker:
         except Gone:
             if self.tasks > 1:  # one that is new would be followed by another, without end
                 raise
-            raise self._ended() from None
+            ended = self._ended()
+            raise Gone if self.could_not_enter() else ended from None
         except TimeoutError:
             raise self._ended("timed_out") from None
         except TooLarge as error:
@@ -327,7 +328,12 @@ class _Worker:
             self._killed()
             raise TaskError(f"the result cannot be read: {error}") from None
         except (EOFError, OSError):
-            raise self._ended() from None
+            ended = self._ended()
+            raise Gone if self.could_not_enter() else ended from None
+
+    def could_not_enter(self) -> bool:
+        """Whether something around this process refuses the way of a fork into a sandbox: then workers are to be started."""
+        return isinstance(self.popen, Copy) and bool(self.popen.failed)
 
     def waits(self) -> bool:
         """Whether it has ended its last answer, as it does before it waits for the next task. One that has not, or has
@@ -371,6 +377,11 @@ class _Worker:
             self._warm.leave(self.popen)
         else:
             self._killed()
+
+
+def _settings(rules: Rules) -> tuple[frozenset[str], bool]:
+    """How a worker is to answer."""
+    return frozenset(rules.decoders), rules.unsafe_pickle
 
 
 def _needs_a_program(options: Policy) -> bool:

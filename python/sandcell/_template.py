@@ -140,8 +140,8 @@ class Template:
             return self._warm
 
     def _prepared(self) -> Warm:
-        names, directory = ("_worker", "_session_inside"), DIRECTORY
-        return Warm(*names, source=self._preparation, directory=directory, path=self._path, patience=self._patience)
+        names = ("_worker", "_session_inside")
+        return Warm(*names, source=self._preparation, state=DIRECTORY, path=self._path, patience=self._patience)
 
 
 class _Copy(_Interpreter):

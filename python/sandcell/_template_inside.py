@@ -35,10 +35,10 @@ def main(control: socket.socket, arguments: "list[str]") -> None:
     if request is None:
         return
     token, reply, parts = request
-    source, directory, patience = pickle.loads(parts[0])
+    source, state, patience = pickle.loads(parts[0])
     # Nobody else ends it where the caller is gone meanwhile.
     signal.setitimer(signal.ITIMER_REAL, patience)
-    session = None if directory is None else Session(None)
+    session = Session(None) if isinstance(state, str) else None
     try:
         prepare(session, source)
         answer = plain(None, frozenset())
@@ -54,7 +54,7 @@ def main(control: socket.socket, arguments: "list[str]") -> None:
     gc.freeze()
     entered = server.serve([0, 1, 2])
     try:
-        enter(entered, session, directory)
+        enter(entered, session, state)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -88,8 +88,8 @@ def extension(path: str) -> Any:
     return module
 
 
-def enter(entered: Any, session: "Session | None", directory: "str | None") -> None:
-    """In a fork: from here on in a cell. Never returns."""
+def enter(entered: Any, session: "Session | None", state: Any) -> None:
+    """In a fork: from here on in a cell. `state`: the directory of a session, or the settings of a worker. Never returns."""
     out, err, number, *rest = entered.descriptors
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -102,16 +102,16 @@ def enter(entered: Any, session: "Session | None", directory: "str | None") -> N
     os.close(err)
     start_anew(entered.environment())
     control = socket.socket(fileno=number)
-    if session is not None and directory is not None:
+    if session is not None:
         # A signal without anybody who has to know our number: whoever writes to it has it sent.
         interrupts = rest[0]
         fcntl.fcntl(interrupts, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(interrupts, F_SETSIG, signal.SIGINT)
         fcntl.fcntl(interrupts, fcntl.F_SETFL, os.O_RDWR | os.O_NONBLOCK | os.O_ASYNC)
-        start(session, directory)
+        start(session, state)
         begin(control, [str(interrupts)], session)
     else:
-        begin(control, [])
+        begin(control, [], state)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(0)

@@ -48,9 +48,9 @@ _ADD_SEALS, _ALL_SEALS = 1033, 0xF
 
 
 class Warm:
-    """One such process. `names`: the modules of its code; `directory`: where the code of a session works inside."""
+    """One such process. `names`: the modules of its code; `state`: see _template_inside."""
 
-    def __init__(self, *names: str, source: str, directory: str | None, path: list[str], patience: float) -> None:
+    def __init__(self, *names: str, source: str, state: Any, path: list[str], patience: float) -> None:
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._behind: list[Copy] = []
@@ -60,7 +60,7 @@ class Warm:
         try:
             with theirs:
                 self._process = _started(theirs, path)
-            _prepare(control, code(*names, "_template_inside"), (source, directory, patience), time.monotonic() + patience)
+            _prepare(control, code(*names, "_template_inside"), (source, state, patience), time.monotonic() + patience)
             self._native = _native.Template(control.detach())
         except BaseException:
             control.close()

@@ -135,16 +135,15 @@ def work(parts: "list[Any]", known: "frozenset[str]", unsafe: bool) -> Answer:
         return raised(b"R", error, known)
 
 
-def main(control: socket.socket, paths: "list[str]") -> None:
+def main(control: socket.socket, paths: "list[str]", settings: "tuple[frozenset[str], bool] | None" = None) -> None:
     # First, as the caller has them: the interpreter's own packages may be others.
     sys.path[:0] = paths
     process = os.getpid()
-    known: frozenset[str] = frozenset()
-    unsafe, settings = False, True
+    known, unsafe = settings or (frozenset(), False)
     while request := receive(control):
         token, reply, parts = request
-        if settings:
-            (known, unsafe), settings = pickle.loads(parts[0]), False
+        if settings is None:
+            known, unsafe = settings = pickle.loads(parts[0])
             message, buffers = plain(None, known)
         else:
             message, buffers = work(parts, known, unsafe)

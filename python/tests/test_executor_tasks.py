@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import random
+import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -27,6 +30,10 @@ def tell(*words):
 
 def told():
     return TOLD
+
+
+def number():
+    return random.random()
 
 
 def fail(word):
@@ -172,3 +179,44 @@ def test_joblib_runs_its_calls_in_sandboxes():
             joblib.Parallel()(joblib.delayed(leave)() for _ in range(4))
         again = joblib.Parallel(return_as="generator")(joblib.delayed(pair)(n, n) for n in range(3))
         assert [left for left, _, _ in again] == [0, 1, 2]
+
+
+def test_a_worker_of_one_task_is_a_copy_in_a_sandbox_of_its_own():
+    with executor(max_tasks_per_child=1, initializer=tell, initargs=("told",)) as pool:
+        ids = [pool.submit(os.getuid).result(60) for _ in range(3)]
+        numbers = [pool.submit(number).result(60) for _ in range(3)]
+        assert pool.submit(told).result(60) == ["told"]
+        assert len(set(ids)) == 3 and len(set(numbers)) == 3
+        warm = pool._warm
+        assert warm is not None
+        # It is made anew where it was killed.
+        os.kill(warm._process.pid, signal.SIGKILL)
+        assert pool.submit(abs, -3).result(60) == 3 and pool._warm is not warm
+        with pytest.raises(sandcell.TaskError) as failed:
+            pool.submit(os._exit, 3).result(60)
+        assert failed.value.outcome.code == 3
+        process = pool._warm._process.pid
+    assert not os.path.exists(f"/proc/{process}")
+
+
+def test_where_a_fork_cannot_enter_a_sandbox_workers_are_started(monkeypatch):
+    start = sandcell.Sandbox.start
+
+    def start_and_end(sandbox):
+        cell = start(sandbox)
+        signal.pidfd_send_signal(cell.fileno(), signal.SIGKILL)
+        select.select([cell.fileno()], [], [], 60)
+        return cell
+
+    monkeypatch.setattr(sandcell.Sandbox, "start", start_and_end)
+    with sandcell.Executor(1, max_tasks_per_child=1) as pool:
+        assert [pool.submit(abs, -number).result(60) for number in range(3)] == [0, 1, 2]
+        assert not pool._is_warm
+    with sandcell.Executor(1, max_tasks_per_child=1, initializer=abs, initargs=(-1,)) as pool:
+        assert pool.submit(abs, -1).result(60) == 1 and not pool._is_warm
+
+
+def test_an_option_that_holds_for_programs_only_has_workers_that_are_programs():
+    with sandcell.Executor(1, max_tasks_per_child=1, output_limit="1M") as pool:
+        assert pool.submit(abs, -3).result(60) == 3
+        assert pool._warm is None
