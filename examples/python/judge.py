@@ -38,7 +38,7 @@ class Verdict:
 
 
 class Judge:
-    """One submission and its limits; any number of tests may run at once."""
+    """One submission and its limits; any number of tests may run at once, each in a sandbox that was built ahead."""
 
     def __init__(self, code: bytes, time: str, memory: str, output: str) -> None:
         # CPU time counts on a busy machine; the wall clock ends what sleeps.
@@ -52,11 +52,11 @@ class Judge:
             "grace": "100ms",
         }
         options.update(memory_limit(memory))
-        self.box = sandcell.Sandbox(timeout=10 * seconds(time), **options)
+        self.pool = sandcell.Sandbox(timeout=10 * seconds(time), **options).pool(os.cpu_count() or 1)
 
     def judge(self, name: str, given: bytes, wanted: bytes) -> Verdict:
         try:
-            r = self.box.run([PYTHON, "-I", "/submission.py"], input=given, capture_output=True)
+            r = self.pool.run([PYTHON, "-I", "/submission.py"], input=given, capture_output=True)
         except sandcell.TimeoutExpired as expired:
             assert expired.result is not None
             r = expired.result
@@ -120,6 +120,7 @@ def main() -> None:
     judge = Judge(options.submission.read_bytes(), options.time, options.memory, options.output)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         verdicts = list(pool.map(lambda test: judge.judge(*test), tests(options.tests)))
+    judge.pool.close()
     for verdict in verdicts:
         print(verdict)
     final = next((one.verdict for one in verdicts if one.verdict != "AC"), "AC")

@@ -240,7 +240,8 @@ class Cell(Runner[_native.Cell]):
 class Pool(Runner[_native.Pool]):
     """Sandboxes of one policy that are built ahead. Each serves one program and is never used again: who takes one
     launches the next; where none waits, the program gets one that is made for it. What of the host a program sees is as
-    fresh as in a new sandbox. `track_changes` and `learn` are decided before a sandbox is built, and refused.
+    fresh as in a new sandbox; what it inherits (nice value, processors, resource limits) is what this process had when the
+    sandbox was launched. `track_changes` and `learn` are decided before a sandbox is built, and refused.
 
     A context manager; leaving it, `close` and the end of the object end what waits, and so does the end of this process.
     In a forked process it is empty and stays so. Usable from any thread.

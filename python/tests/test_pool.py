@@ -1,6 +1,8 @@
 """Sandboxes that are built before a program comes."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -92,3 +94,21 @@ def test_what_is_decided_before_a_sandbox_is_built_is_refused():
     for size in (0, 1001):
         with pytest.raises(sandcell.PolicyError, match="size"):
             sandbox.pool(size)
+
+
+def test_what_a_program_inherits_is_that_of_the_call_and_in_a_pool_that_of_the_launch():
+    # So `run` cannot take from a pool unasked.
+    code = """
+import os, resource, sandcell
+show = ["sh", "-c", "ulimit -n"]
+def shown(run):
+    return int(run(show, capture_output=True, text=True).stdout)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+with sandcell.Sandbox().pool(1) as pool:
+    assert [shown(sandcell.run) for _ in range(5)] == [400] * 5
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    assert [shown(sandcell.run), shown(pool.run), shown(pool.run)] == [300, 400, 300]
+    assert pool.stats().hits == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -28,13 +28,14 @@ def medians(calls, rounds):
 
 
 box = sandcell.Sandbox()
-with box.start() as cell:
+with box.start() as cell, box.pool(2) as pool:
     gc.collect()
     found = medians(
         {
             "subprocess.run": lambda: subprocess.run(["true"]),
             "sandcell.run": lambda: sandcell.run(["true"]),
             "Sandbox.run": lambda: box.run(["true"]),
+            "Pool.run": lambda: pool.run(["true"]),
             "Cell.run": lambda: cell.run(["true"]),
         },
         ROUNDS,

@@ -39,7 +39,8 @@ const AT_ONCE: usize = 2;
 /// input, time. What the policy says is bound before, and so [`track_changes`](crate::Command::track_changes) and
 /// [`learn`](crate::Command::learn) are refused: another policy is another pool. What of the host the policy reads or shows is
 /// as fresh as in a new sandbox: where a source of a mount is another one, a file has another content or something was mounted
-/// since, what waited is thrown away. In a forked process a pool is empty and stays so.
+/// since, what waited is thrown away. But what a process inherits (nice value, processors, resource limits) is what the caller had
+/// when the sandbox was launched. In a forked process a pool is empty and stays so.
 ///
 /// When a command has ended, nothing of its sandbox runs any more, but the kernel may still be letting go of its mounts.
 ///
