@@ -152,7 +152,10 @@ impl Template {
     /// Ends it. The processes that it has forked go on.
     fn close(&self) {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Some(_), Some(pid)) = (socket, self.pid) {
+        let was_open = socket.is_some();
+        // Before it is waited for.
+        drop(socket);
+        if let Some(pid) = self.pid.filter(|_| was_open) {
             let _ = waitpid(pid, None);
         }
     }
