@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._worker import plain, raised, receive, send
 else:
     #: What answers requests, of the code before this.
-    begin = globals()["main"]
+    begin = globals().get("main")
 
 #: Of fcntl(2), which the module fcntl does not name before Python 3.13.
 F_SETSIG = 10

@@ -188,7 +188,7 @@ def kept():
 kept()
 """
     assert template.run(code).value is True
-    with sandcell.Template(PREPARATION, landlock="off") as other:
+    with sandcell.Template(PREPARATION, landlock="off", host_ids="shared") as other:
         assert other.run(code).value is True
 
 
