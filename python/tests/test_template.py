@@ -168,6 +168,7 @@ def test_nothing_of_the_caller_is_there(tmp_path, monkeypatch):
     environment, raw, descriptors = result.value
     assert environment["GIVEN"] == "yes" and environment["HOME"] != os.environ.get("HOME")
     assert "do-not-tell" not in raw and "SECRET_OF_THE_CALLER" not in environment
+    assert "LD_LIBRARY_PATH" not in environment  # of the process that was prepared
     # Standard streams, and sockets for requests, for interrupts and for the answer.
     assert descriptors == ["/dev/null", "pipe", "pipe", "socket", "socket", "socket"]
 
