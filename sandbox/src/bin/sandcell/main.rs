@@ -7,11 +7,13 @@ macro_rules! complain {
 
 mod background;
 mod cells;
+mod doctor;
 mod files;
 mod images;
 mod late;
 mod named;
 mod options;
+mod places;
 mod run;
 mod shell;
 mod sys;
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
             printed(explain(&options, terminal.tty, json, &program.words))
         }
         Action::Learn { options, output, program } => run::learn(&options, &output, &program.words),
-        Action::Doctor { json } => doctor(json),
+        Action::Doctor(what) => doctor::run(&what),
         Action::Files(what) => printed(files::run(&what)),
         Action::Completions { shell } => {
             let mut script = Vec::new();
@@ -165,30 +167,6 @@ fn summary(policy: &Policy) -> String {
         .flat_map(|spec| spec.shown(policy).into_iter().map(move |value| (spec, value)))
         .map(line)
         .collect()
-}
-
-/// Ends with 1 where nothing can run here: neither with namespaces nor with Landlock alone.
-fn doctor(json: bool) -> ExitCode {
-    let findings = sandcell::doctor();
-    let can_run = findings.iter().any(|finding| finding.ok && ["sandbox", "landlock-only"].contains(&finding.name));
-    let text = match json {
-        true => (sandcell::report::findings_to_json(&findings) + "\n").into(),
-        false => findings_in_words(&findings),
-    };
-    printed(Ok(text));
-    if can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn findings_in_words(findings: &[sandcell::Finding]) -> Vec<u8> {
-    let mut text = String::new();
-    for finding in findings {
-        let mark = if finding.ok { "yes" } else { "no " };
-        text += &format!("{mark} {:<16} {}\n", finding.name, in_own_words(&finding.detail));
-        if !finding.remedy.is_empty() {
-            text += &format!("    {:<16} remedy: {}\n", "", in_own_words(&finding.remedy));
-        }
-    }
-    text.into()
 }
 
 fn manual() -> Result<Vec<u8>, Error> {

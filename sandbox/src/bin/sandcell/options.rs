@@ -112,11 +112,7 @@ pub enum Action {
         program: Program,
     },
     /// Tell what this host allows, what blocks, and the remedy; status 1 where nothing can run
-    Doctor {
-        /// As a JSON array
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(crate::doctor::Doctor),
     /// Work on trees whose files belong to leased ids: kept uppers, homes, images
     #[command(subcommand)]
     Files(crate::files::Files),
