@@ -9,6 +9,7 @@ mod background;
 mod cells;
 mod doctor;
 mod files;
+mod fix;
 mod images;
 mod late;
 mod named;
