@@ -298,9 +298,12 @@ fn what_fails_half_way_is_undone_at_once() {
     assert_eq!(host.tree(), before);
 }
 
+/// What somebody did to the root of a host.
+type Change = fn(&Path);
+
 #[test]
 fn a_program_that_others_can_change_gets_no_profile() {
-    let others: [(&str, fn(&Path)); 3] = [
+    let others: [(&str, Change); 3] = [
         ("the file", |root| {
             fs::set_permissions(root.join("usr/local/bin/sandcell"), fs::Permissions::from_mode(0o775)).unwrap()
         }),

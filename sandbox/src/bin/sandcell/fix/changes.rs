@@ -117,19 +117,12 @@ fn without(path: &Path, line: &str, before: &str, made: bool) -> Result<()> {
         Some(rest) => rest.to_vec(),
         None => {
             let ours = format!("{line}\n").into_bytes();
-            let lines = bytes.split_inclusive(|byte| *byte == b'\n');
             let mut found = false;
-            let keep = |one: &&[u8]| {
-                found || {
-                    found = *one == ours;
-                    !found
-                }
-            };
             let mut rest = Vec::new();
-            let mut keep = keep;
-            for one in lines {
-                if keep(&one) {
-                    rest.extend_from_slice(one);
+            for one in bytes.split_inclusive(|byte| *byte == b'\n') {
+                match !found && one == ours {
+                    true => found = true,
+                    false => rest.extend_from_slice(one),
                 }
             }
             rest

@@ -146,8 +146,8 @@ fn delegation(host: &Host, plan: &mut Plan) -> Result<()> {
     }
     let dir = host.path(DELEGATION).parent().map(std::path::Path::to_owned).unwrap_or_default();
     let delegates = |text: String| {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("Delegate=").map(str::to_owned));
-        lines.last().is_some_and(|words| {
+        let mut lines = text.lines().filter_map(|line| line.trim().strip_prefix("Delegate=").map(str::to_owned));
+        lines.next_back().is_some_and(|words| {
             let has = |name: &str| words.split(' ').any(|word| word == name);
             words == "yes" || ["cpu", "cpuset", "io", "memory", "pids"].into_iter().all(has)
         })
