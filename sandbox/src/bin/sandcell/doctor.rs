@@ -1,6 +1,5 @@
 //! `sandcell doctor`: what this host allows, where that is, and what to say to have more.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -78,9 +77,9 @@ fn in_words(findings: &[Value]) -> String {
     for finding in findings {
         let word = |key: &str| printable(finding[key].as_str().unwrap_or_default());
         let mark = if finding["ok"] == true { "yes" } else { "no " };
-        text += &format!("{mark} {:<16} {}\n", word("name"), crate::in_own_words(word("detail")));
+        text += &format!("{mark} {:<16} {}\n", word("name"), crate::in_own_words(&word("detail")));
         if finding["remedy"] != "" {
-            text += &format!("    {:<16} remedy: {}\n", "", crate::in_own_words(word("remedy")));
+            text += &format!("    {:<16} remedy: {}\n", "", crate::in_own_words(&word("remedy")));
         }
         if finding["name"] == "place" {
             text += &places::more_in_words(finding);
