@@ -575,6 +575,17 @@ int sandcell_policy_add_file_mode(sandcell_policy_t *policy,
                                   size_t length,
                                   uint32_t mode);
 
+// Shows a device of the host beneath /dev, such as `/dev/fuse`, `/dev/ttyUSB0:/dev/modem` or `/dev/sda:ro`; of a directory each
+// device in it.
+int sandcell_policy_add_device(sandcell_policy_t *policy,
+                               const char *device);
+
+// Shows one Unix socket of the host, such as `/run/user/1000/agent` or `/tmp/agent:/run/agent`.
+int sandcell_policy_add_socket(sandcell_policy_t *policy, const char *socket);
+
+// Lets programs have what they only get where it is asked for: `ptrace`, `nested` or `engine-socket`.
+int sandcell_policy_add_allow(sandcell_policy_t *policy, const char *what);
+
 #if defined(SANDCELL_IMAGES)
 // Opens a store, and makes it where it is not there. NULL for the user's own, $XDG_DATA_HOME/sandcell/images.
 int sandcell_store_open(const char *store_dir, sandcell_store_t **store, sandcell_error_t **error);

@@ -781,6 +781,13 @@ public:
     {
         return sandcell_policy_add_deny_host(get(), detail::c_str(rule)), *this;
     }
+    /// Shows a device of the host beneath /dev: "/dev/fuse", "/dev/sda:ro", "/dev/ttyUSB0:/dev/modem".
+    Policy &device(const std::string &device) { return sandcell_policy_add_device(get(), detail::c_str(device)), *this; }
+    /// Shows one Unix socket of the host: "PATH" or "PATH:DEST".
+    Policy &socket(const std::string &socket) { return sandcell_policy_add_socket(get(), detail::c_str(socket)), *this; }
+    /// Lets programs have what they only get where it is asked for: "ptrace", "nested" or "engine-socket".
+    Policy &allow(const std::string &what) { return sandcell_policy_add_allow(get(), detail::c_str(what)), *this; }
+
     /// Publishes a port on the host: "8080:80"; "0:80" at one that is free, which host_port of a child or cell tells.
     Policy &publish(const std::string &rule) { return sandcell_policy_add_publish(get(), detail::c_str(rule)), *this; }
 

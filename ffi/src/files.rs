@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sandcell::{Root, Upper};
 
-use crate::policy::{Policy, set};
+use crate::policy::{Policy, set, set_text};
 use crate::text::{Bytes, Text, blob, path};
 
 /// The root is a read-only view of the host's system directories, never the homes: the default.
@@ -91,4 +91,23 @@ pub extern "C" fn sandcell_policy_add_file_mode(
     mode: u32,
 ) -> c_int {
     set(policy, |b| Ok(b.file_mode(path(dest, "file")?, blob(content, length, "file")?, mode)))
+}
+
+/// Shows a device of the host beneath /dev, such as `/dev/fuse`, `/dev/ttyUSB0:/dev/modem` or `/dev/sda:ro`; of a directory each
+/// device in it.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_policy_add_device(policy: Option<&mut Policy>, device: Text<'_>) -> c_int {
+    set_text(policy, "device", device)
+}
+
+/// Shows one Unix socket of the host, such as `/run/user/1000/agent` or `/tmp/agent:/run/agent`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_policy_add_socket(policy: Option<&mut Policy>, socket: Text<'_>) -> c_int {
+    set_text(policy, "socket", socket)
+}
+
+/// Lets programs have what they only get where it is asked for: `ptrace`, `nested` or `engine-socket`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandcell_policy_add_allow(policy: Option<&mut Policy>, what: Text<'_>) -> c_int {
+    set_text(policy, "allow", what)
 }

@@ -52,6 +52,10 @@ class Policy(TypedDict, total=False):
     files: Mapping[Path, str | bytes | tuple[str | bytes, int]] | Sequence[str]
     #: A directory of the store that outlives runs
     volumes: Iterable[str | tuple[str, Path] | tuple[str, Path, str]]
+    #: Show a device of the host, or those in a directory of it, beneath /dev; ro: it cannot be opened for writing
+    devices: Iterable[str]
+    #: Show one Unix socket of the host, such as an SSH agent's
+    sockets: Iterable[str]
     #: Let a name be reached, at TCP ports 80 and 443 or those given; everything else is refused then
     allow_hosts: Iterable[str]
     #: Refuse a name, whatever else is allowed
@@ -76,6 +80,8 @@ class Policy(TypedDict, total=False):
     seccomp_with: Iterable[str]
     #: Take a named set of system calls out of the filter
     seccomp_without: Iterable[str]
+    #: Let programs trace each other, make namespaces inside, or have a socket that gives them the host
+    allow: Iterable[str]
     #: Keep a capability inside; all are dropped otherwise
     cap_add: Iterable[str]
     #: Set variables, one KEY[=VALUE] a line; empty lines and lines with # are skipped

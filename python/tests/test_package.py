@@ -85,8 +85,8 @@ def test_the_keywords_are_the_programs_options():
     keywords = set(sandcell.Policy.__annotations__) | {"timeout", "env"}
     # A file of variables and one for the report are a shell's ways; `layer`, `volume` and `file` are repeated there, and
     # lists or mappings here, as rules are; an entry point is what `image_argv` makes of it. A terminal is Popen's.
-    repeated = {"layer", "volume", "file", "allow_host", "deny_host", "allow_net", "deny_net", "host_port"}
-    shells = {"env_file", "report", "help", "entrypoint", "interactive", "tty", "trace"}
+    repeated = {"layer", "volume", "file", "allow_host", "deny_host", "allow_net", "deny_net", "host_port", "device", "socket"}
+    shells = {"env_file", "report", "help", "entrypoint", "interactive", "tty", "trace", "gpu", "cdi_dir"}
     missing = options - keywords - repeated - shells
     assert not missing
     assert "layers" in keywords

@@ -21,6 +21,8 @@ pub(crate) enum Access {
     Read,
     /// Everything, except commands to devices.
     Write,
+    /// Read it, and give it commands: a device that is not to be written to.
+    Commands,
     /// What `Write` gives, and commands to devices (ioctl(2)): for /dev.
     Devices,
 }
@@ -33,6 +35,7 @@ impl Access {
             Access::List => AccessFs::ReadDir.into(),
             Access::Read => AccessFs::from_read(abi),
             Access::Write => all & !make_bitflags!(AccessFs::{IoctlDev | MakeChar | MakeBlock}),
+            Access::Commands => all & make_bitflags!(AccessFs::{ReadFile | IoctlDev}),
             Access::Devices => all,
         };
         rights.bits()

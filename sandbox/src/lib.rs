@@ -125,7 +125,7 @@ pub use named::{Attached, CellInfo, CellState, Detach, LogLine, LogReader, Named
 pub use policy::Volume;
 pub use policy::builder::Builder;
 pub use policy::{
-    BestEffort, HostIds, HostPortRule, HostRule, Identity, IoMax, Isolation, Landlock, Leftovers, Limits, Mount,
+    Allow, BestEffort, HostIds, HostPortRule, HostRule, Identity, IoMax, Isolation, Landlock, Leftovers, Limits, Mount,
     NetRule, Network, Policy, Ports, PublishRule, Root, Seccomp, Upper, UpstreamProxy, User, options,
 };
 pub use printable::{printable, printable_json, printable_lines};

@@ -39,7 +39,7 @@ const CALLS: [&str; 30] = [
 ];
 
 /// Files that only touch places which no program in a sandbox can write, each with the reason.
-const FILES: [(&str, &str); 52] = [
+const FILES: [(&str, &str); 54] = [
     ("sys/beneath.rs", "the safe calls themselves"),
     ("sys/calls.rs", "extended attributes, called with a descriptor's own path"),
     ("subid_tree/sys.rs", "the same calls for whoever has the caller's sub-ids"),
@@ -49,6 +49,8 @@ const FILES: [(&str, &str); 52] = [
     ("plan/isolation.rs", "looks at the host's /proc and /sys before a program runs"),
     ("landlock.rs", "its tests"),
     ("resolve/host_view.rs", "looks at the host before a program runs"),
+    ("resolve/passed.rs", "looks at the devices and sockets that the caller names, and opens none of them"),
+    ("plan/landlock.rs", "looks which devices the host has"),
     ("plan/root.rs", "looks at what the caller names, and opens none of it"),
     ("plan/view.rs", "lists the root that the caller names and looks at names, and opens no file"),
     ("launch/mod.rs", "the library's own program, and /proc"),

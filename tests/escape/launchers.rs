@@ -115,6 +115,8 @@ pub const ALL: &[Launcher] = &[
         pids_limit: true,
         ..cell("sandcell-limits", "64 processes and 1 GiB at most", |s| program(s, &["--pids", "64", "--memory", "1G"]))
     },
+    cell("sandcell-allow-ptrace", "programs may trace each other", |s| program(s, &["--allow", "ptrace"])),
+    cell("sandcell-allow-nested", "programs may make namespaces", |s| program(s, &["--allow", "nested"])),
     cell("sandcell-root", "root inside", |s| program(s, &["--user", "root"])),
     cell("sandcell-caller", "the caller's number inside", |s| program(s, &["--user", "caller"])),
     cell("sandcell-no-landlock", "without Landlock", |s| program(s, &["--landlock", "off"])),

@@ -358,7 +358,7 @@ impl Tree {
     }
 
     /// Opens a path beneath the new root; links in it lead nowhere else.
-    fn beneath(&self, path: &CStr, flags: usize) -> Result<i32, i32> {
+    pub fn beneath(&self, path: &CStr, flags: usize) -> Result<i32, i32> {
         let how = [(rawsys::O_PATH | rawsys::O_CLOEXEC | flags) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS];
         let mut attempts = 0;
         loop {

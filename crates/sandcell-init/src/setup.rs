@@ -62,6 +62,7 @@ fn one(tree: &mut mounts::Tree, step: Step<'static>) -> Result<(), Fault> {
             tree.overlay(slot, points, above != 0, dest, attributes)
         }
         Step::Bind { slot, dest, attributes, make } => tree.bind(slot, dest, attributes, make),
+        Step::Usable { dest, read, write } => usable(tree, dest, read != 0, write != 0),
         Step::BindBase { path, dest, attributes, make } => tree.bind_base(path, dest, attributes, make),
         Step::NewFs { kind, options, dest, attributes, make } => tree.new_fs(kind, options, dest, attributes, make),
         Step::Restrict { dest, attributes } => tree.restrict(dest, attributes),
@@ -141,6 +142,18 @@ fn announce(tree: &mounts::Tree) -> Result<(), Fault> {
     let upper = if tree.upper > 0 { tree.upper } else { -1 };
     socket::send(CONTROL, &Reply { kind: reply::READY, ..Reply::default() }, &[], upper).at(stage::PROTOCOL)?;
     rawsys::close(upper);
+    Ok(())
+}
+
+/// Asked of the kernel, which knows of groups and access lists; for the real ids, and so without capabilities.
+fn usable(tree: &mounts::Tree, dest: &CStr, read: bool, write: bool) -> Result<(), Fault> {
+    const R_OK: usize = 4;
+    const W_OK: usize = 2;
+    let fd = tree.beneath(dest, 0).at(stage::MOUNT_POINT)?;
+    let mode = if read { R_OK } else { 0 } | if write { W_OK } else { 0 };
+    let may = rawsys::faccessat2(fd, c"", mode, rawsys::AT_EMPTY_PATH);
+    rawsys::close(fd);
+    may.at(stage::USABLE)?;
     Ok(())
 }
 

@@ -228,6 +228,8 @@ records! {
         Overlay = 60 { slot: u32, points: &'a CStr, above: u32, dest: &'a CStr, attributes: u64 }
         /// Mounts a tree that was opened before.
         Bind = 12 { slot: u32, dest: &'a CStr, attributes: u64, make: u32 }
+        /// Whether the sandbox's own ids may read and write, or connect to, what was mounted there.
+        Usable = 66 { dest: &'a CStr, read: u32, write: u32 }
         /// Mounts a file or directory of base.
         BindBase = 13 { path: &'a CStr, dest: &'a CStr, attributes: u64, make: u32 }
         /// Mounts a new file system. `options` are `key=value`, each with its NUL.

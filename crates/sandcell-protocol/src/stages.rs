@@ -100,6 +100,7 @@ stages! {
     SYSTEM_GROUP = 140, "system-cgroup", "cannot enter the control group of the system";
     SYSTEM_MOUNTS = 141, "system-mounts", "cannot mount what an init needs to see";
     SYSTEM_ENTER = 142, "system-enter", "cannot enter the namespaces of the system";
+    USABLE = 143, "usable", "the sandbox's ids may not open this device or socket";
     PROGRAM_EXEC = 73, "exec", "cannot execute the program";
     PROGRAM_INTERPRETER = 74, "interpreter", "the program exists, but its interpreter does not";
     LAUNCH_CGROUP = 80, "join-cgroup", "cannot join the cgroup";

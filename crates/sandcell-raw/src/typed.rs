@@ -90,6 +90,8 @@ calls! {
     mknodat(dir: i32, path: &CStr, mode: u32) = MKNODAT(dir, path.as_ptr(), mode, 0);
     symlinkat(target: &CStr, dir: i32, path: &CStr) = SYMLINKAT(target.as_ptr(), dir, path.as_ptr());
     unlinkat(dir: i32, path: &CStr, flags: usize) = UNLINKAT(dir, path.as_ptr(), flags);
+    /// For the real ids.
+    faccessat2(dir: i32, path: &CStr, mode: usize, flags: usize) = FACCESSAT2(dir, path.as_ptr(), mode, flags);
     setxattr(path: &CStr, name: &CStr, value: &[u8]) =
         SETXATTR(path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), 0);
     removexattr(path: &CStr, name: &CStr) = REMOVEXATTR(path.as_ptr(), name.as_ptr());

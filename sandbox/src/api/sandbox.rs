@@ -65,11 +65,14 @@ impl Sandbox {
         check_owners(&resolved.files, &policy.identity)?;
         let filter = match &policy.seccomp {
             Seccomp::Off => None,
-            Seccomp::Default if policy.isolation.has_namespaces() && policy.cap_add.is_empty() => {
+            Seccomp::Default
+                if policy.isolation.has_namespaces() && policy.cap_add.is_empty() && policy.has_built_in_filter() =>
+            {
                 Some(Filter::of_default())
             }
             Seccomp::Default | Seccomp::Profile(_) => Some(Filter::new(&plan::profile(policy), &policy.cap_add)?),
         };
+        plan::require_read_only_devices(&resolved)?;
         #[cfg(feature = "landlock")]
         if !policy.isolation.has_namespaces() {
             crate::plan::isolation::check_kernel(policy, crate::landlock::running_abi())?;

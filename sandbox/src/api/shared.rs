@@ -291,7 +291,11 @@ impl Shared {
         }
         let writable = |mount: &Mount| match mount {
             Mount::Bind { source, writable: true, .. } => Some(Bound::open(source)),
-            Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } => None,
+            Mount::Bind { .. }
+            | Mount::Tmpfs { .. }
+            | Mount::File { .. }
+            | Mount::Device { .. }
+            | Mount::Socket { .. } => None,
         };
         let binds = policy.mounts.iter().filter(|_| policy.identity.reclaim);
         binds.filter_map(writable).collect()

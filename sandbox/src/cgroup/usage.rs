@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::group::Group;
 use super::hierarchy::{Controller, Version};
 use crate::Usage;
+use crate::policy::options::decimal;
 
 /// What the kernel has counted for a sandbox; `None` where nothing counted it. Our init is not in `pids_peak`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -171,7 +172,9 @@ fn blkio_sum(text: &str, key: &str) -> u64 {
 
 /// `some avg10=1.23 avg60=…`: the share of the last 10 s in which some process had to wait.
 fn pressure(text: &str) -> Option<f32> {
-    text.lines().find_map(|line| line.strip_prefix("some avg10=")?.split(' ').next()?.parse().ok())
+    text.lines()
+        .find_map(|line| decimal(line.strip_prefix("some avg10=")?.split(' ').next()?))
+        .map(|share| share as f32)
 }
 
 #[cfg(test)]

@@ -81,7 +81,20 @@ pub(super) fn needs(files: &Files, caller: u32, own_layers: bool) -> Vec<Need> {
             Mount::Bind { source, .. } if mapped(source) => {
                 push(Kind::Own, "ro", source, "it is writable elsewhere, where others may not write");
             }
-            Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } => {}
+            Mount::Device { source, writable: true, .. } if !allows(source, READ | WRITE) => {
+                push(Kind::Own, "device", source, "others may not read and write it");
+            }
+            Mount::Device { source, .. } if !allows(source, READ) => {
+                push(Kind::Own, "device", source, "others may not read it");
+            }
+            Mount::Socket { source, .. } if !allows(source, WRITE) => {
+                push(Kind::Own, "socket", source, "others may not connect to it");
+            }
+            Mount::Bind { .. }
+            | Mount::Tmpfs { .. }
+            | Mount::File { .. }
+            | Mount::Device { .. }
+            | Mount::Socket { .. } => {}
         }
     }
     needs

@@ -2,12 +2,11 @@
 
 #[cfg(feature = "landlock")]
 use super::isolation;
-#[cfg(feature = "landlock")]
 use crate::error::{Failure, Result};
 use crate::ids::Assigned;
 #[cfg(feature = "landlock")]
 use crate::landlock::running_abi;
-use crate::policy::{Isolation, Network, Seccomp};
+use crate::policy::{Isolation, Mount, Network, Seccomp};
 use crate::report::{Enforced, Mechanism, Requested};
 use crate::resolve::Resolved;
 
@@ -48,6 +47,7 @@ pub(crate) fn enforced(resolved: &Resolved, identity: &Assigned, upper_on_disk: 
     if let Some(word) = filter {
         list.push(Enforced::new("seccomp", Requested::Word(word.to_owned()), Mechanism::Seccomp));
     }
+    list.extend(resolved.notes.iter().cloned().chain(read_only_devices(resolved)));
     for (item, limit) in [("disk", policy.limits.disk), ("inodes", policy.limits.inodes)] {
         if let (Some(limit), true) = (limit, upper_on_disk) {
             let why = "before Linux 6.6 the upper of the overlay lies on disk, where it has no limit";
@@ -98,4 +98,40 @@ pub(crate) fn require_landlock(resolved: &Resolved) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Devices that are not to be written to, each with what keeps programs from it.
+fn read_only_devices(resolved: &Resolved) -> Vec<Enforced> {
+    let devices = resolved.files.mounts.iter().filter_map(|mount| match mount {
+        Mount::Device { dest, writable: false, .. } => Some(Requested::Word(format!("{}:ro", dest.display()))),
+        Mount::Device { .. } | Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } | Mount::Socket { .. } => {
+            None
+        }
+    });
+    let why = why_writable(resolved);
+    let line = |word| match why {
+        None => Enforced::new("device", word, Mechanism::Landlock),
+        Some(why) => Enforced::new("device", word, Mechanism::Nothing).why(why),
+    };
+    devices.map(line).collect()
+}
+
+#[cfg(feature = "landlock")]
+fn why_writable(resolved: &Resolved) -> Option<&'static str> {
+    super::landlock::why_writable(resolved, running_abi())
+}
+
+#[cfg(not(feature = "landlock"))]
+fn why_writable(_: &Resolved) -> Option<&'static str> {
+    Some("this library was built without Landlock")
+}
+
+/// A device that is not to be written to is not, or the caller has accepted that it is.
+pub(crate) fn require_read_only_devices(resolved: &Resolved) -> Result<()> {
+    if read_only_devices(resolved).is_empty() || resolved.policy.best_effort.allows("device") {
+        return Ok(());
+    }
+    let Some(why) = why_writable(resolved) else { return Ok(()) };
+    let failure = Failure::new("option", "device", format!("`ro` cannot be kept: {why}"));
+    Err(failure.hint("Leave `ro` out, or what is in its way; or do without: best effort for \"device\".").unsupported())
 }

@@ -67,6 +67,9 @@ pub(crate) fn describe(step: &Step<'_>) -> (String, String) {
             (place(dest), format!("mount it again with the missing mount points{}", words_of(*attributes)))
         }
         Step::Bind { dest, attributes, .. } => (place(dest), format!("mount what was taken{}", words_of(*attributes))),
+        Step::Usable { dest, read: 0, .. } => (place(dest), "make sure that its ids may connect to it".to_owned()),
+        Step::Usable { dest, write: 0, .. } => (place(dest), "make sure that its ids may read it".to_owned()),
+        Step::Usable { dest, .. } => (place(dest), "make sure that its ids may read and write it".to_owned()),
         Step::BindBase { path, dest, attributes, .. } => {
             let path = text(path);
             let name = path.strip_prefix("inert/").unwrap_or(&path);

@@ -43,6 +43,10 @@ pub(crate) fn setup_failure(plan: &Plan, reply: &Reply) -> crate::Error {
                 None => failure.setup(),
             }
         }
+        (stage::USABLE, Errno::EACCES | Errno::EPERM) => unsupported(
+            failure,
+            "Ask for `host_ids` shared: the sandbox has the caller's own id then, and an ordinary caller's groups; or give others the permission.",
+        ),
         (stage::NETWORK, Errno::ENOSPC) => {
             unsupported(failure, "network namespaces are used up or switched off: raise user.max_net_namespaces")
         }

@@ -49,7 +49,7 @@ pub(crate) fn narrow(profile: Profile, policy: &Policy) -> Profile {
     if !writes(policy) {
         profile = profile.refusing(METADATA);
     }
-    if policy.seccomp.is_built_in() {
+    if policy.has_built_in_filter() {
         profile = profile.refusing(&["pidfd_open"]);
     }
     if !policy.network_in_effect().has_own_namespace() {
@@ -129,8 +129,12 @@ pub(crate) fn paths(policy: &Policy, mounts: &[Mount]) -> Vec<(PathBuf, crate::l
     let devices = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
     paths.extend(devices.map(|path| (PathBuf::from(path), Access::Write)));
     for mount in mounts {
-        if let Mount::Bind { source, writable, .. } = mount {
-            paths.push((source.clone(), if *writable { Access::Write } else { Access::Read }));
+        match mount {
+            Mount::Bind { source, writable, .. } => {
+                paths.push((source.clone(), if *writable { Access::Write } else { Access::Read }));
+            }
+            Mount::Device { source, .. } => paths.push((source.clone(), Access::Devices)),
+            Mount::Tmpfs { .. } | Mount::File { .. } | Mount::Socket { .. } => {}
         }
     }
     paths

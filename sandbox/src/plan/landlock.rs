@@ -7,9 +7,9 @@ use crate::error::Result;
 use landlock::ABI;
 
 use crate::landlock::{Access, LandlockPlan, Wanted, plan};
-use crate::policy::Mount;
+use crate::policy::{Allow, Mount, Policy};
 use crate::report::Enforced;
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, host_view};
 use crate::wire::Step;
 
 /// The lines of the report: what is enforced, and what this kernel cannot.
@@ -67,16 +67,46 @@ fn numbers(resolved: &Resolved, home: &Path, abi: ABI) -> LandlockPlan {
         return plan(&Wanted { paths, network: policy.network_in_effect(), mounts: false }, abi);
     }
     let root = if files.layers().is_some() { Access::Write } else { Access::Read };
-    let mut paths = vec![("/".into(), root), ("/dev".into(), Access::Devices), (home.to_owned(), Access::Write)];
+    let mut paths = vec![("/".into(), root), (home.to_owned(), Access::Write)];
+    if keeps_read_only(resolved) {
+        let own = host_view::DEVICES.into_iter().filter(|path| Path::new(path).exists());
+        paths.extend(own.chain(["/dev/pts", "/dev/shm"]).map(|path| (path.into(), Access::Devices)));
+    } else {
+        paths.push(("/dev".into(), Access::Devices));
+    }
     paths.extend(["/proc", "/tmp", "/var/tmp", "/run"].map(|path| (path.into(), Access::Write)));
     for mount in &files.mounts {
         match mount {
             Mount::Bind { dest, writable: true, .. } => paths.push((dest.clone(), Access::Devices)),
             Mount::Tmpfs { dest, .. } => paths.push((dest.clone(), Access::Write)),
-            Mount::Bind { .. } | Mount::File { .. } => {}
+            Mount::Device { dest, writable, .. } => {
+                paths.push((dest.clone(), if *writable { Access::Devices } else { Access::Commands }));
+            }
+            Mount::Bind { .. } | Mount::File { .. } | Mount::Socket { .. } => {}
         }
     }
-    // Landlock forbids every mount to whom it restricts files: not to those who asked for the means to mount.
-    let mounts = !policy.cap_add.is_empty() || !policy.seccomp.is_built_in();
+    let mounts = may_mount(policy);
     plan(&Wanted { paths, network: policy.network_in_effect(), mounts }, abi)
+}
+
+/// Landlock forbids every mount to whom it restricts files: not to those who asked for the means to mount.
+fn may_mount(policy: &Policy) -> bool {
+    !policy.cap_add.is_empty() || !policy.seccomp.is_built_in() || policy.allows(Allow::Nested)
+}
+
+/// There is a device that is not to be written to: then there is no rule for all of /dev.
+fn keeps_read_only(resolved: &Resolved) -> bool {
+    resolved.files.mounts.iter().any(|mount| matches!(mount, Mount::Device { writable: false, .. }))
+}
+
+/// Why a device can be opened for writing in spite of `ro`. A read-only mount keeps nobody from that.
+pub(crate) fn why_writable(resolved: &Resolved, abi: ABI) -> Option<&'static str> {
+    let policy = &resolved.policy;
+    match () {
+        () if !policy.landlock.is_on() => Some("Landlock is off"),
+        () if may_mount(policy) => Some("programs that may mount cannot be restricted so"),
+        () if abi < ABI::V2 => Some("needs Landlock with ABI 2, Linux 5.19"),
+        () if resolved.files.layers().is_some() => Some("Landlock allows to write everywhere in an overlay"),
+        () => None,
+    }
 }

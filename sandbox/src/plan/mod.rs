@@ -20,15 +20,15 @@ use std::path::{Path, PathBuf};
 use crate::error::{Failure, Result};
 use crate::ids::{Assigned, IdMap};
 use crate::overlay::upper::DiskUpper;
-use crate::policy::{Policy, Seccomp};
+use crate::policy::Policy;
 use crate::resolve::Resolved;
 use crate::resolve::host_view::HostFiles;
-use crate::seccomp::{Action, Listen, Profile, compile as compile_filter};
+use crate::seccomp::{Listen, Profile, compile as compile_filter};
 use crate::wire::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reader, Step};
 
-pub(crate) use enforced::enforced;
 #[cfg(feature = "landlock")]
 pub(crate) use enforced::require_landlock;
+pub(crate) use enforced::{enforced, require_read_only_devices};
 pub(crate) use explain::{describe, name_of, place_of_mount};
 pub(crate) use failure::setup_failure;
 #[cfg(feature = "landlock")]
@@ -100,17 +100,11 @@ impl Filter {
 
 /// The profile that was asked for; without one everything is allowed.
 pub(crate) fn profile(policy: &Policy) -> Profile {
-    let profile = match &policy.seccomp {
-        Seccomp::Off => return Profile::new(Action::Allow),
-        Seccomp::Default if policy.init => Profile::default().with("device-events").expect("a set of ours"),
-        Seccomp::Default => Profile::default(),
-        Seccomp::Profile(profile) => profile.clone(),
-    };
     #[cfg(feature = "landlock")]
-    if !policy.isolation.has_namespaces() {
-        return isolation::narrow(profile, policy);
+    if !policy.isolation.has_namespaces() && policy.seccomp.is_on() {
+        return isolation::narrow(policy.profile(), policy);
     }
-    profile
+    policy.profile()
 }
 
 /// The steps, and what programs need to know of what they make.
@@ -188,7 +182,7 @@ pub(crate) fn compile(inputs: &Inputs<'_>) -> Result<Plan> {
     #[cfg(feature = "landlock")]
     landlock::compile(inputs, &account.home, &mut steps)?;
     // Init enters the namespaces of a system for each program, which the filter is there to refuse.
-    if policy.seccomp.is_built_in() && !policy.init && inputs.filter.as_ref().is_some_and(|filter| !filter.learn) {
+    if policy.has_built_in_filter() && !policy.init && inputs.filter.as_ref().is_some_and(|filter| !filter.learn) {
         steps.push(Step::FilterEnter {});
     }
     if inputs.announce {
@@ -240,7 +234,7 @@ fn without_namespaces(inputs: &Inputs<'_>) -> Result<Plan> {
         steps.push(Step::Become { uid: identity.uid, gid: identity.gid, groups: 1, list: &[] });
     }
     // Docker's filter refuses keyctl(2), and so does the default one.
-    steps.push(Step::Keyring { shut: (inputs.resolved.policy.seccomp.is_built_in()).into() });
+    steps.push(Step::Keyring { shut: (inputs.resolved.policy.has_built_in_filter()).into() });
     cpu_time(inputs, &mut steps);
     steps.push(Step::Capabilities { keep: 0 });
     filters(inputs, &mut steps);

@@ -6,13 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 use super::account::Account;
 use super::view::{self, Part};
 use super::{INERT, Inputs, PLAIN, READ_ONLY, Steps, c_string, path_string};
 use crate::error::{Failure, Result};
 use crate::overlay::upper::DiskUpper;
-use crate::policy::Mount;
 use crate::policy::files::RootFs;
+use crate::policy::{Allow, Mount};
 use crate::resolve::host_view::{self, ACCOUNTS, HostFiles, MACHINE_ID, Secret, as_path, look};
 use crate::wire::{ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, INERT_VIEW, MAKE_DIR, MAKE_FILE, NEW, NO_SLOT, Step};
 
@@ -52,14 +54,17 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     for (_, dest) in ACCOUNTS {
         dests.push((dest.to_owned(), MAKE_FILE));
     }
-    for bind in &binds {
+    // Those of devices are in a directory of our own.
+    let named = || binds.iter().filter(|bind| !matches!(bind.mount, Mount::Device { .. }));
+    for bind in named() {
         dests.push((bind.dest.clone(), bind.make));
     }
+    let ours = dests.len() - named().count();
 
     let parts = match base(inputs, &dests)? {
         Base::Parts(parts) => {
             // Every mount point that is known beforehand: cheaper than to find out that it is missing.
-            view::mount_points(c"root", &dests[..dests.len() - binds.len()], &parts, makes)?;
+            view::mount_points(c"root", &dests[..ours], &parts, makes)?;
             makes.push(Step::RootBase { path: c"root" });
             Some(parts)
         }
@@ -85,7 +90,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
     if let Some(parts) = &parts {
         view::show(parts, opens, makes)?;
         // Of the host's own account files those that are not there are left out.
-        let from = if files.root == RootFs::Host { dests.len() - binds.len() } else { 0 };
+        let from = if files.root == RootFs::Host { ours } else { 0 };
         view::add_missing(parts, &dests, from, opens, makes)?;
     }
     accounts(inputs, account, makes)?;
@@ -96,7 +101,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, account: &Account, opens: &mut Steps,
             makes.push(Step::Dir { path, mode: 0o755 });
         }
     }
-    devices(inputs.host, place, opens, makes)?;
+    devices(inputs.host, place, &binds, opens, makes)?;
     proc(inputs, place, makes)?;
     if !base_root {
         for (path, dest) in [(c"beside/dev", c"/dev"), (c"beside/proc", c"/proc")] {
@@ -321,7 +326,7 @@ fn accounts(inputs: &Inputs<'_>, account: &Account, makes: &mut Steps) -> Result
 }
 
 /// A /dev of our own: only what is harmless, with its own pseudo-terminals and its own shared memory.
-fn devices(host: &HostFiles, place: &CStr, opens: &mut Steps, makes: &mut Steps) -> Result<()> {
+fn devices(host: &HostFiles, place: &CStr, binds: &[Bind<'_>], opens: &mut Steps, makes: &mut Steps) -> Result<()> {
     for (name, target) in [
         (c"dev/fd", c"/proc/self/fd"),
         (c"dev/stdin", c"/proc/self/fd/0"),
@@ -338,6 +343,15 @@ fn devices(host: &HostFiles, place: &CStr, opens: &mut Steps, makes: &mut Steps)
     for name in &host.devices {
         makes.push(Step::File { path: &c_string(&name[1..])?, mode: 0o666, content: b"" });
         nodes.push((opens.open_tree(Path::new(name))?, beneath(place, name)?));
+    }
+    for bind in binds.iter().filter(|bind| matches!(bind.mount, Mount::Device { .. })) {
+        let within = as_path(&bind.dest).strip_prefix("/").unwrap_or(as_path(&bind.dest));
+        let mut above: Vec<&Path> = within.ancestors().skip(1).take_while(|dir| *dir != Path::new("dev")).collect();
+        above.reverse();
+        for dir in above {
+            makes.push(Step::Dir { path: &path_string(dir)?, mode: 0o755 });
+        }
+        makes.push(Step::File { path: &path_string(within)?, mode: 0o666, content: b"" });
     }
     let (dev, pts, shm) = (beneath(place, "/dev")?, beneath(place, "/dev/pts")?, beneath(place, "/dev/shm")?);
     makes.push(Step::BindBase { path: c"dev", dest: &dev, attributes: INERT | ATTR_RDONLY, make: MAKE_DIR });
@@ -360,6 +374,10 @@ fn proc(inputs: &Inputs<'_>, place: &CStr, makes: &mut Steps) -> Result<()> {
     let dest = beneath(place, "/proc")?;
     makes.push(Step::NewFs { kind: c"proc", options: b"", dest: &dest, attributes: INERT, make: MAKE_DIR });
     let roots = inputs.identity.maps_host_root();
+    // The kernel lets nobody mount a /proc who sees only part of one.
+    if !roots && inputs.resolved.policy.allows(Allow::Nested) {
+        return Ok(());
+    }
     for (path, secret) in masked(inputs.host, roots) {
         let cover = match secret {
             Secret::Directory => c"inert/empty",
@@ -457,12 +475,26 @@ fn resolve_mounts(mounts: &[Mount]) -> Result<Vec<Bind<'_>>> {
                     }
                     (dest, if meta.is_dir() { MAKE_DIR } else { MAKE_FILE }, source)
                 }
+                Mount::Device { source, dest, .. } => (dest, MAKE_FILE, device(source)?),
+                Mount::Socket { source, dest } => (dest, MAKE_FILE, absolute(source)?),
                 Mount::Tmpfs { dest, .. } => (dest, MAKE_DIR, PathBuf::new()),
                 Mount::File { dest, .. } => (dest, MAKE_FILE, PathBuf::new()),
             };
             Ok(Bind { mount, dest: path_string(dest)?, make, source })
         })
         .collect()
+}
+
+/// A device that can be opened where it is mounted from.
+fn device(source: &Path) -> Result<PathBuf> {
+    let source = absolute(source)?;
+    let fs = statvfs(&source).map_err(|errno| missing("device", &source, &errno.into()))?;
+    if fs.flags().contains(FsFlags::ST_NODEV) {
+        let message = "lies on a file system that is mounted without devices (nodev)";
+        let failure = Failure::new("option", format!("device {}", source.display()), message);
+        return Err(failure.hint("Name the device where it can be opened, in /dev.").config());
+    }
+    Ok(source)
 }
 
 fn is_socket(meta: &fs::Metadata) -> bool {
@@ -476,6 +508,16 @@ fn mount(bind: &Bind<'_>, index: usize, opens: &mut Steps, makes: &mut Steps) ->
         Mount::Bind { writable, .. } => {
             let slot = opens.open_named_tree(&bind.source)?;
             makes.push(Step::Bind { slot, dest, attributes: if *writable { PLAIN } else { READ_ONLY }, make });
+        }
+        Mount::Device { writable, .. } => {
+            let slot = opens.open_named_tree(&bind.source)?;
+            makes.push(Step::Bind { slot, dest, attributes: ATTR_NOSUID | ATTR_NOEXEC, make });
+            makes.push(Step::Usable { dest, write: (*writable).into(), read: 1 });
+        }
+        Mount::Socket { .. } => {
+            let slot = opens.open_named_tree(&bind.source)?;
+            makes.push(Step::Bind { slot, dest, attributes: INERT | ATTR_RDONLY, make });
+            makes.push(Step::Usable { dest, write: 1, read: 0 });
         }
         Mount::Tmpfs { size: None, .. } => {
             let path = c_string(&format!("tmpfs-{index}"))?;

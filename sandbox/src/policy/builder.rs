@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::kernel_names::{Capability, Resource};
 
 use crate::policy::{
-    HostPortRule, HostRule, IoMax, Mount, NetRule, Policy, PublishRule, Root, Seccomp, Upper, UpstreamProxy, User,
+    Allow, HostPortRule, HostRule, IoMax, Mount, NetRule, Policy, PublishRule, Root, Seccomp, Upper, UpstreamProxy,
+    User,
 };
 use crate::report::trace::Trace;
 
@@ -97,6 +98,24 @@ impl Builder {
     #[cfg(feature = "image")]
     pub(crate) fn keep_temporary_files(mut self) -> Builder {
         self.policy.keeps_tmp = true;
+        self
+    }
+
+    /// Shows a device of the host at `dest`, beneath /dev; of a directory each device in it. It is there for reading and writing:
+    /// [`Mount::device`] has the other way.
+    pub fn device(self, source: impl Into<PathBuf>, dest: impl Into<PathBuf>) -> Builder {
+        self.mount(Mount::device(source, dest, true))
+    }
+
+    /// Shows a Unix socket of the host at `dest`. Where it is the caller's own SSH agent, Wayland display or D-Bus session, the
+    /// variable by which programs find it says so.
+    pub fn socket(self, source: impl Into<PathBuf>, dest: impl Into<PathBuf>) -> Builder {
+        self.mount(Mount::socket(source, dest))
+    }
+
+    /// Gives programs what they only get where it is asked for.
+    pub fn allow(mut self, what: Allow) -> Builder {
+        self.policy.allow.push(what);
         self
     }
 
@@ -263,21 +282,6 @@ impl Builder {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Builder").field(&self.policy).finish()
-    }
-}
-
-impl std::fmt::Debug for Mount {
-    /// Without the content of a file, which may be a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Mount::Bind { source, dest, writable } => {
-                write!(f, "Bind {{ source: {source:?}, dest: {dest:?}, writable: {writable} }}")
-            }
-            Mount::Tmpfs { dest, size } => write!(f, "Tmpfs {{ dest: {dest:?}, size: {size:?} }}"),
-            Mount::File { dest, content, mode } => {
-                write!(f, "File {{ dest: {dest:?}, content: {} bytes, mode: {mode:o} }}", content.len())
-            }
-        }
     }
 }
 

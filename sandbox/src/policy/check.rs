@@ -75,8 +75,7 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
 }
 
 fn check_mount(mount: &Mount) -> Result<()> {
-    let (Mount::Bind { dest, .. } | Mount::Tmpfs { dest, .. } | Mount::File { dest, .. }) = mount;
-    destination(dest)?;
+    let clean = destination(mount.dest())?;
     match mount {
         Mount::Tmpfs { size: Some(0), .. } => {
             Err(wrong("tmpfs", "a size of 0 bytes", "leave the size out for no limit of its own"))
@@ -85,7 +84,32 @@ fn check_mount(mount: &Mount) -> Result<()> {
             let message = format!("the mode {mode:o} of {} has bits beyond 777", dest.display());
             Err(wrong("file", message, "three octal digits, such as 755"))
         }
-        Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } => Ok(()),
+        Mount::Device { .. } => device_place(&clean),
+        Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } | Mount::Socket { .. } => Ok(()),
+    }
+}
+
+/// What every sandbox has of its own beneath /dev.
+const OWN_DEVICES: [&str; 13] =
+    ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom"];
+
+/// A device belongs beneath /dev: elsewhere every mount says that there are none.
+fn device_place(dest: &Path) -> Result<()> {
+    let wrong_place = |message: &str, hint| Err(wrong("device", format!("{} {message}", dest.display()), hint));
+    let Some(place) = dest.strip_prefix("/dev").ok().filter(|place| place.components().next().is_some()) else {
+        return wrong_place(
+            "is not beneath /dev, and devices can be opened nowhere else",
+            "Give a place: PATH:/dev/NAME.",
+        );
+    };
+    match place.components().next() {
+        Some(first) if first.as_os_str() == "zero" || OWN_DEVICES.iter().any(|own| first.as_os_str() == *own) => {
+            wrong_place(
+                "is one that every sandbox has of its own",
+                "Leave it out, or give another place: PATH:/dev/NAME.",
+            )
+        }
+        _ => Ok(()),
     }
 }
 
@@ -155,6 +179,9 @@ fn without_namespaces(policy: &Policy) -> Result<()> {
             Mount::Bind { .. } => return needs("mount", "a file shown at another place than its own"),
             Mount::Tmpfs { .. } => return needs("tmpfs", "a private directory"),
             Mount::File { .. } => return needs("file", "a file that is not there"),
+            Mount::Device { source, dest, writable: true } if source == dest => {}
+            Mount::Device { .. } => return needs("device", "a device shown otherwise than it is"),
+            Mount::Socket { .. } => return needs("socket", "a socket"),
         }
     }
     #[cfg(feature = "image")]

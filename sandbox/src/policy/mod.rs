@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod check;
 pub(crate) mod files;
+mod mount;
 pub(crate) mod network;
 pub mod options;
 pub(crate) mod ports;
@@ -14,6 +15,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::seccomp::{Action, Profile};
+pub use mount::Mount;
 pub use network::Network;
 pub use options::Limits;
 pub use ports::{HostPortRule, PublishRule};
@@ -64,64 +67,6 @@ pub enum Upper {
     Tmpfs,
     /// To `DIR/upper` (with `DIR/work` beside it for the kernel); kept.
     Dir(PathBuf),
-}
-
-/// Something mounted into the root file system, in the order of the requests.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mount {
-    /// A file or directory of the host with everything mounted beneath it.
-    #[non_exhaustive]
-    Bind {
-        /// On the host.
-        source: PathBuf,
-        /// Inside; absolute.
-        dest: PathBuf,
-        /// Whether the program may write to it. Read-only holds for submounts too, and for root inside.
-        writable: bool,
-    },
-    /// An empty writable directory in memory.
-    #[non_exhaustive]
-    Tmpfs {
-        /// Inside; absolute.
-        dest: PathBuf,
-        /// Bytes; without it the directory shares the budget of `disk`.
-        size: Option<u64>,
-    },
-    /// A read-only file with this content.
-    #[non_exhaustive]
-    File {
-        /// Inside; absolute.
-        dest: PathBuf,
-        /// What stands in it.
-        content: Vec<u8>,
-        /// Permission bits.
-        mode: u32,
-    },
-}
-
-impl Mount {
-    /// [`Mount::Bind`], which may get more fields.
-    pub fn bind(source: impl Into<PathBuf>, dest: impl Into<PathBuf>, writable: bool) -> Mount {
-        Mount::Bind { source: source.into(), dest: dest.into(), writable }
-    }
-
-    /// [`Mount::Tmpfs`].
-    pub fn tmpfs(dest: impl Into<PathBuf>, size: Option<u64>) -> Mount {
-        Mount::Tmpfs { dest: dest.into(), size }
-    }
-
-    /// [`Mount::File`].
-    pub fn file(dest: impl Into<PathBuf>, content: impl Into<Vec<u8>>, mode: u32) -> Mount {
-        Mount::File { dest: dest.into(), content: content.into(), mode }
-    }
-
-    /// Where it is inside.
-    #[cfg(feature = "image")]
-    pub(crate) fn dest(&self) -> &std::path::Path {
-        let (Mount::Bind { dest, .. } | Mount::Tmpfs { dest, .. } | Mount::File { dest, .. }) = self;
-        dest
-    }
 }
 
 /// A named directory of the store that outlives runs.
@@ -299,11 +244,34 @@ impl Seccomp {
         }
     }
 
-    /// The built-in filter, which lets init do all that it has to do.
+    /// The built-in filter.
     pub(crate) fn is_built_in(&self) -> bool {
         match self {
             Seccomp::Default => true,
             Seccomp::Off | Seccomp::Profile(_) => false,
+        }
+    }
+}
+
+/// What programs get only where it is asked for. `docs/threat-model.md` says what each of them opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allow {
+    /// Looking into and steering other processes of the sandbox: strace, gdb.
+    Ptrace,
+    /// User, mount and other namespaces inside: bubblewrap, sandcell itself. Landlock's rules about files go with it, and
+    /// nothing in /proc is masked, unless the sandbox maps the host's root.
+    Nested,
+    /// The socket of a container engine, of the service manager or of a message bus, by which programs get at the host.
+    EngineSocket,
+}
+
+impl Allow {
+    /// The system call filter lets more through then.
+    fn opens_calls(self) -> bool {
+        match self {
+            Allow::Ptrace | Allow::Nested => true,
+            Allow::EngineSocket => false,
         }
     }
 }
@@ -457,6 +425,8 @@ pub struct Policy {
     pub landlock: Landlock,
     /// Capabilities kept inside, by name.
     pub cap_add: Vec<crate::Capability>,
+    /// What programs get besides.
+    pub allow: Vec<Allow>,
     /// Environment variables in addition to the clean default.
     pub env: Vec<(OsString, OsString)>,
     /// Pass the caller's environment on.
@@ -487,6 +457,30 @@ pub struct Policy {
 }
 
 impl Policy {
+    pub(crate) fn allows(&self, what: Allow) -> bool {
+        self.allow.contains(&what)
+    }
+
+    /// The system call profile, with what is allowed besides; without one everything is.
+    pub fn profile(&self) -> Profile {
+        let profile = match &self.seccomp {
+            Seccomp::Off => return Profile::new(Action::Allow),
+            Seccomp::Default if self.init => with(Profile::default(), "device-events"),
+            Seccomp::Default => Profile::default(),
+            Seccomp::Profile(profile) => profile.clone(),
+        };
+        self.allow.iter().fold(profile, |profile, allow| match allow {
+            Allow::Ptrace => with(with(profile, "ptrace"), "debug"),
+            Allow::Nested => with(with(profile, "nested-namespaces"), "session-keyring"),
+            Allow::EngineSocket => profile,
+        })
+    }
+
+    /// The filter is the built-in one as it is, which lets init do all that it has to do.
+    pub(crate) fn has_built_in_filter(&self) -> bool {
+        self.seccomp.is_built_in() && !self.allow.iter().any(|allow| allow.opens_calls())
+    }
+
     /// The network that a sandbox gets: a rule that allows something, or a port, makes the private loopback one with a way to
     /// just that. Not one that was asked for by name.
     pub(crate) fn network_in_effect(&self) -> Network {
@@ -497,6 +491,10 @@ impl Policy {
             network => network,
         }
     }
+}
+
+fn with(profile: Profile, set: &str) -> Profile {
+    profile.with(set).expect("a set of ours")
 }
 
 /// What differs from the defaults, without the values of variables and the contents of files.
@@ -537,6 +535,7 @@ impl Default for Policy {
             seccomp: Seccomp::default(),
             landlock: Landlock::default(),
             cap_add: Vec::new(),
+            allow: Vec::new(),
             env: Vec::new(),
             keep_env: false,
             chdir: None,

@@ -43,6 +43,6 @@ fn repository(mount: &Mount) -> Option<&Path> {
             let is_local = statfs(source.as_path()).is_ok_and(|fs| LOCAL.contains(&fs.filesystem_type()));
             (is_local && lstat(&source.join(".git")).is_ok()).then_some(dest)
         }
-        Mount::Tmpfs { .. } | Mount::File { .. } => None,
+        Mount::Tmpfs { .. } | Mount::File { .. } | Mount::Device { .. } | Mount::Socket { .. } => None,
     }
 }

@@ -13,7 +13,8 @@ use crate::error::{Failure, Result};
 pub(crate) const VIEW: [&str; 12] =
     ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix", "/gnu", "/snap"];
 /// Devices that are harmless and that programs expect. See null(4), random(4), tty(4).
-const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+pub(crate) const DEVICES: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 /// Files and directories of /proc that tell about the host or act on it, and that are not per process.
 const MASKED: [&str; 22] = [
     "/proc/acpi",

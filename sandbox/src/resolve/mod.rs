@@ -5,6 +5,7 @@ pub(crate) mod git;
 pub(crate) mod host_view;
 #[cfg(feature = "image")]
 pub(crate) mod image;
+mod passed;
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -18,7 +19,8 @@ use crate::error::{Failure, Result};
 use crate::ids::IdPool;
 use crate::policy::check::{check_layers, destination};
 use crate::policy::files::{Files, RootFs};
-use crate::policy::{Mount, Policy, PublishRule, Root, Upper, User};
+use crate::policy::{Policy, PublishRule, Root, Upper, User};
+use crate::report::Enforced;
 use crate::sys::beneath::{self, Plain, Refused};
 
 /// A checked policy, and what it comes to here.
@@ -37,6 +39,8 @@ pub(crate) struct Resolved {
     pub dir: Option<PathBuf>,
     /// Published ports: as they were asked for, and those that the image exposes.
     pub published: Vec<PublishRule>,
+    /// What the report says of devices and sockets.
+    pub notes: Vec<Enforced>,
     /// Where the ids of each sandbox come from.
     pub ids: IdPool,
     /// What the store may not remove while this lives.
@@ -55,6 +59,7 @@ impl Resolved {
             env,
             dir: policy.chdir.clone(),
             published: Vec::new(),
+            notes: Vec::new(),
             ids: IdPool::new(&policy.identity)?,
             #[cfg(feature = "image")]
             kept: image::Kept::default(),
@@ -71,9 +76,11 @@ impl Resolved {
         #[cfg(feature = "image")]
         mounts.append(&mut found.volumes);
         for mount in &mut mounts {
-            let (Mount::Bind { dest, .. } | Mount::Tmpfs { dest, .. } | Mount::File { dest, .. }) = mount;
-            *dest = destination(dest)?;
+            *mount.dest_mut() = destination(mount.dest())?;
         }
+        let mut env = Vec::new();
+        let notes = passed::resolve(&policy, &mut mounts, &mut env)?;
+        env.extend(policy.env.iter().cloned());
         let root = match &policy.root {
             Root::Host => RootFs::Host,
             Root::Empty => RootFs::Empty,
@@ -88,7 +95,7 @@ impl Resolved {
         });
         let files = Files { root, upper, mounts, of_image: policy.root.is_image(), kept_dirs: Vec::new() };
         files.layers().map_or(Ok(()), check_layers)?;
-        let (user, env, dir) = (policy.identity.user, policy.env.clone(), policy.chdir.clone());
+        let (user, dir) = (policy.identity.user, policy.chdir.clone());
         let resolved = Resolved {
             files,
             user,
@@ -96,6 +103,7 @@ impl Resolved {
             env,
             dir,
             published: policy.publish.clone(),
+            notes,
             ids: IdPool::new(&policy.identity)?,
             #[cfg(feature = "image")]
             kept: found.kept,

@@ -187,6 +187,12 @@ const SETS: &[Set] = &[
         ..NONE
     },
     Set {
+        name: "session-keyring",
+        about: "a new session keyring instead of the one before: keyctl(2) for nothing else",
+        opens: &[("keyctl", &[int(0, 1), Condition::of(1, Compare::Equal, 0)])],
+        ..NONE
+    },
+    Set {
         name: "numa",
         about: "placing memory on nodes; opened for CAP_SYS_NICE",
         calls: "mbind get_mempolicy set_mempolicy set_mempolicy_home_node migrate_pages move_pages",

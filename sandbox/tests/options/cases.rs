@@ -162,6 +162,18 @@ fn form(name: &str) -> &'static [&'static str] {
             "proxy:3128",
             "",
         ],
+        "device" => &[
+            "/dev/kvm",
+            "/dev/kvm:ro",
+            "/dev/kvm:rw",
+            r"/dev/a\:b:/dev/c",
+            "/dev/sda:/dev/disk:ro",
+            "/dev/sda:/dev/disk:rwm",
+            "/dev/kvm:",
+            "",
+        ],
+        "socket" => &["/run/agent", "/run/agent:/run/ssh", "/run/agent:", ""],
+        "allow" => &["ptrace", "nested", "engine-socket", "everything", ""],
         "host_port" => &["5432", "53/udp", "1/tcp", "0", "65536", "80:80", "*", "80/icmp", ""],
         "allow_net" | "deny_net" => &[
             "10.1.0.0/16:5432",

@@ -232,6 +232,7 @@ fn best_effort_accepts_only_what_is_asked_for() {
         "api/sandbox.rs",
         "plan/isolation.rs",
         "api/system.rs",
+        "plan/enforced.rs",
     ]
     .iter()
     .map(|file| fs::read_to_string(source.join(file)).unwrap())

@@ -6,6 +6,7 @@ macro_rules! complain {
 }
 
 mod background;
+mod cdi;
 mod cells;
 mod doctor;
 mod files;

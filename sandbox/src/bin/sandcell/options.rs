@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use sandcell::options::{self, Kind, Spec};
-use sandcell::{Builder, Command, Error, Failure, Sandbox, Seccomp, seccomp::Profile};
+use sandcell::{Builder, Command, Error, Failure, Sandbox, Seccomp};
 
+use crate::cdi::{Name, Specs};
 use crate::cells::CellAction;
 use crate::images::ImageAction;
 
@@ -152,12 +153,22 @@ pub struct Options {
     /// In the order of the table: variables of files come before those of the command line, which win.
     given: Vec<(&'static Spec, OsString)>,
     entrypoint: Option<OsString>,
+    gpu: bool,
+    /// Where specifications of devices lie.
+    cdi_dirs: Vec<OsString>,
 }
 
 impl Args for Options {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = options::all().fold(command, |command, spec| command.arg(argument(spec)));
         let entrypoint = Arg::new("entrypoint").long("entrypoint").value_name("PROGRAM").requires("image");
+        let gpu = Arg::new("gpu").long("gpu").action(ArgAction::SetTrue);
+        let dirs = Arg::new("cdi_dir").long("cdi-dir").value_name("DIR").action(ArgAction::Append);
+        let dirs = dirs.value_parser(OsStringValueParser::new()).help(
+            "Where specifications of devices (CDI) lie, instead of /etc/cdi and /var/run/cdi; repeat, the last counts most",
+        );
+        let command =
+            command.arg(dirs).arg(gpu.help("Show the graphics processors: NVIDIA's by CDI, or /dev/dri/renderD*"));
         command.arg(
             entrypoint.value_parser(OsStringValueParser::new()).help("Run this instead of the image's entry point"),
         )
@@ -177,6 +188,8 @@ impl FromArgMatches for Options {
         Ok(Options {
             given: options::all().flat_map(values).collect(),
             entrypoint: matches.get_one::<OsString>("entrypoint").cloned(),
+            gpu: matches.get_flag("gpu"),
+            cdi_dirs: matches.get_many::<OsString>("cdi_dir").unwrap_or_default().cloned().collect(),
         })
     }
 
@@ -312,15 +325,22 @@ impl Options {
         let policy = builder.policy();
         Ok(match &policy.seccomp {
             Seccomp::Off => "Every system call: allowed.\n".to_owned(),
-            Seccomp::Profile(profile) => profile.explain(&policy.cap_add),
-            _ => Profile::default().explain(&policy.cap_add),
+            _ => policy.profile().explain(&policy.cap_add),
         })
     }
 
     /// What was said, over the defaults that `builder` comes with.
     pub fn applied_to(&self, builder: Builder) -> Result<Builder, Error> {
-        self.given.iter().try_fold(builder, |builder, (spec, value)| match spec.name {
-            "chdir" => spec.apply(builder, from_here(value).as_os_str()),
+        let named = |(spec, value): &(&Spec, OsString)| spec.name == "device" && Name::of(value).is_some();
+        let mut specs = Specs::default();
+        if self.gpu || self.given.iter().any(named) {
+            specs.read(&self.cdi_dirs);
+        }
+        // Before variables of the command line, which win over those of a device.
+        let builder = if self.gpu { specs.gpu(builder)? } else { builder };
+        self.given.iter().try_fold(builder, |builder, (spec, value)| match (spec.name, Name::of(value)) {
+            ("chdir", _) => spec.apply(builder, from_here(value).as_os_str()),
+            ("device", Some(name)) => specs.add(builder, &name),
             _ => spec.apply(builder, value.as_os_str()),
         })
     }

@@ -9,7 +9,7 @@ use super::grammar::{self, Typed, Wrong, escaped, split, unescaped, utf8};
 use super::{Value, words};
 use crate::error::{Error, Failure, Result};
 use crate::policy::builder::Builder;
-use crate::policy::{IoMax, Mount, Policy, Root, Seccomp, Upper, User};
+use crate::policy::{IoMax, Mount, Policy, Root, Seccomp, Upper};
 use crate::seccomp::Profile;
 use crate::sys::beneath;
 
@@ -107,35 +107,6 @@ fn bind(option: &str, text: &OsStr) -> Result<(PathBuf, PathBuf)> {
         None => source.clone(),
     };
     Ok((source, dest))
-}
-
-/// `random`, `root`, `caller`, `UID` or `UID:GID`.
-impl std::str::FromStr for User {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<User> {
-        let not = || Wrong::not(text.as_ref(), "a user", "Write random, root, caller or UID[:GID] in numbers.");
-        // A sign is no part of an id, though Rust would read one.
-        let id = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
-            true => digits.parse().map_err(|_| words::wrong("user", not())),
-            false => Err(words::wrong("user", not())),
-        };
-        Ok(match text {
-            "random" => User::Random,
-            "root" => User::Root,
-            "caller" => User::Caller,
-            _ => {
-                let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-                User::fixed(id(uid)?, id(gid)?)
-            }
-        })
-    }
-}
-
-impl std::fmt::Display for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&self.word())
-    }
 }
 
 #[cfg(feature = "image")]
@@ -283,6 +254,26 @@ pub(super) mod reading {
         Ok(builder.file_mode(path("file", &dest)?, content.into_vec(), mode))
     }
 
+    /// `PATH[:DEST][:ro]`.
+    pub(crate) fn device(builder: Builder, text: &OsStr) -> Result<Builder> {
+        let bytes = text.as_bytes();
+        let (writable, rest) = match bytes.strip_suffix(b":ro") {
+            Some(rest) if !rest.ends_with(b"\\") => (false, rest),
+            _ => (true, bytes.strip_suffix(b":rw").unwrap_or(bytes)),
+        };
+        let (source, dest) = bind("device", OsStr::from_bytes(rest))?;
+        Ok(builder.mount(Mount::Device { source, dest, writable }))
+    }
+
+    pub(crate) fn socket(builder: Builder, text: &OsStr) -> Result<Builder> {
+        let (source, dest) = bind("socket", text)?;
+        Ok(builder.socket(source, dest))
+    }
+
+    pub(crate) fn allow(builder: Builder, text: &OsStr) -> Result<Builder> {
+        Ok(builder.allow(word("allow", text)?.parse()?))
+    }
+
     #[cfg(feature = "image")]
     pub(crate) fn volume(builder: Builder, text: &OsStr) -> Result<Builder> {
         let not = || words::wrong("volume", Wrong::not(text, "a volume", "Write NAME:DEST or NAME:DEST:ro."));
@@ -413,14 +404,13 @@ fn escaped_path(path: &Path) -> OsString {
     escaped(path.as_os_str(), b':')
 }
 
-fn binds(policy: &Policy, wanted: bool) -> Vec<OsString> {
-    let bind = |mount: &Mount| match mount {
-        Mount::Bind { source, dest, writable } if *writable == wanted => {
-            Some(joined(&[&escaped_path(source), ":".as_ref(), &escaped_path(dest)]))
-        }
-        Mount::Bind { .. } | Mount::Tmpfs { .. } | Mount::File { .. } => None,
+/// `SRC:DEST` of some mounts, with what is to stand behind that.
+fn pairs(policy: &Policy, wanted: fn(&Mount) -> Option<(&PathBuf, &'static str)>) -> Vec<OsString> {
+    let pair = |mount| {
+        let (source, access) = wanted(mount)?;
+        Some(joined(&[&escaped_path(source), ":".as_ref(), &escaped_path(mount.dest()), access.as_ref()]))
     };
-    policy.mounts.iter().filter_map(bind).collect()
+    policy.mounts.iter().filter_map(pair).collect()
 }
 
 /// As text.
@@ -472,11 +462,21 @@ pub(super) mod shown {
     }
 
     pub(crate) fn ro(policy: &Policy) -> Vec<OsString> {
-        binds(policy, false)
+        pairs(
+            policy,
+            |mount| {
+                if let Mount::Bind { source, writable: false, .. } = mount { Some((source, "")) } else { None }
+            },
+        )
     }
 
     pub(crate) fn rw(policy: &Policy) -> Vec<OsString> {
-        binds(policy, true)
+        pairs(
+            policy,
+            |mount| {
+                if let Mount::Bind { source, writable: true, .. } = mount { Some((source, "")) } else { None }
+            },
+        )
     }
 
     pub(crate) fn tmpfs(policy: &Policy) -> Vec<OsString> {
@@ -485,7 +485,7 @@ pub(super) mod shown {
                 let size = size.map(|bytes| format!(":{}", super::super::Kind::Size.show(&Value::Number(bytes))));
                 Some(joined(&[&escaped_path(dest), size.unwrap_or_default().as_ref()]))
             }
-            Mount::Bind { .. } | Mount::File { .. } => None,
+            _ => None,
         };
         policy.mounts.iter().filter_map(tmpfs).collect()
     }
@@ -496,9 +496,24 @@ pub(super) mod shown {
             Mount::File { dest, content, mode } => {
                 Some(joined(&[dest.as_os_str(), format!(" ({} bytes, mode {mode:o})", content.len()).as_ref()]))
             }
-            Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+            _ => None,
         };
         policy.mounts.iter().filter_map(file).collect()
+    }
+
+    pub(crate) fn device(policy: &Policy) -> Vec<OsString> {
+        pairs(policy, |mount| {
+            let Mount::Device { source, writable, .. } = mount else { return None };
+            Some((source, if *writable { "" } else { ":ro" }))
+        })
+    }
+
+    pub(crate) fn socket(policy: &Policy) -> Vec<OsString> {
+        pairs(policy, |mount| if let Mount::Socket { source, .. } = mount { Some((source, "")) } else { None })
+    }
+
+    pub(crate) fn allow(policy: &Policy) -> Vec<OsString> {
+        policy.allow.iter().map(|allow| allow.word().into()).collect()
     }
 
     #[cfg(feature = "image")]

@@ -24,7 +24,7 @@ pub use words::{capability, resource};
 use crate::error::{Error, Failure, Result};
 use crate::policy::Policy;
 use crate::policy::builder::Builder;
-pub(crate) use grammar::Wrong;
+pub(crate) use grammar::{Wrong, decimal};
 
 /// The type of an option, which is the grammar of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -285,6 +285,20 @@ static FORMS: &[Spec] = &[
         .repeats()
         .by_hand("add_volume"),
     simple!(
+        device,
+        "Show a device of the host, or those in a directory of it, beneath /dev; `ro`: it cannot be opened for writing"
+    )
+    .form("PATH[:DEST][:ro]")
+    .python("devices")
+    .repeats()
+    .best_effort()
+    .by_hand("add_device"),
+    simple!(socket, "Show one Unix socket of the host, such as an SSH agent's")
+        .form("PATH[:DEST]")
+        .repeats()
+        .python("sockets")
+        .by_hand("add_socket"),
+    simple!(
         allow_host,
         "Let a name be reached, at TCP ports 80 and 443 or those given; everything else is refused then"
     )
@@ -342,6 +356,10 @@ static FORMS: &[Spec] = &[
         .form("SET")
         .repeats()
         .by_hand("remove_seccomp_set"),
+    simple!(allow, "Let programs trace each other, make namespaces inside, or have a socket that gives them the host")
+        .form("ptrace|nested|engine-socket")
+        .repeats()
+        .by_hand("add_allow"),
     simple!(cap_add, "Keep a capability inside; all are dropped otherwise").form("CAP").repeats().by_hand("add_cap"),
     simple!(env_file, "Set variables, one KEY[=VALUE] a line; empty lines and lines with # are skipped")
         .form("FILE")

@@ -8,7 +8,7 @@ use crate::kernel_names::{Capability, Resource};
 
 use super::grammar::Wrong;
 use crate::error::{Error, Failure, Result};
-use crate::policy::{HostIds, Isolation, Landlock, Leftovers, Network};
+use crate::policy::{Allow, HostIds, Isolation, Landlock, Leftovers, Network, User};
 
 pub(super) fn wrong(option: &str, Wrong { message, hint }: Wrong) -> Error {
     Failure::new("option", option, message).hint(hint).config()
@@ -69,7 +69,37 @@ words! {
     HostIds, "host_ids": "auto" => Auto, "disjoint" => Disjoint, "shared" => Shared;
     Isolation, "isolation": "namespaces" => Namespaces, "landlock" => Landlock;
     Landlock, "landlock": "default" => Default, "required" => Required, "off" => Off;
+    Allow, "allow": "ptrace" => Ptrace, "nested" => Nested, "engine-socket" => EngineSocket;
     Leftovers, "leftovers": "kill" => Kill, "report" => Report, "fail" => Fail;
+}
+
+/// `random`, `root`, `caller`, `UID` or `UID:GID`.
+impl FromStr for User {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<User> {
+        let not = || Wrong::not(text.as_ref(), "a user", "Write random, root, caller or UID[:GID] in numbers.");
+        // A sign is no part of an id, though Rust would read one.
+        let id = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| wrong("user", not())),
+            false => Err(wrong("user", not())),
+        };
+        Ok(match text {
+            "random" => User::Random,
+            "root" => User::Root,
+            "caller" => User::Caller,
+            _ => {
+                let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+                User::fixed(id(uid)?, id(gid)?)
+            }
+        })
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.word())
+    }
 }
 
 /// The resource of [`Builder::rlimit`](crate::Builder::rlimit) by its name in setrlimit(2), in either case, with or
