@@ -33,44 +33,39 @@ pub(crate) struct Motion {
     runs: bool,
     /// How long it ran.
     ran: String,
-    children: usize,
-    /// Those that run, and the states of all.
-    running: usize,
-    states: Vec<(String, char)>,
+    children: String,
+    /// The letter of each: proc_pid_stat(5).
+    states: Vec<u8>,
 }
 
 pub(crate) fn motion(pidfd: BorrowedFd<'_>) -> Motion {
     let pid = of_pidfd(pidfd).unwrap_or(0).to_string();
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
     let state = |pid: &str| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = read(format!("/proc/{pid}/stat"));
         // The name is whatever the program likes; what follows is not.
-        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('-')
+        stat.as_bytes().rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1).copied()).unwrap_or(0)
     };
-    let times = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let states: Vec<_> =
-        children.split_whitespace().take(MOST_STATES).map(|pid| (pid.to_owned(), state(pid))).collect();
-    Motion {
-        runs: state(&pid) == 'R',
-        ran: times.split_whitespace().next().unwrap_or_default().to_owned(),
-        children: children.split_whitespace().count(),
-        running: states.iter().filter(|(_, state)| *state == 'R').count(),
-        states,
-    }
+    let mut ran = read(format!("/proc/{pid}/schedstat"));
+    ran.truncate(ran.find(' ').unwrap_or(0));
+    let children = read(format!("/proc/{pid}/task/{pid}/children"));
+    let states = children.split(' ').filter(|pid| !pid.is_empty()).take(MOST_STATES).map(state).collect();
+    Motion { runs: state(&pid) == RUNS, ran, children, states }
 }
 
+const RUNS: u8 = b'R';
 /// Of so many children the state is looked at.
 const MOST_STATES: usize = 64;
 
 impl Motion {
     /// Whether the supervisor is at its work: there are fewer processes than before, or nobody lets it run.
     pub(crate) fn goes_on(&self, before: &Motion) -> bool {
-        self.children < before.children || self.runs && before.runs && self.ran == before.ran
+        self.children.len() < before.children.len() || self.runs && before.runs && self.ran == before.ran
     }
 
     /// Whether it ends, with all that was killed: something of it still runs, or is not what it was.
     pub(crate) fn ends(&self, before: &Motion) -> bool {
-        self.runs || self.running > 0 || self != before
+        self.runs || self.states.contains(&RUNS) || self != before
     }
 }
 
