@@ -226,6 +226,120 @@ fn users_of_a_step_have_their_groups_and_what_mounts_give_them() {
 }
 
 #[test]
+fn a_secret_belongs_to_its_steps_user_and_to_nobody_else_in_silence() {
+    let site = Site::new("copy-secret-owner");
+    let run = |user: &str, flags: &str| {
+        let steps =
+            format!("USER {user}\nRUN --mount=type=secret,id=s,target=/s{flags} stat -c %u:%g:%a:%s /s > /tmp/seen\n");
+        site.store.build(&site.build(&steps).secret("s", "hunter").cache(false), &|_| {})
+    };
+    // The control: what it has may be asked for.
+    for (user, flags, seen) in [
+        ("root", "", "0:0:400:6"),
+        ("root", ",uid=0,gid=0,mode=0440", "0:0:440:6"),
+        ("web", ",uid=33,gid=34", "33:34:400:6"),
+        ("33:7", ",gid=7", "33:7:400:6"),
+    ] {
+        run(user, flags).unwrap_or_else(|e| panic!("{user}{flags}: {e} {}", e.hint()));
+        assert_eq!(site.told("cat /tmp/seen"), seen, "{user}{flags}");
+    }
+    for (user, flags, said, hint) in [
+        ("root", ",uid=33", "uid=33", "uid=0"),
+        ("root", ",gid=33", "gid=33", "gid=0"),
+        ("web", ",uid=0", "uid=0", "uid=33"),
+        ("web", ",uid=33,gid=0", "gid=0", "gid=34"),
+    ] {
+        let error = run(user, flags).map(drop).expect_err(flags);
+        assert!(matches!(error, sandcell::Error::Config(_)), "{user}{flags}: {error}");
+        assert!(error.to_string().contains("Dockerfile:3") && error.to_string().contains(said), "{error}");
+        assert!(error.hint().contains(hint) && error.hint().contains("USER"), "{}", error.hint());
+    }
+    // Nor without the secret: whether it is given changes nothing. In a variable it has no owner.
+    site.refused("RUN --mount=type=secret,id=none,gid=5 true\n", "gid=5");
+    let variable = "RUN --mount=type=secret,id=s,env=S,uid=5 test $S = hunter\n";
+    site.store.build(&site.build(variable).secret("s", "hunter"), &|_| {}).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn an_owner_of_a_mount_that_has_none_is_refused() {
+    for mount in ["type=ssh,uid=5", "type=ssh,mode=0600", "type=tmpfs,target=/t,gid=5", "type=bind,target=/b,mode=0700"]
+    {
+        let text = format!("FROM base:1\nRUN --mount={mount} true\n");
+        let error = Build::dockerfile(&text, "Dockerfile").map(drop).expect_err(mount);
+        assert!(
+            error.to_string().contains("Dockerfile:2") && error.to_string().contains("caches and secrets"),
+            "{error}"
+        );
+        assert!(error.hint().starts_with("Leave them out"), "{}", error.hint());
+    }
+    Build::dockerfile("FROM base:1\nRUN --mount=type=cache,target=/c,uid=5,mode=0700 true\n", "Dockerfile").unwrap();
+}
+
+/// The attributes of a file in the layer of the last step.
+fn noted(site: &Site, path: &str) -> Vec<(String, Vec<u8>)> {
+    let kept = site.store.use_image("made").unwrap();
+    let place = kept.layers.iter().map(|layer| layer.join(path)).find(|place| place.exists()).expect(path);
+    xattrs(&place).into_iter().filter_map(|name| Some((name.clone(), xattr(&place, &name)?))).collect()
+}
+
+#[test]
+fn attributes_of_users_are_kept_by_copies_and_by_archives_and_no_others() {
+    let site = Site::new("copy-attributes");
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        let place = site.context().join(name);
+        rustix::fs::setxattr(&place, attribute, value, rustix::fs::XattrFlags::empty())
+    };
+    site.write("f", "f");
+    site.write("plain", "p");
+    site.write("d/inner", "i");
+    set("f", "user.note", b"kept\0\xff\n=7").unwrap();
+    set("f", "user.empty", b"").unwrap();
+    set("d/inner", "user.note", b"inner").unwrap();
+    set("d", "user.note", b"of a directory").unwrap();
+    set("plain", "user.overlay.metacopy", b"").unwrap();
+    // Only the host's root may: rights that a file gives, and what only root sees.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let _ = (set("plain", "security.capability", &capability), set("plain", "trusted.note", b"t"));
+    site.write("a.tar", tar(&[file("packed", "x").pax("SCHILY.xattr.user.note", "packed")]));
+    site.made("COPY f plain /x/\nCOPY d /x/d\nADD a.tar /x/\nCOPY --from=base:1 file /x/\n");
+    let both = [("user.empty", &b""[..]), ("user.note", b"kept\0\xff\n=7")].map(|(k, v)| (k.to_owned(), v.to_vec()));
+    assert_eq!(noted(&site, "x/f"), both);
+    assert_eq!(noted(&site, "x/d/inner"), [("user.note".to_owned(), b"inner".to_vec())]);
+    assert_eq!(noted(&site, "x/packed"), [("user.note".to_owned(), b"packed".to_vec())]);
+    for without in ["x/plain", "x/d", "x/file"] {
+        assert_eq!(noted(&site, without), [], "{without}");
+    }
+    // From a stage, and under another owner, as from the context.
+    site.made("COPY f /f\nFROM base:1\nCOPY --from=0 --chown=33:33 --chmod=0400 /f /again\n");
+    assert_eq!(noted(&site, "again"), both);
+}
+
+#[test]
+fn a_hard_link_of_an_archive_to_a_file_of_the_image_is_refused_with_what_to_do() {
+    let site = Site::new("copy-link-below");
+    site.write("below.tar", tar(&[hard("name", "file")]));
+    let error = site.store.build(&site.build("ADD below.tar /\n"), &|_| {}).expect_err("no layer can hold it");
+    assert!(matches!(error, sandcell::Error::Config(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("Dockerfile:2") && text.contains("name: a hard link to file, which is in the image"),
+        "{text}"
+    );
+    assert!(error.hint().contains("RUN ln"), "{}", error.hint());
+    // What the hint says, and what the layer itself has: the controls.
+    site.write("with.tar", tar(&[file("file", "new"), hard("name", "file")]));
+    site.write("beside", "beside");
+    site.write("to-beside.tar", tar(&[hard("name", "beside")]));
+    site.made("ADD with.tar /\nADD beside to-beside.tar /x/\nRUN ln /file /by-run\n");
+    assert_eq!(site.told("cat /name /x/name /by-run"), "newbesidenew");
+    // One that is nowhere.
+    site.write("nowhere.tar", tar(&[hard("name", "missing")]));
+    let error = site.store.build(&site.build("ADD nowhere.tar /\n"), &|_| {}).expect_err("nothing to link to");
+    assert!(error.to_string().contains("a hard link to missing, which this layer does not have"), "{error}");
+    assert!(!error.hint().is_empty(), "{error}");
+}
+
+#[test]
 fn an_agent_is_seen_by_the_steps_that_ask_for_it() {
     let site = Site::new("copy-agent");
     let socket = site.scratch.path("agent");

@@ -1,16 +1,17 @@
 //! `ADD` unpacks archives: their members go into the step's layer, beneath the destination.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::images::Limits;
 use crate::images::merged::Merged;
 use crate::images::pack::{NewMember, TarWriter};
 use crate::images::stream::{Decoder, chunked, sniffed};
-use crate::images::tar::{Kind, Member, Reader, Refusal};
+use crate::images::tar::{Kind, Member, Reader, Refusal, shown};
 
 /// How members are written.
 pub(super) struct Unpacking<'a> {
@@ -34,6 +35,9 @@ pub(super) fn is_archive(file: &File) -> bool {
     reader(file).is_ok_and(|mut reader| matches!(reader.next(), Ok(Some(_))))
 }
 
+/// Ends the message of a hard link that no layer can hold: its target has to be in the same one.
+pub(super) const ONLY_BELOW: &str = "which is in the image below and not in what this step adds";
+
 /// A member: of which archive, and the how manieth in it.
 type Place = (usize, u64);
 
@@ -54,16 +58,26 @@ impl Unpacking<'_> {
         Ok(last)
     }
 
+    /// `beside`: whether the step's layer has such a file from elsewhere.
     pub fn write(
         &self,
         archives: &[File],
         last: &HashMap<PathBuf, Place>,
+        beside: &dyn Fn(&Path) -> bool,
         tar: &mut TarWriter<BufWriter<File>>,
     ) -> Result<(), Refusal> {
         for (number, file) in archives.iter().enumerate() {
             let mut targets = BTreeMap::new();
             self.each(file, &mut |members, member, path, reader| match last.get(&path) {
-                Some(place) if *place == (number, members) => self.member(member, &path, reader, tar, &mut targets),
+                Some(place) if *place == (number, members) => {
+                    let link = self.link(member, &mut targets);
+                    let there = Path::new(OsStr::from_bytes(&link));
+                    let is_here = member.kind != Kind::HardLink || last.contains_key(there) || beside(there);
+                    if !is_here && self.merged.find(there).is_some() {
+                        return Err(reader.refuse(&format!("a hard link to {}, {ONLY_BELOW}", shown(&link))));
+                    }
+                    self.member(member, &path, &link, reader, tar)
+                }
                 _ => Ok(()),
             })?;
         }
@@ -95,23 +109,24 @@ impl Unpacking<'_> {
         Ok(())
     }
 
+    /// What it links to, in the image.
+    fn link(&self, member: &Member, places: &mut BTreeMap<PathBuf, PathBuf>) -> Vec<u8> {
+        if member.kind != Kind::HardLink {
+            return member.link.clone();
+        }
+        let target = Member { path: member.link.clone(), kind: Kind::File, ..member.clone() };
+        self.place(&target, places).map(|path| path.into_os_string().into_vec()).unwrap_or_default()
+    }
+
     /// Owners and modes are the archive's, whatever ADD says of files.
     fn member(
         &self,
         member: &Member,
         path: &Path,
+        link: &[u8],
         reader: &mut Reader<Box<dyn BufRead>>,
         tar: &mut TarWriter<BufWriter<File>>,
-        places: &mut BTreeMap<PathBuf, PathBuf>,
     ) -> Result<(), Refusal> {
-        let link = match member.kind {
-            Kind::HardLink => {
-                let target = Member { path: member.link.clone(), kind: Kind::File, ..member.clone() };
-                let target = self.place(&target, places);
-                target.map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default()
-            }
-            _ => member.link.clone(),
-        };
         let header = NewMember {
             path: path.as_os_str().as_bytes(),
             kind: member.kind,
@@ -120,7 +135,7 @@ impl Unpacking<'_> {
             gid: member.gid,
             size: if member.kind == Kind::File { member.size } else { 0 },
             mtime: self.latest.map_or(member.mtime.0, |latest| latest.min(member.mtime.0)),
-            link: &link,
+            link,
             xattrs: &member.xattrs,
         };
         tar.header(&header).map_err(broken)?;
@@ -132,7 +147,7 @@ impl Unpacking<'_> {
 
     /// Where a member goes, through the links of the image; none for the destination itself.
     fn place(&self, member: &Member, places: &mut BTreeMap<PathBuf, PathBuf>) -> Option<PathBuf> {
-        let path = Path::new(std::ffi::OsStr::from_bytes(&member.path));
+        let path = Path::new(OsStr::from_bytes(&member.path));
         let name = path.file_name()?;
         let parent = path.parent().unwrap_or(Path::new("")).to_owned();
         let through = |path: PathBuf| self.merged.resolve(&Path::new("/").join(&path)).unwrap_or(path);

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::SFlag;
 
-use super::archive::{Unpacking, is_archive};
+use super::archive::{ONLY_BELOW, Unpacking, is_archive};
 use super::context::Entry;
-use super::files::Files;
+use super::files::{Files, attributes};
 use super::flags::{Chmod, chmod};
 use super::glob::fits_beginning;
 use super::make::{Layer, Making};
@@ -96,7 +96,8 @@ impl Making<'_> {
         let unpacked = unpacking.last(&archives).map_err(|refusal| this.refused(step, &refusal))?;
         plan.members.retain(|path, _| !unpacked.contains_key(path));
         this.write_layer(step, &plan.members, files.as_deref(), &|tar| {
-            unpacking.write(&archives, &unpacked, tar).map_err(|refusal| this.refused(step, &refusal))
+            let beside = |path: &Path| plan.members.contains_key(path);
+            unpacking.write(&archives, &unpacked, &beside, tar).map_err(|refusal| this.refused(step, &refusal))
         })
     }
 
@@ -133,7 +134,11 @@ impl Making<'_> {
 
     fn refused(&self, step: &Step, refusal: &Refusal) -> Error {
         let failure = self.failure(&step.text, step.line, format!("{}: {}", refusal.member, refusal.message));
-        refusal.io.as_ref().map_or(failure.clone(), |e| failure.cause(e)).config()
+        let hint = match refusal.message.ends_with(ONLY_BELOW) {
+            true => "Pack the archive with that file in it, or make the link after ADD: RUN ln TARGET NAME.",
+            false => "Look at it with `tar -tvf ARCHIVE`, and pack it without what is refused.",
+        };
+        refusal.io.as_ref().map_or_else(|| failure.clone().hint(hint), |e| failure.clone().cause(e)).config()
     }
 
     fn target(&self, step: &Step, merged: &Merged<'_>, dest: &str, several: bool) -> Result<Target> {
@@ -274,6 +279,7 @@ fn write_member(
     names: &mut HashMap<(usize, u64, u64), PathBuf>,
 ) -> Result<std::io::Result<()>> {
     let (mut size, mut link, mut kind, mut content) = (0, Vec::new(), Kind::Dir, None);
+    let mut xattrs = Vec::new();
     let first = match &planned.what {
         What::Entry(entry) if entry.is(SFlag::S_IFREG) && entry.stat.st_nlink > 1 => {
             let first =
@@ -292,6 +298,7 @@ fn write_member(
         }
         (What::Entry(entry), Some(files)) if entry.is(SFlag::S_IFREG) => {
             let (file, bytes) = files.file(entry)?;
+            xattrs = attributes(&file, &entry.path)?;
             (kind, size, content) = (Kind::File, bytes, Some(file));
         }
         (What::Text(text), _) => (kind, size) = (Kind::File, text.len() as u64),
@@ -306,7 +313,7 @@ fn write_member(
         size,
         mtime: planned.mtime,
         link: &link,
-        xattrs: &[],
+        xattrs: &xattrs,
     };
     Ok(tar.header(&member).and_then(|()| match (content, &planned.what) {
         (Some(file), _) => tar.content(size, file),

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{SFlag, lstat};
+use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::context::{Context, Entry, is_pattern};
@@ -18,6 +19,7 @@ use crate::images::merged::{Found, Merged};
 use crate::images::owners::{Owner, owners_of};
 use crate::images::reference::Digest;
 use crate::images::store::{InUse, failed};
+use crate::images::tar::Xattr;
 use crate::resolve::image::clean;
 
 pub(super) trait Files {
@@ -174,6 +176,43 @@ impl Files for ImageFiles {
 
 fn open(path: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// No member of a layer has more of them.
+const ATTRIBUTES: usize = 512 << 10;
+
+/// The attributes of a file that COPY keeps: those of `user.`, but for overlayfs's own. Others mean something to this
+/// host, or give rights.
+pub(super) fn attributes(file: &File, path: &Path) -> Result<Vec<Xattr>> {
+    let failed = |e: Errno| {
+        let failure = Failure::new("build-context", path.display().to_string(), "reading its extended attributes");
+        failure.errno(e.raw_os_error()).setup()
+    };
+    // As much as the kernel has of each.
+    let mut list = vec![0u8; 64 << 10];
+    let length = match rustix::fs::flistxattr(file, &mut list[..]) {
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let (mut all, mut taken) = (Vec::new(), 0);
+    for name in list[..length].split(|byte| *byte == 0) {
+        if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        let mut value = vec![0u8; 64 << 10];
+        let length = rustix::fs::fgetxattr(file, name, &mut value[..]).map_err(failed)?;
+        value.truncate(length);
+        taken += name.len() + length;
+        if taken > ATTRIBUTES {
+            let message = "its extended attributes are longer than a layer takes (512 KiB)";
+            return Err(Failure::new("build-context", path.display().to_string(), message)
+                .hint("Remove some of them with `setfattr -x NAME FILE`.")
+                .config());
+        }
+        all.push((name.to_vec(), value));
+    }
+    all.sort();
+    Ok(all)
 }
 
 /// Directories with all that are in them.

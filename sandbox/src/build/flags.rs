@@ -181,6 +181,11 @@ pub(super) fn mount(text: &str) -> Result<MountFlag, Wrong> {
     if flag.target.is_none() && !matches!(flag.kind, MountKind::Secret | MountKind::Ssh) {
         return Err(wrong("it has no target", "Write target=/PATH."));
     }
+    let owned = [flag.mode, flag.uid, flag.gid].iter().any(Option::is_some);
+    if owned && !matches!(flag.kind, MountKind::Cache | MountKind::Secret) {
+        let what = "uid, gid and mode are of caches and secrets";
+        return Err(wrong(what, "Leave them out, or change owner and mode of what RUN makes in it."));
+    }
     if flag.kind == MountKind::Secret && flag.id.is_none() && flag.target.is_none() {
         return Err(wrong("a secret without an id", "Write id=NAME."));
     }
@@ -324,6 +329,10 @@ mod tests {
             "type=secret",
             "type=bind,target=/x,zz=1",
             "type=tmpfs,target=/x,size=x",
+            "type=tmpfs,target=/x,mode=0700",
+            "type=bind,target=/x,gid=5",
+            "type=ssh,uid=5",
+            "target=/x,uid=5",
         ] {
             assert!(mount(text).is_err(), "{text}");
         }

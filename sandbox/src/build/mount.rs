@@ -31,7 +31,7 @@ impl Making<'_> {
     pub(super) fn mounts(
         &mut self,
         step: &Step,
-        mounts: &[MountFlag],
+        (mounts, user): (&[MountFlag], User),
         place: &BuildDir,
         mut builder: Builder,
     ) -> Result<(Builder, Value)> {
@@ -55,7 +55,10 @@ impl Making<'_> {
                     builder = builder.volume(name, target, flag.writable != Some(false));
                 }
                 MountKind::Ssh => builder = self.ssh(step, &flag, number, builder)?,
-                MountKind::Secret => builder = self.secret(step, &flag, builder)?,
+                MountKind::Secret => {
+                    self.secret_owner(step, &flag, user)?;
+                    builder = self.secret(step, &flag, builder)?;
+                }
                 MountKind::Bind => {
                     let from = place.dir.join(format!("mount-{number}"));
                     let digest = self.copy_for_mount(step, &flag, &from)?;
@@ -79,6 +82,31 @@ impl Making<'_> {
         Ok(flag)
     }
 
+    /// A secret's file belongs to the step's user: who asks for another owner is told so.
+    fn secret_owner(&self, step: &Step, flag: &MountFlag, user: User) -> Result<()> {
+        // With only a variable there is no file.
+        if flag.target.is_none() && flag.env.is_some() {
+            return Ok(());
+        }
+        let (uid, gid) = match user {
+            User::Root => (0, 0),
+            User::Fixed { uid, gid } => (uid, gid),
+            // No step has one of these.
+            User::Random | User::Caller => return Ok(()),
+        };
+        for (key, asked, has) in [("uid", flag.uid, uid), ("gid", flag.gid, gid)] {
+            if let Some(asked) = asked.filter(|asked| *asked != has) {
+                let message =
+                    format!("a secret with {key}={asked}: its file belongs to the step's user, with {key} {has}");
+                let hint = format!(
+                    "Leave {key}= out, write {key}={has}, or say with USER in front of this step who is to read it."
+                );
+                return Err(self.failure(&step.text, step.line, message).hint(hint).config());
+            }
+        }
+        Ok(())
+    }
+
     fn secret(&self, step: &Step, flag: &MountFlag, builder: Builder) -> Result<Builder> {
         let named = || Path::new(flag.target.as_deref()?).file_name()?.to_str().map(str::to_owned);
         let id = flag.id.clone().or_else(named).unwrap_or_default();
@@ -98,7 +126,6 @@ impl Making<'_> {
             builder = builder.env(name, std::ffi::OsString::from_vec(content.clone()));
         }
         if let Some(target) = secret_place(flag, &id) {
-            // It belongs to the step's user, whoever was asked for: nobody else is there.
             let workdir = self.config["config"]["WorkingDir"].as_str().unwrap_or("/");
             let target = clean(&Path::new("/").join(workdir), &target.to_string_lossy());
             builder = builder.file_mode(target, content, flag.mode.unwrap_or(0o400));

@@ -97,7 +97,7 @@ impl Making<'_> {
         let mut builder = self.build.sandbox.clone().store(self.store.dir()).root(Root::image(image)).user(user);
         builder = builder.upper(Upper::Dir(place.dir.clone())).keep_temporary_files();
         builder = with_program(builder, run, named);
-        let (mut builder, mounts) = self.mounts(step, &run.mounts, &place, builder)?;
+        let (mut builder, mounts) = self.mounts(step, (&run.mounts, user), &place, builder)?;
         let key = self.key(words, run, mounts, many)?;
         let lock = self.store.shared()?;
         if self.build.cache

@@ -137,6 +137,9 @@ fn refused(layer: &str, refusal: Refusal) -> crate::Error {
         Failure::new("image-layer", refusal.member, format!("{} (in {layer})", refusal.message))
     };
     match refusal.io {
+        Some(e) if e.kind() == io::ErrorKind::NotFound => {
+            failure.cause(&e).hint("the layer is damaged, or lacks a file that it links to; get it again").setup()
+        }
         Some(e) => because(failure, &e),
         None => failure.hint("the layer is damaged or made to do harm").setup(),
     }

@@ -231,10 +231,18 @@ impl<'a> Unpacker<'a> {
         if member.segments.is_some() {
             file.set_len(member.size).map_err(failed_to_write)?;
         }
-        if !self.exact_modes {
-            rustix::fs::fchmod(&file, mode).map_err(|e| failed(&member.path, "setting its mode", e))?;
+        let chmod = |mode| rustix::fs::fchmod(&file, mode).map_err(|e| failed(&member.path, "setting its mode", e));
+        // Attributes are for those who may write to the file, whatever the descriptor may do.
+        let closed = !member.xattrs.is_empty() && !mode.contains(Mode::WUSR);
+        if closed {
+            chmod(mode | Mode::WUSR)?;
+        } else if !self.exact_modes {
+            chmod(mode)?;
         }
         let left_out = set_xattrs(file.as_fd(), member)?;
+        if closed {
+            chmod(mode)?;
+        }
         rustix::fs::futimens(&file, &times(member.mtime)).map_err(|e| failed(&member.path, "setting its time", e))?;
         Ok(left_out)
     }
