@@ -3,20 +3,27 @@
 
 #![cfg(feature = "cli")]
 
+mod common;
 mod image_support;
+#[path = "common/screen.rs"]
+mod screen;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
+use common::patiently;
 use image_support::{Scratch, busybox, kept_upper, store_image, tar};
+use screen::Screen;
 use serde_json::{Value, json};
+
+const SANDCELL: &str = env!("CARGO_BIN_EXE_sandcell");
 
 const HOSTILE: &str = "\x1b[2J\r\nD /etc/shadow\u{9b}31m\u{202e}\u{2066}\u{200b}\x07";
 
 fn sandcell(words: &[&OsStr]) -> (Vec<u8>, Vec<u8>) {
-    let output = Command::new(env!("CARGO_BIN_EXE_sandcell")).args(words).output().expect("the program starts");
+    let output = Command::new(SANDCELL).args(words).output().expect("the program starts");
     (output.stdout, output.stderr)
 }
 
@@ -113,4 +120,69 @@ fn command_lines_of_leftovers_are_escaped_and_few() {
     let text = harmless(&err);
     assert!(text.contains(r"\u{1b}[2J\r\nD /etc/shadow") && text.contains("and 2"), "{text}");
     assert!(text.lines().count() == 1 && text.len() < 20 << 10, "{}", text.len());
+}
+
+/// A cell that is gone with the test.
+struct Gone(String);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = Command::new(SANDCELL).args(["rm", "-f", &self.0]).output();
+    }
+}
+
+fn said(words: &[&str]) -> (Vec<u8>, Vec<u8>) {
+    sandcell(&words.iter().map(OsStr::new).collect::<Vec<_>>())
+}
+
+/// Shown to a pipe and at a terminal: both are read by people.
+#[test]
+fn what_a_cell_and_its_files_call_themselves_is_escaped_in_lists_logs_and_messages_of_copies() {
+    let scratch = Scratch::new("terminal-cell");
+    let cell = Gone(format!("terminal-{}", std::process::id()));
+    let name = cell.0.as_str();
+    let hostile = HOSTILE.replace('/', "_");
+    let script = r"printf '\033[2J\033]0;x\007\r\342\200\256shown\n'; sleep 1000; true";
+    let (_, err) =
+        said(&["start", name, "--wait-for-ids", "100s", "--", "env", &format!("{HOSTILE}=x"), "sh", "-c", script]);
+    assert!(err.is_empty(), "{}", String::from_utf8_lossy(&err));
+    patiently("what it says", || String::from_utf8_lossy(&said(&["logs", name]).0).contains("shown"));
+    // The control: to a pipe a log goes as it was written.
+    assert!(said(&["logs", name]).0.contains(&0x1b));
+    for words in [&["ps"][..], &["ps", "-a"], &["ps", "--json"], &["stats", name], &["inspect", name]] {
+        let (out, err) = said(words);
+        let text = harmless(&out) + &harmless(&err);
+        assert!(text.contains(name), "{words:?}: {text}");
+        let shown = if out.starts_with(b"[") { r"\u001b[2J\r\nD /etc/shadow" } else { r"\u{1b}[2J\r\nD /etc/shadow" };
+        assert!(words[0] == "stats" || text.contains(shown), "{words:?}: {text}");
+    }
+    let mut screen = Screen::shell();
+    let ps = harmless(screen.ask("$SANDCELL ps").as_bytes());
+    assert!(ps.contains(name) && ps.contains(r"\u{1b}[2J\r\nD"), "{ps}");
+    let log = harmless(screen.ask(&format!("$SANDCELL logs {name}")).as_bytes());
+    assert!(log.contains(r"\u{1b}[2J") && log.contains("shown"), "{log}");
+
+    // Copies: what is left out on either side, and what cannot be copied.
+    let made = scratch.path("made");
+    fs::create_dir(&made).unwrap();
+    nix::unistd::mkfifo(&made.join(&hostile), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let inside = "mkdir /tmp/out && mkfifo \"/tmp/out/$0\" && echo x > \"/tmp/out/$0.txt\"";
+    let (_, err) = said(&["exec", name, "--", "sh", "-c", inside, &hostile]);
+    assert!(err.is_empty(), "{}", String::from_utf8_lossy(&err));
+    let (made, out) = (made.to_str().unwrap().to_owned(), scratch.path("out"));
+    let (into, from) = (format!("{name}:/tmp"), format!("{name}:/tmp/out"));
+    let out = out.to_str().unwrap();
+    let escaped = r"\u{1b}[2J\r";
+    for (number, (source, dest)) in [(&made[..], &into[..]), (&from, out)].into_iter().enumerate() {
+        let text = harmless(&said(&["cp", source, dest]).1);
+        assert!(text.contains(&format!("left out: {escaped}")) && text.contains("a FIFO"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let dest = if number == 0 { format!("{name}:/tmp/again") } else { format!("{out}-again") };
+        let text = harmless(screen.ask(&format!("$SANDCELL cp {source} {dest}")).as_bytes());
+        assert!(text.contains("left out") && text.contains(escaped), "{text}");
+    }
+    for bad in [format!("{from}/{hostile}"), format!("{from}/none{hostile}")] {
+        let text = harmless(&said(&["cp", &bad, &format!("{out}-none")]).1);
+        assert!(text.contains(escaped), "{text}");
+    }
 }

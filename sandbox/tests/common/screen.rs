@@ -1,4 +1,5 @@
 //! A terminal of the test's own, with a program at it that leads its session: what somebody types and sees.
+#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read, Write};
