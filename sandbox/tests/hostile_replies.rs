@@ -295,8 +295,29 @@ fn leftovers_are_bounded_whatever_they_call_themselves() {
     if !image_support::installed("python3") {
         return;
     }
-    // Each with a name of its own for the whole command line; the last is as long as the kernel takes.
-    let script = "import os, sys
+    // Each with a name of its own for the whole command line; the last is as long as the kernel takes. Then those whose
+    // short name looks like fields of /proc/PID/stat, and one whose main thread has ended, of which no command line is left.
+    let script = "import ctypes, os, platform, sys, threading, time
+libc = ctypes.CDLL(None)
+def child(act):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        act(write)
+        time.sleep(1000)
+    assert os.read(read, 1) == b'.'
+def named(name):
+    return lambda write: (libc.prctl(15, name), os.write(write, b'.'))
+def headless(write):
+    def rest():
+        while open(f'/proc/self/task/{os.getpid()}/stat', 'rb').read().rpartition(b')')[2].split()[0] != b'Z':
+            pass
+        os.write(write, b'.')
+        time.sleep(1000)
+    threading.Thread(target=rest).start()
+    libc.syscall(93 if platform.machine() == 'aarch64' else 60, 0)
+for word in sys.argv[2].split(','):
+    child(named(bytes.fromhex(word)))
+child(headless)
 names = [bytes.fromhex(word) for word in sys.argv[1].split(',')] + [b'x' * 100000, b'\\xff' * 100000]
 for name in names:
     if os.fork() == 0:
@@ -306,20 +327,46 @@ while sum(open(f'/proc/{p}/cmdline', 'rb').read().endswith(b'\\x001000\\x00') fo
 print('all')
 ";
     let names: Vec<Vec<u8>> = names().into_iter().chain((0..20).map(|n| format!("\x1b[{n}m").into_bytes())).collect();
-    assert!(names.len() + 2 >= 60, "{}", names.len());
-    let hex: Vec<String> =
-        names.iter().map(|name| name.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).collect();
-    let sandbox = Sandbox::builder().leftovers(Leftovers::Report).build().unwrap();
-    let output = in_time("the run", move || sandbox.command("python3").args(["-c", script, &hex.join(",")]).output());
-    let output = output.unwrap_or_else(|error| panic!("{error} {}", error.hint()));
-    assert_eq!(output.outcome, Outcome::Exited(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.report.leftovers.len() >= 60, "{:?}", output.report.leftovers.len());
-    for left in &output.report.leftovers {
-        assert!(left.command.len() <= 4096, "{}", left.command.len());
-        assert!(!printable(&left.command).contains(|c: char| c.is_control()));
+    let comms: [&[u8]; 12] = [
+        b"\x1b[2J\x1b[31m",
+        b"\x1b]0;t\x07",
+        b"\xff\xfe\xed\xa0\x80",
+        b"\xc2\x9b31m",
+        b"",
+        b"\n",
+        b"a\nforged 1 2",
+        b") Z 1 1 1 0 (",
+        b"x) R 0 0 0",
+        b"((((((((((((((((",
+        b"\xe2\x80\xaegpj.exe",
+        b"pid 1: init",
+    ];
+    let hex = |names: &[&[u8]]| {
+        let of = |name: &&[u8]| name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        names.iter().map(of).collect::<Vec<_>>().join(",")
+    };
+    let names: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
+    // A report has 64 at most: all of two halves are told.
+    let halves =
+        [names.split_at(names.len() / 2).0, names.split_at(names.len() / 2).1].into_iter().zip(comms.chunks(6));
+    let mut told = 0;
+    for (names, comms) in halves {
+        let sandbox = Sandbox::builder().leftovers(Leftovers::Report).build().unwrap();
+        let (by_line, by_name) = (hex(names), hex(comms));
+        let run = move || sandbox.command("python3").args(["-c", script, &by_line, &by_name]).output();
+        let output = in_time("the run", run).unwrap_or_else(|error| panic!("{error} {}", error.hint()));
+        assert_eq!(output.outcome, Outcome::Exited(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.report.leftovers.len(), names.len() + 2 + comms.len() + 1, "{:?}", output.report.leftovers);
+        for left in &output.report.leftovers {
+            assert!(left.command.len() <= 4096, "{}", left.command.len());
+            assert!(!printable(&left.command).contains(|c: char| c.is_control()));
+        }
+        told += output.report.leftovers.len();
+        let json = sandcell::report::to_json(&Ok(output.report));
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok() && json.len() < 1 << 20);
     }
-    let json = sandcell::report::to_json(&Ok(output.report.clone()));
-    assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok() && json.len() < 1 << 20);
+    println!("{told} replies");
+    assert!(told >= 60, "{told}");
 }
 
 #[test]

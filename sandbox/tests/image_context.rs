@@ -1,4 +1,5 @@
 //! The context of a build is somebody else's: nothing outside is read, nothing blocks, and nothing takes without end.
+//! `SANDCELL_RACES=100000` makes the race long, as in live_trees.rs.
 
 #![cfg(feature = "image")]
 
