@@ -80,9 +80,10 @@ fn in_words(stage: &str, fault: &Fault) -> bool {
         "upper" => fault.site.call == libc::SYS_statx,
         // Asking in a second way whether that was the last capability.
         "bounding-set" => true,
-        // Init cannot tell why it cannot talk.
+        // Init cannot tell why it cannot talk, and ends where it cannot wait.
         "start" | "wait" | "setup" | "protocol" => {
-            fault.site.process == "init" && [libc::SYS_recvmsg, libc::SYS_sendmsg].contains(&fault.site.call)
+            fault.site.process == "init"
+                && [libc::SYS_recvmsg, libc::SYS_sendmsg, libc::SYS_wait4].contains(&fault.site.call)
         }
         _ => false,
     }

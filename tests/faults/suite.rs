@@ -195,6 +195,34 @@ fn the_launch_child_makes_only_the_calls_that_it_needs() {
     assert!(!touched.into_iter().any(|call| [libc::SYS_ioctl, libc::SYS_setpgid, libc::SYS_setsid].contains(&call)));
 }
 
+/// A filter around the caller may refuse wait4(2). Init, which learns of the ends of its children by nothing else, is
+/// blind then: it must not take that for "nobody has ended", which would hold the caller until its timeout. (The
+/// campaigns leave these calls alone, whose other errors mean what they say. That a refused `pidfd_send_signal`
+/// holds nobody where a start fails, after newuidmap(1) for example, is tested in sandbox/src/launch/mod.rs, by
+/// `a_start_that_fails_comes_to_an_end_where_signals_by_pidfd_are_refused`.)
+#[test]
+fn a_wait_of_inits_that_fails_ends_the_sandbox() {
+    let campaign = campaign("shared", true);
+    let (usual, sites) = campaign.usual().unwrap();
+    let waits =
+        sites.iter().map(|(site, _)| site).filter(|site| site.process == "init" && site.call == libc::SYS_wait4);
+    let (mut tried, mut told) = (0, 0);
+    for site in waits {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let fault = Fault { site: site.clone(), errno };
+            // Without an error only where everything has been told already.
+            match campaign.one(&usual, &fault).unwrap_or_else(|wrong| panic!("{site}: {wrong}")) {
+                None => continue,
+                Some((Verdict::Error, _)) => told += 1,
+                Some((verdict, _)) => assert_eq!(verdict, Verdict::Same, "{site}"),
+            }
+            tried += 1;
+        }
+    }
+    println!("{tried} runs, {told} errors");
+    assert!(tried >= 2 && told >= 2, "{tried} runs, {told} errors");
+}
+
 #[test]
 fn a_weaker_sandbox_is_noticed() {
     let (usual, _) = campaign("shared", true).usual().unwrap();
