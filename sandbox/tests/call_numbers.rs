@@ -36,6 +36,7 @@ fn the_number_of_a_raw_call_is_one_of_the_architectures_table() {
             calls += usize::from(word.starts_with("nr::") || word.starts_with("$crate::nr::"));
         }
     }
-    assert!(calls > 200, "{calls}");
+    // Those of the typed wrappers are of the table by their macro.
+    assert!(calls > 100, "{calls}");
     assert!(is_own(numbers("let _ = call!(FUTEX, 1)").next().unwrap()), "the control: such a one is found");
 }

@@ -201,7 +201,7 @@ fn mistakes_about_images_are_one_error_and_status_125() {
     desk.refused(&["run", "--image", "a", "--root", "host", "true"], "cannot be used with");
     desk.refused(&["run", "--entrypoint", "x"], "required");
     desk.refused(&["run"], "required");
-    desk.refused(&["rm", "nowhere"], "no such image");
+    desk.refused(&["rm", "nowhere"], "neither a cell nor an image");
     desk.refused(&["inspect", "a b"], "does not parse");
     desk.refused(&["load", "/nonexistent"], "No such file");
     desk.refused(&["load", "-t", "UPPER", "/"], "does not parse");

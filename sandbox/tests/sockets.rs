@@ -105,7 +105,8 @@ fn the_socket_of_a_container_engine_is_refused_by_any_name_unless_it_is_insisted
             for mount in
                 [Mount::socket(path, "/run/x"), Mount::bind(path, "/run/x", false), Mount::bind(path, "/run/x", true)]
             {
-                let builder = || Sandbox::builder().mount(mount.clone());
+                let wait = std::time::Duration::from_secs(100);
+                let builder = || Sandbox::builder().mount(mount.clone()).wait_for_ids(wait);
                 let error = refused(builder());
                 assert!(
                     error.kind() == "config" && error.to_string().contains("gives whoever reaches it the host"),

@@ -1,5 +1,7 @@
 //! The lines of a report that say what carries out what was asked for.
 
+use std::cell::LazyCell;
+
 #[cfg(feature = "landlock")]
 use super::isolation;
 use crate::error::{Failure, Result};
@@ -108,8 +110,9 @@ fn read_only_devices(resolved: &Resolved) -> Vec<Enforced> {
             None
         }
     });
-    let why = why_writable(resolved);
-    let line = |word| match why {
+    // Asked of the kernel only where there is one.
+    let why = LazyCell::new(|| why_writable(resolved));
+    let line = |word| match *why {
         None => Enforced::new("device", word, Mechanism::Landlock),
         Some(why) => Enforced::new("device", word, Mechanism::Nothing).why(why),
     };

@@ -296,7 +296,7 @@ impl<R: BufRead> Reader<R> {
         match self.last_block(block)? {
             0 => Ok(false),
             BLOCK => Ok(true),
-            _ if self.name == START => Err(self.refuse("this is no tar archive")),
+            _ if self.name == START && block[257..262] != *b"ustar" => Err(self.refuse("this is no tar archive")),
             _ => Err(self.refuse("the archive is cut off behind this member")),
         }
     }
