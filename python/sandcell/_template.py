@@ -159,7 +159,7 @@ class _Copy(_Interpreter):
         (out, out_theirs), (err, err_theirs) = os.pipe(), os.pipe()
         self.outputs = [_Output(open(out, "rb", 0)), _Output(open(err, "rb", 0))]
         try:
-            self.popen = warm.fork(sandbox, (out_theirs, err_theirs), [theirs.fileno(), numbers.fileno()])
+            self.popen = warm.fork(sandbox, (out_theirs, err_theirs), [theirs.fileno(), numbers.fileno()])  # pyright: ignore[reportIncompatibleVariableOverride]
         except BaseException:
             self._close()
             raise
