@@ -1,12 +1,14 @@
 //! Cells with a name from the command line, as their users meet them.
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Stdio;
 
 use common::{Scratch, patiently, text};
+use program::{Named, command, done, refused, run};
 
 /// The one test that waits for a minute to begin.
 #[test]
@@ -40,55 +42,6 @@ fn a_bad_schedule_is_refused_and_takes_no_name() {
     refused(&["start", &name, "--schedule", "@daily", "-i", "--", "true"], "makes no sense");
     refused(&["start", &name, "--schedule-overlap", "--", "true"], "there is no schedule");
     assert!(!done(&["ps", "-a"]).contains(&name));
-}
-
-/// A cell that is gone with the test.
-struct Named(String);
-
-impl Named {
-    fn started(options: &[&str], program: &[&str]) -> Named {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let named = Named(name.clone());
-        let mut words = vec!["start", &name];
-        words.extend(options);
-        if !program.is_empty() {
-            words.push("--");
-            words.extend(program);
-        }
-        done(&words);
-        named
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        run(&["rm", "-f", &self.0]);
-    }
-}
-
-fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandcell"));
-    command.args(words).stdin(Stdio::null());
-    command
-}
-
-fn run(words: &[&str]) -> Output {
-    command(words).output().expect("the program starts")
-}
-
-fn done(words: &[&str]) -> String {
-    let output = run(words);
-    assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Refused with this in the message, a hint, and 125.
-fn refused(words: &[&str], message: &str) {
-    let output = run(words);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
-    assert!(said.contains(message) && said.contains("hint: "), "{words:?}: {said}");
 }
 
 #[test]

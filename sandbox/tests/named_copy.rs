@@ -1,65 +1,16 @@
 //! `sandcell cp` of directories and archives, also where the cell, or the tree, is hostile.
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
 
 use common::{Scratch, text};
-
-/// A cell that is gone with the test.
-struct Named(String);
-
-impl Named {
-    fn new() -> Named {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("copy-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        done(&["start", &name]);
-        Named(name)
-    }
-
-    fn at(&self, path: &str) -> String {
-        format!("{}:{path}", self.0)
-    }
-
-    /// What a shell in it says.
-    fn tell(&self, script: &str) -> String {
-        done(&["exec", &self.0, "--", "sh", "-c", script])
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        run(&["rm", "-f", &self.0]);
-    }
-}
-
-fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandcell"));
-    command.args(words).stdin(Stdio::null());
-    command
-}
-
-fn run(words: &[&str]) -> Output {
-    command(words).output().expect("the program starts")
-}
-
-fn done(words: &[&str]) -> String {
-    let output = run(words);
-    assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Refused with this in the message and 125.
-fn refused(words: &[&str], message: &str) {
-    let output = run(words);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
-    assert!(said.contains(message), "{words:?}: {said}");
-}
+use program::{Named, command, done, refused, run};
 
 fn path(scratch: &Scratch, name: &str) -> String {
     scratch.path().join(name).to_str().unwrap().to_owned()
@@ -80,7 +31,7 @@ fn tree(scratch: &Scratch) -> String {
 
 #[test]
 fn a_directory_goes_where_podman_would_put_it_both_ways() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     let tree = tree(&scratch);
     // A destination that is missing becomes the directory; one that is there gets it; `/.` is the content.
     done(&["cp", &tree, &cell.at("/tmp/new")]);
@@ -108,7 +59,7 @@ fn a_directory_goes_where_podman_would_put_it_both_ways() {
 
 #[test]
 fn what_is_neither_file_nor_directory_is_left_out_and_told() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     let said = text(&run(&["cp", &tree(&scratch), &cell.at("/tmp")]).stderr);
     assert!(said.contains("left out: fifo: a FIFO"), "{said}");
     cell.tell("mkfifo /tmp/tree/other");
@@ -124,7 +75,7 @@ fn what_is_neither_file_nor_directory_is_left_out_and_told() {
 
 #[test]
 fn archives_go_through_standard_streams() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     done(&["cp", &tree(&scratch), &cell.at("/tmp/in")]);
     let archive = run(&["cp", &cell.at("/tmp/in"), "-"]).stdout;
     let mut tar = Command::new("tar").args(["tf", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -148,7 +99,7 @@ fn archives_go_through_standard_streams() {
 
 #[test]
 fn nothing_outside_is_reached_through_links_whoever_has_put_them_there() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     let victim = scratch.dir("victim");
     fs::write(victim.join("file"), "kept").unwrap();
     cell.tell("mkdir -p /tmp/t/sub; echo evil >/tmp/t/sub/file; echo evil >/tmp/t/file");
@@ -174,7 +125,7 @@ fn nothing_outside_is_reached_through_links_whoever_has_put_them_there() {
 
 #[test]
 fn a_tree_that_changes_all_the_time_gives_an_answer_and_nothing_of_the_host() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     let secret = scratch.file("secret", "the secret");
     let script = format!(
         "mkdir -p /tmp/t/a/b; cd /tmp/t; for i in $(seq 50); do echo $i >a/b/$i; done; \
@@ -196,7 +147,7 @@ fn a_tree_that_changes_all_the_time_gives_an_answer_and_nothing_of_the_host() {
 
 #[test]
 fn deep_trees_are_copied_as_far_as_a_path_reaches_and_holes_stay_holes() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     // Two halves, of which each has a path that the kernel takes.
     let script = "half=$(printf 'abcd/%.0s' $(seq 600)); mkdir -p /tmp/deep/$half /tmp/$half; \
                   cd /tmp/deep/$half && mv /tmp/abcd . && truncate -s 200M /tmp/deep/hole";
@@ -242,7 +193,7 @@ fn paused(cell: &Named) -> bool {
 
 #[test]
 fn a_cell_that_is_paused_is_neither_copied_from_nor_into() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     cell.tell("mkdir /tmp/dir; echo inside > /tmp/dir/file");
     fs::write(path(&scratch, "file"), "outside").unwrap();
     scratch.dir("tree");
@@ -274,7 +225,7 @@ fn a_cell_that_is_paused_is_neither_copied_from_nor_into() {
 
 #[test]
 fn a_copy_ends_when_its_cell_is_paused_meanwhile() {
-    let cell = Named::new();
+    let cell = Named::started(&[], &[]);
     cell.tell("mkdir /tmp/dir; head -c 10M /dev/urandom > /tmp/dir/file");
     // Out: who reads it waits until the cell is paused. The pipe is full by then.
     let mut out = command(&["cp", &cell.at("/tmp/dir"), "-"]);
@@ -323,7 +274,7 @@ fn inside(child: &std::process::Child) -> Option<i32> {
 #[test]
 fn a_copy_whose_process_stands_still_is_given_up() {
     use nix::sys::signal::{Signal, kill};
-    let cell = Named::new();
+    let cell = Named::started(&[], &[]);
     cell.tell("mkdir /tmp/dir; head -c 10M /dev/urandom > /tmp/dir/file");
     let mut out = command(&["cp", &cell.at("/tmp/dir"), "-"]);
     let mut child = out.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -345,7 +296,7 @@ const TERABYTE: u64 = 1 << 40;
 
 #[test]
 fn holes_stay_holes_however_large_both_ways() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     cell.tell("mkdir /tmp/dir; cd /tmp/dir; echo first > f; truncate -s 512G f; echo second >> f; truncate -s 1T f; truncate -s 1T hole; seq 100000 > plain");
     let check = |file: &str| {
         let metadata = fs::metadata(file).unwrap();
@@ -399,7 +350,7 @@ fn holes_stay_holes_however_large_both_ways() {
 
 #[test]
 fn what_cannot_be_copied_is_told_once_and_with_what_to_do() {
-    let (cell, scratch) = (Named::new(), Scratch::new());
+    let (cell, scratch) = (Named::started(&[], &[]), Scratch::new());
     let told = |words: &[&str], input: &str, lines: [&str; 2]| {
         let script = format!("printf %s '{input}' | \"$0\" \"$@\"");
         let output =

@@ -9,23 +9,10 @@ use std::time::Duration;
 use sandcell::{Builder, Detach, Error, NamedCell, Outcome, Sandbox, Upper};
 
 mod common;
+#[path = "common/gone.rs"]
+mod gone;
 use common::{Scratch, is_root, patiently, text};
-
-struct Gone(NamedCell);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.remove();
-    }
-}
-
-impl std::ops::Deref for Gone {
-    type Target = NamedCell;
-    fn deref(&self) -> &NamedCell {
-        &self.0
-    }
-}
+use gone::Gone;
 
 fn name() -> String {
     format!("system-{}", common::marker())

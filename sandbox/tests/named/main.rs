@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod deaths;
+#[path = "../common/gone.rs"]
+mod gone;
 mod logs;
 mod others;
 
@@ -11,30 +13,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{DOOMED, marker, patiently, processes_with, sandbox, text};
+use gone::Gone;
 use sandcell::{Cell, CellState, Detach, Error, NamedCell, Outcome, Restart, Sandbox, cells};
 
 /// A name that no other test has.
 fn name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A cell that is ended and removed with the test, however that ends.
-struct Gone(NamedCell);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.remove();
-    }
-}
-
-impl std::ops::Deref for Gone {
-    type Target = NamedCell;
-
-    fn deref(&self) -> &NamedCell {
-        &self.0
-    }
 }
 
 fn empty() -> Gone {

@@ -53,7 +53,7 @@ pub fn failed(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::InvalidData => {
             "Give it a tar archive that is complete, and not compressed: `tar -c DIR | sandcell cp - NAME:PATH`."
         }
-        _ => "",
+        _ => "Look at what is there, or name another path.",
     };
     mistake(&path.display().to_string(), &of_system(error), hint)
 }
